@@ -1,0 +1,40 @@
+"""What can go wrong with money. `chain` knows nothing of `p2p`, which maps these by a table."""
+
+from __future__ import annotations
+
+
+class ChainError(Exception):
+    """The root of this package's errors."""
+
+
+class BadVoucher(ChainError):
+    """A claim that must not be honoured: wrong key, channel, network or tag, or more than the deposit."""
+
+
+class InsufficientDeposit(ChainError):
+    """The channel holds less than the amount that was to be authorised; top it up or open another."""
+
+
+class InsufficientFunds(ChainError):
+    """The wallet holds less than the operation needs."""
+
+
+class ChannelUnusable(ChainError):
+    """The channel is not open for this: unknown, closing, closed, released, or with terms that we refuse."""
+
+
+class LedgerUnavailable(ChainError):
+    """No lite-server answered. Vouchers stay good; try again."""
+
+
+class NetworkMismatch(ChainError):
+    """The server speaks for another network than the one configured. Nothing was signed."""
+
+
+class TransactionFailed(ChainError):
+    """The message was taken but the chain refused the operation; `exit_code` says why (see channel.tolk)."""
+
+    def __init__(self, op: str, exit_code: int) -> None:
+        super().__init__(f"{op} failed on chain with exit code {exit_code}")
+        self.op = op
+        self.exit_code = exit_code

@@ -1,0 +1,108 @@
+"""SEAM: what Bombyx asks of an engine. One file per engine gives it; `worker.py` gives it from a child process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol
+
+import msgspec
+
+FinishReason = Literal["stop", "length"]
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer to generate. Everything that decides the answer is in here, so that it can be repeated."""
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+class Delta(msgspec.Struct, frozen=True, tag="delta"):
+    """Text that became final, and how many token ids it stands for (ends and hidden tokens not counted).
+
+    A token that ends inside a character gives its text with a later one, so `tokens` may lead `text`.
+    """
+
+    text: str
+    tokens: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Token counts of one request. `cached_tokens` are those prompt tokens that needed no work."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The last item of every answer. `usage.completion_tokens` is the sum of all `Delta.tokens`."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as it is offered. `digest` is the SHA-256 of the weights, in hex."""
+
+    id: str
+    family: str
+    quantisation: str
+    digest: str
+    context: int
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """Answers that can be generated side by side, and how many of those places are free now."""
+
+    free: int
+    total: int
+
+
+class Engine(Protocol):
+    """Generates answers. Made by its module's `open_*` async context manager, which loads and unloads it.
+
+    Raises only `inference.errors`: `BadRequest` and `ContextOverflow` for the request's fault, `ModelMissing`,
+    `EngineDied` when its process ended, `EngineError` for the rest.
+    """
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """What is loaded, the same for the engine's life."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """Free and total places, right now."""
+        ...
+
+    async def health(self) -> None:
+        """Return if the engine would take a request now; raise `EngineError` otherwise."""
+        ...
+
+    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
+        """The exact number of prompt tokens, the chat template's own included."""
+        ...
+
+    async def prefill(self, request: Request, tokens: int) -> int:
+        """Work through the first `tokens` prompt tokens and keep them cached for `generate`.
+
+        Returns how many are done: `tokens`, or the whole prompt for an engine that cannot stop half way.
+        This lets a long prompt be paid in steps.
+        """
+        ...
+
+    def generate(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Delta | Finished]]:
+        """The answer, piece by piece, ended by one `Finished`. Leaving the context cancels within one token."""
+        ...

@@ -1,0 +1,28 @@
+"""What can go wrong with an engine. `inference` knows nothing of `p2p`, which maps these by a table."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """The root of this package's errors; also raised for an engine's own failure that has no better name."""
+
+
+class ModelMissing(EngineError):
+    """The model's file or name is not there."""
+
+
+class BadRequest(EngineError):
+    """The request makes no sense to the engine: an unknown role, a negative limit, an empty prompt."""
+
+
+class ContextOverflow(BadRequest):
+    """The prompt, or the prompt and the answer asked for, do not fit the model's context."""
+
+    def __init__(self, prompt_tokens: int, context: int) -> None:
+        super().__init__(f"{prompt_tokens} prompt tokens do not fit a context of {context}")
+        self.prompt_tokens = prompt_tokens
+        self.context = context
+
+
+class EngineDied(EngineError):
+    """The engine's process ended in the middle; whatever it was doing is lost, the next request restarts it."""

@@ -1,0 +1,1 @@
+"""Bombyx: a peer-to-peer network for private, paid LLM inference."""

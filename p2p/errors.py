@@ -1,0 +1,44 @@
+"""Every error that this package raises on purpose; the first question each answers is "whose fault?"."""
+
+from __future__ import annotations
+
+
+class Error(Exception):
+    """The root: `except p2p.Error` catches all that Bombyx raises on purpose."""
+
+
+class LocalError(Error):
+    """We asked for something that makes no sense. Never sent to a peer; fix the call or the configuration."""
+
+
+class RemoteError(Error):
+    """The peer broke the protocol: garbage, a bad signature, a wrong turn, an untrue count. Penalise it.
+
+    `code` is the short word that may be sent to the peer and written to a trace, for example `malformed`.
+    """
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        super().__init__(f"{code}: {detail}" if detail else code)
+        self.code = code
+
+
+class Refused(Error):
+    """The peer said an honest no. Not a fault: try another, or come back at `retry_after_s`."""
+
+    def __init__(self, reason: str, detail: str = "", *, retry_after_s: int | None = None) -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(Error):
+    """Nobody answered: a dial failed, a time limit passed, a connection ended. Retry, or try another."""
+
+
+class PaymentError(Error):
+    """Money stands in the way: no funds, an exhausted or closed channel, a chain that cannot be reached."""
+
+
+class EngineError(Error):
+    """The model's engine failed or refused the request."""

@@ -1,0 +1,103 @@
+"""SEAM: what Bombyx asks of a network. `p2p.net` gives it over libp2p; a simulator can give another.
+
+Peer ids are libp2p's base58 strings (`12D3KooW…`); addresses are multiaddr strings that end in `/p2p/<peer id>`.
+Foreign exceptions never pass this seam: what fails raises `p2p.errors.Unavailable` (or `LocalError` for a bad
+address), and the peer's identity was proven by the transport's handshake before a stream exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+import trio
+
+
+class PeerAddress(NamedTuple):
+    """A peer and where it was last said to be."""
+
+    peer: str
+    addresses: tuple[str, ...]
+
+
+class Stream(Protocol):
+    """One ordered, reliable, encrypted, flow-controlled byte stream to one peer.
+
+    Every method may be cancelled at any point without harm to other streams of the same connection.
+    """
+
+    @property
+    def peer(self) -> str:
+        """The peer id at the other end, proven by the handshake."""
+        ...
+
+    async def read(self, max_bytes: int) -> bytes:
+        """1 to `max_bytes` bytes, or `b""` once the peer has closed its side. Raises `Unavailable` on a reset."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Queue all of `data`, waiting while the peer's window is full. Raises `Unavailable` on a reset."""
+        ...
+
+    async def close(self) -> None:
+        """Say that nothing more will be written; reading goes on. Never raises."""
+        ...
+
+    async def reset(self) -> None:
+        """Abandon both directions at once. Never raises."""
+        ...
+
+
+Handler = Callable[[Stream], Awaitable[None]]
+"""Serves one inbound stream. What it raises ends that stream only, never the host."""
+
+Validator = Callable[[bytes, str], bool]
+"""(payload, forwarding peer) -> whether the payload is to be delivered and forwarded. Quick and pure."""
+
+
+class Host(Protocol):
+    """A running peer on the network."""
+
+    @property
+    def peer(self) -> str:
+        """Our own peer id."""
+        ...
+
+    def addresses(self) -> Sequence[str]:
+        """Where we listen, each ending in `/p2p/<our id>`; empty for a peer that only dials."""
+        ...
+
+    def serve(self, protocol: str, handler: Handler) -> None:
+        """Hand every inbound stream of `protocol` to `handler`, each in its own task."""
+        ...
+
+    def learn(self, peer: PeerAddress) -> None:
+        """Remember addresses for later `open` calls."""
+        ...
+
+    async def connect(self, address: str) -> str:
+        """Dial a full address, add the peer to the DHT's table, and return its id."""
+        ...
+
+    async def open(self, peer: str, protocol: str) -> Stream:
+        """A new stream to `peer`, dialling known or looked-up addresses where there is no connection yet."""
+        ...
+
+    async def provide(self, key: str) -> None:
+        """Announce in the DHT that we serve `key` (any text; it is hashed)."""
+        ...
+
+    async def find_providers(self, key: str, limit: int) -> Sequence[PeerAddress]:
+        """Up to `limit` peers that announced `key`; some may be dead or lying: probe them."""
+        ...
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Gossip `payload` to the topic's subscribers, as far as they are known."""
+        ...
+
+    def subscribe(
+        self, topic: str, validator: Validator
+    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[bytes]]:
+        """Receive valid payloads of `topic` while the context lasts. A slow reader loses the oldest."""
+        ...

@@ -1,0 +1,1 @@
+"""The simulator: the same protocol cores under a virtual clock."""
