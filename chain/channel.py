@@ -1,0 +1,184 @@
+"""Core: one payment channel as each of its two ends sees it.
+
+A channel carries one growing number from payer to payee. Three amounts stay apart: *authorised* (the highest voucher
+signed), *delivered* (the value of the work handed over) and *settled* (what the chain has paid out). The channel owns
+them, not the sessions that run on it. Nothing here reads a clock, a disk or a chain: the caller persists what a method
+returns before it acts on it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from chain.errors import BadVoucher, ChannelUnusable, InsufficientDeposit
+from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Claim, Signer, Verifier, claim_is_good, sign_claim
+
+
+class State(Enum):
+    """Where a channel stands."""
+
+    UNFUNDED = auto()  # its terms are known, its deposit is not confirmed
+    OPEN = auto()
+    RELEASED = auto()  # the payee signed a release: no voucher counts any more
+    CLOSING = auto()  # the payer started the challenge period: settle, serve nothing
+    CLOSED = auto()
+
+
+class Move(Enum):
+    """What moves a channel from one state to another."""
+
+    FUND = auto()  # a deposit or top-up is confirmed on chain
+    RELEASE = auto()
+    START_CLOSE = auto()
+    CLOSE = auto()  # the account is gone
+
+
+MOVES: dict[tuple[State, Move], State] = {
+    (State.UNFUNDED, Move.FUND): State.OPEN,
+    (State.UNFUNDED, Move.CLOSE): State.CLOSED,
+    (State.OPEN, Move.FUND): State.OPEN,
+    (State.OPEN, Move.RELEASE): State.RELEASED,
+    (State.OPEN, Move.START_CLOSE): State.CLOSING,
+    (State.OPEN, Move.CLOSE): State.CLOSED,
+    (State.RELEASED, Move.RELEASE): State.RELEASED,
+    (State.RELEASED, Move.START_CLOSE): State.CLOSING,
+    (State.RELEASED, Move.CLOSE): State.CLOSED,
+    (State.CLOSING, Move.RELEASE): State.CLOSING,
+    (State.CLOSING, Move.CLOSE): State.CLOSED,
+    (State.CLOSED, Move.CLOSE): State.CLOSED,
+}
+
+
+class _End:
+    """What payer and payee have in common: the amounts and the moves."""
+
+    def __init__(self, channel: bytes, global_id: int, *, deposited_nano: int, delivered_nano: int) -> None:
+        self.channel = channel
+        self.global_id = global_id
+        self.deposited_nano = deposited_nano
+        self.delivered_nano = delivered_nano
+        self.settled_nano = 0
+        self.state = State.OPEN if deposited_nano else State.UNFUNDED
+
+    @property
+    def authorised_nano(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def unpaid_nano(self) -> int:
+        """Delivered and not authorised; negative while there is credit."""
+        return self.delivered_nano - self.authorised_nano
+
+    def move(self, move: Move) -> None:
+        """Follow the table. Raises `ChannelUnusable` for a move that the state does not have."""
+        try:
+            self.state = MOVES[self.state, move]
+        except KeyError:
+            raise ChannelUnusable(f"a channel that is {self.state.name} cannot {move.name}") from None
+
+    def funded(self, deposited_nano: int) -> None:
+        """The chain confirms that the channel holds this much in all."""
+        self.move(Move.FUND)
+        self.deposited_nano = max(self.deposited_nano, deposited_nano)
+
+    def deliver(self, nano: int) -> None:
+        """Work worth `nano` was handed over."""
+        assert nano >= 0
+        self.delivered_nano += nano
+
+    def write_off(self) -> int:
+        """Forget unpaid work of a session that died; returns how much. Credit is kept."""
+        lost = max(0, self.unpaid_nano)
+        self.delivered_nano -= lost
+        return lost
+
+    def _require_open(self) -> None:
+        if self.state is not State.OPEN:
+            raise ChannelUnusable(f"the channel is {self.state.name}")
+
+
+class Payer(_End):
+    """The client's end: signs vouchers, each for more than the one before."""
+
+    def __init__(
+        self,
+        channel: bytes,
+        global_id: int,
+        signer: Signer,
+        *,
+        deposited_nano: int = 0,
+        delivered_nano: int = 0,
+        authorised_nano: int = 0,
+    ) -> None:
+        super().__init__(channel, global_id, deposited_nano=deposited_nano, delivered_nano=delivered_nano)
+        self._signer = signer
+        self._authorised_nano = authorised_nano
+
+    @property
+    def authorised_nano(self) -> int:
+        return self._authorised_nano
+
+    def authorise(self, total_nano: int) -> Claim:
+        """A voucher for `total_nano` in all, never less than an earlier one. Persist it, then send it.
+
+        Raises `InsufficientDeposit` or `ChannelUnusable`.
+        """
+        self._require_open()
+        total_nano = max(total_nano, self._authorised_nano)
+        if total_nano > self.deposited_nano:
+            raise InsufficientDeposit(f"{total_nano} nano wanted of a deposit of {self.deposited_nano}")
+        self._authorised_nano = total_nano
+        return sign_claim(self._signer, VOUCHER_TAG, self.global_id, self.channel, total_nano)
+
+
+class Payee(_End):
+    """The provider's end: keeps the highest voucher and knows what of it is not yet on chain."""
+
+    def __init__(
+        self,
+        channel: bytes,
+        global_id: int,
+        payer_key: bytes,
+        verify: Verifier,
+        *,
+        deposited_nano: int = 0,
+        delivered_nano: int = 0,
+        accepted: Claim | None = None,
+    ) -> None:
+        super().__init__(channel, global_id, deposited_nano=deposited_nano, delivered_nano=delivered_nano)
+        self._payer_key = payer_key
+        self._verify = verify
+        self.accepted = accepted
+
+    @property
+    def authorised_nano(self) -> int:
+        return self.accepted.amount_nano if self.accepted else 0
+
+    def accept(self, claim: Claim) -> bool:
+        """Take a voucher: True if it is higher than all before (persist it), False if it came late.
+
+        Raises `BadVoucher`, or `ChannelUnusable` when the channel takes no more vouchers.
+        """
+        self._require_open()
+        if claim.channel != self.channel:
+            raise BadVoucher("for another channel")
+        if claim.amount_nano > self.deposited_nano:
+            raise BadVoucher(f"{claim.amount_nano} nano of a deposit of {self.deposited_nano}")
+        if claim.amount_nano <= self.authorised_nano:
+            return False
+        if not claim_is_good(self._verify, self._payer_key, VOUCHER_TAG, self.global_id, claim):
+            raise BadVoucher("the signature is not the payer's")
+        self.accepted = claim
+        return True
+
+    def to_settle(self, at_least_nano: int) -> Claim | None:
+        """The voucher to carry to the chain once `at_least_nano` is unsettled, or at all when the payer closes."""
+        unsettled = self.authorised_nano - self.settled_nano
+        threshold = 1 if self.state is State.CLOSING else max(1, at_least_nano)
+        return self.accepted if unsettled >= threshold else None
+
+    def release(self, signer: Signer) -> Claim:
+        """Let the payer close at what it authorised. Persist the release before it is sent: it ends the channel."""
+        self.move(Move.RELEASE)
+        amount = max(self.authorised_nano, self.settled_nano)
+        return sign_claim(signer, RELEASE_TAG, self.global_id, self.channel, amount)

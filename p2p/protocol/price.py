@@ -1,0 +1,41 @@
+"""Core: what tokens cost. Prices are nano per million tokens, amounts are nano, and all of it is integers."""
+
+from __future__ import annotations
+
+import msgspec
+
+PER_TOKENS = 1_000_000
+
+
+class Prices(msgspec.Struct, frozen=True, array_like=True):
+    """Nano per million tokens, by kind of token."""
+
+    input: int
+    cached_input: int
+    output: int
+
+    def scaled(self, numerator: int, denominator: int) -> Prices:
+        """All three times a fraction, rounded up."""
+        return Prices(*(-(-price * numerator // denominator) for price in (self.input, self.cached_input, self.output)))
+
+    def cover(self, other: Prices) -> bool:
+        """Whether each price is at least the other's."""
+        return self.input >= other.input and self.cached_input >= other.cached_input and self.output >= other.output
+
+    def sane(self) -> bool:
+        """Whether the prices are within the wire's bounds, 0 to 2^53."""
+        return all(0 <= price < 1 << 53 for price in (self.input, self.cached_input, self.output))
+
+
+class Tokens(msgspec.Struct, frozen=True, array_like=True):
+    """Counts by kind: `input` excludes those that were served from the cache."""
+
+    input: int = 0
+    cached_input: int = 0
+    output: int = 0
+
+
+def cost_nano(prices: Prices, tokens: Tokens) -> int:
+    """ceil(sum of tokens x price / 10^6), on a session's totals and never on its parts."""
+    total = tokens.input * prices.input + tokens.cached_input * prices.cached_input + tokens.output * prices.output
+    return -(-total // PER_TOKENS)

@@ -1,0 +1,185 @@
+"""Core: bytes to typed messages and back.
+
+A frame is an unsigned-varint length and one MessagePack map with a `type`. Whatever a peer sends is bounded before it
+is parsed and typed before it is used: anything else raises `RemoteError("malformed")`, never another exception.
+
+A signed object travels as `{body, signature}`. The body is itself one MessagePack map whose `domain` says what it is
+and whose `network` says where it holds; the received bytes are what is verified and passed on, never re-encoded, so
+fields that a newer version added survive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import msgpack
+import msgspec
+
+from p2p.errors import RemoteError
+
+# Room for a prompt of 200,000 tokens; go-libp2p's own protocols stop at 4 MiB, GossipSub's at 1 MiB.
+MAX_FRAME_BYTES = 1 << 20
+MAX_DEPTH = 8
+MAX_ITEMS = 4096
+_MAX_VARINT_BYTES = 3  # 2^21 > MAX_FRAME_BYTES
+
+T = TypeVar("T")
+B = TypeVar("B", bound="SignedBody")
+
+PeerVerifier = Callable[[str, bytes, bytes], bool]
+"""(peer id, message, signature) -> whether that peer's key signed it. Never raises."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """A message on a stream; its class's `tag` is the wire's `type`."""
+
+
+class SignedBody(msgspec.Struct, frozen=True, kw_only=True, tag_field="domain", omit_defaults=True):
+    """What is signed: the class's `tag` is the domain, so that no signature fits two purposes."""
+
+    network: str
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """A body exactly as its signer wrote it."""
+
+    body: bytes
+    signature: bytes
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes that name this object: the hash of its body."""
+        return hashlib.sha256(self.body).digest()
+
+
+class BodySigner(Protocol):
+    """A peer's identity key."""
+
+    def sign(self, message: bytes) -> bytes: ...
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """One MessagePack map, without the frame's length."""
+    packed = msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,)))
+    assert isinstance(packed, bytes)
+    return packed
+
+
+def frame(message: msgspec.Struct) -> bytes:
+    """A whole frame, ready to be written."""
+    payload = encode(message)
+    assert len(payload) <= MAX_FRAME_BYTES
+    return _varint(len(payload)) + payload
+
+
+def decode(payload: bytes, type_: type[T] | Any) -> T:
+    """One typed message, or one of a union of them. Raises `RemoteError("malformed")`."""
+    if len(payload) > MAX_FRAME_BYTES:
+        raise RemoteError("malformed", "a message over the size limit")
+    try:
+        plain = msgpack.unpackb(
+            payload,
+            raw=False,
+            strict_map_key=True,
+            object_pairs_hook=_map_without_duplicates,
+            ext_hook=_no_extensions,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
+            max_str_len=MAX_FRAME_BYTES,
+            max_bin_len=MAX_FRAME_BYTES,
+            max_ext_len=0,
+        )
+        _check_depth(plain, MAX_DEPTH)
+        converted: T = msgspec.convert(plain, type_, builtin_types=(bytes,))
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        # The text of a foreign error may quote the input; only its kind is safe to show.
+        raise RemoteError("malformed", type(error).__name__) from None
+    return converted
+
+
+def sign(body: SignedBody, signer: BodySigner) -> Signed:
+    """Encode and sign a body."""
+    encoded = encode(body)
+    return Signed(encoded, signer.sign(encoded))
+
+
+def open_signed(signed: Signed, type_: type[B], *, by: Callable[[B], str], network: str, verify: PeerVerifier) -> B:
+    """The typed body, if the peer that `by` reads from it signed it for this network. Raises `RemoteError`.
+
+    A body that names its own signer proves only that the named peer wrote it: compare that peer with the expected one.
+    """
+    body: B = decode(signed.body, type_)
+    if body.network != network:
+        raise RemoteError("wrong_network")
+    if len(signed.signature) != 64 or not verify(by(body), signed.body, signed.signature):
+        raise RemoteError("bad_signature")
+    return body
+
+
+class FrameReader:
+    """Cuts a byte stream into the payloads of frames, holding at most one unfinished frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads completed by `data`. Raises `RemoteError("malformed")` for a frame over the limit."""
+        self._buffer += data
+        payloads = []
+        start = 0
+        while (header := self._header(start)) is not None:
+            begin, size = header
+            if len(self._buffer) < begin + size:
+                break
+            payloads.append(bytes(self._buffer[begin : begin + size]))
+            start = begin + size
+        del self._buffer[:start]
+        return payloads
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the stream stopped inside a frame."""
+        return bool(self._buffer)
+
+    def _header(self, start: int) -> tuple[int, int] | None:
+        """Where the payload begins and how long it is, or None until the length is whole."""
+        size = 0
+        for index, byte in enumerate(self._buffer[start : start + _MAX_VARINT_BYTES]):
+            size |= (byte & 0x7F) << (7 * index)
+            if byte < 0x80:
+                if size > MAX_FRAME_BYTES:
+                    raise RemoteError("malformed", "a frame over the size limit")
+                return start + index + 1, size
+        if len(self._buffer) - start >= _MAX_VARINT_BYTES:
+            raise RemoteError("malformed", "a frame length that does not end")
+        return None
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _map_without_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a map with the same key twice")
+    return result
+
+
+def _no_extensions(_code: int, _data: bytes) -> Any:
+    raise ValueError("an extension type")
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if isinstance(value, (dict, list)):
+        if left == 0:
+            raise ValueError("nested too deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
