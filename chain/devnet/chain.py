@@ -1,0 +1,210 @@
+"""Accounts, messages, transactions and blocks of the local TON, in memory.
+
+There is no consensus: whatever message comes in is executed at once, along with every message that follows from it,
+and makes one block. Time is the clock's plus an offset, so challenge periods can be travelled through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import trio
+from pytoniq_core import Address, Cell, MessageAny, ShardAccount, StateInit, Transaction, begin_cell
+from pytoniq_core.tlb.block import CurrencyCollection
+from pytoniq_core.tlb.transaction import InternalMsgInfo
+
+from .vm import MethodResult, Vm
+
+GLOBAL_ID = -239
+"""What contracts read with GLOBALID under the devnet's configuration, which is mainnet's."""
+
+_LT_STEP = 1_000_000  # between blocks, and between transactions, as on TON; messages get the numbers in between
+_NOBODY = Address((0, bytes(32)))  # the faucet's messages come from here
+
+_NO_ACCOUNT = begin_cell().store_ref(begin_cell().store_bit_int(0).end_cell()).store_bytes(bytes(40)).end_cell()
+
+
+class Block(NamedTuple):
+    """One step of the chain: a masterchain block and the shard block that it commits to, under one number."""
+
+    seqno: int
+    time: int
+    start_lt: int
+    end_lt: int
+    root_hash: bytes
+
+
+class Executed(NamedTuple):
+    """A transaction, where it happened, and its raw cell."""
+
+    address: Address
+    transaction: Transaction
+    cell: Cell
+    block: int
+
+
+class _Account(NamedTuple):
+    """Everything that an account was, oldest first: `states[i]` since block `blocks[i]`."""
+
+    blocks: list[int]
+    states: list[Cell]
+    transactions: list[Executed]
+
+
+class Chain:
+    """The whole chain. Not for two threads at once.
+
+    `clock` gives unix seconds; tests hand in one that they move.
+    """
+
+    def __init__(self, vm: Vm, clock: Callable[[], float] = time.time) -> None:
+        self._vm = vm
+        self._clock = clock
+        self._offset_s = 0
+        self._accounts: dict[bytes, _Account] = {}
+        self._lt = 10_000_000 * _LT_STEP
+        self.blocks: list[Block] = []
+        self._grown = trio.Event()
+        self._end_block(self._lt, self.now())
+
+    @property
+    def head(self) -> Block:
+        """The newest block."""
+        return self.blocks[-1]
+
+    def now(self) -> int:
+        """Unix seconds on the chain's clock; never less than the newest block's."""
+        now = int(self._clock()) + self._offset_s
+        return max(now, self.head.time) if self.blocks else now
+
+    async def wait_for(self, seqno: int) -> None:
+        """Return once there is a block of that number."""
+        while self.head.seqno < seqno:
+            await self._grown.wait()
+
+    def advance(self, seconds: int) -> int:
+        """Move the clock forward and make a block, so that everyone sees it. Returns the new time."""
+        if seconds < 0:
+            raise ValueError("time goes forward only")
+        self._offset_s += seconds
+        return self.tick().time
+
+    def tick(self) -> Block:
+        """Make an empty block."""
+        self._lt += _LT_STEP
+        return self._end_block(self._lt, self.now())
+
+    def faucet(self, to: Address, amount_nano: int) -> Sequence[Executed]:
+        """Give away money out of nothing."""
+        return self.send(internal_message(_NOBODY, to, amount_nano))
+
+    def send(self, message: Cell) -> Sequence[Executed]:
+        """Execute a message and all that follow from it, in order, in one block.
+
+        Raises `vm.NotAccepted` if it is an external one that no contract takes; there is no block then.
+        """
+        now, start_lt = self.now(), self._lt + _LT_STEP
+        done = [self._deliver(message, now)]
+        queue = deque(_internal_messages(done[0]))
+        while queue:
+            done.append(self._deliver(queue.popleft(), now))
+            queue.extend(_internal_messages(done[-1]))
+        self._end_block(start_lt, now)
+        return done
+
+    def account(self, address: Address, seqno: int | None = None) -> Cell | None:
+        """The `ShardAccount` as of a block, by default the newest; `None` where no account exists."""
+        history = self._accounts.get(_key(address))
+        if history is None:
+            return None
+        index = bisect_right(history.blocks, self.head.seqno if seqno is None else seqno) - 1
+        if index < 0 or not history.states[index].refs[0].bits[0]:
+            return None
+        return history.states[index]
+
+    def balance(self, address: Address) -> int:
+        """In nano; 0 where no account exists."""
+        cell = self.account(address)
+        return 0 if cell is None else _balance(ShardAccount.deserialize(cell.begin_parse()))
+
+    def contract(self, address: Address, seqno: int | None = None) -> tuple[StateInit, int] | None:
+        """Code, data and balance in nano of an active account; `None` for any other."""
+        cell = self.account(address, seqno)
+        if cell is None:
+            return None
+        account = ShardAccount.deserialize(cell.begin_parse())
+        state = account.account.storage.state
+        return (state.state_init, _balance(account)) if state.type_ == "account_active" else None
+
+    def run_get_method(self, address: Address, method: int, arguments: Cell, block: Block) -> MethodResult | None:
+        """A get method as of a block; `None` if there was no active account."""
+        contract = self.contract(address, block.seqno)
+        if contract is None:
+            return None
+        return self._vm.run_get_method(address, *contract, method, arguments, block.time)
+
+    def transactions(self, address: Address) -> Sequence[Executed]:
+        """All that ever happened to an account, oldest first."""
+        history = self._accounts.get(_key(address))
+        return () if history is None else history.transactions
+
+    def _deliver(self, message: Cell, now: int) -> Executed:
+        address = MessageAny.deserialize(message.begin_parse()).info.dest
+        history = self._accounts.get(_key(address)) or _Account([], [], [])
+        before = history.states[-1] if history.states else _NO_ACCOUNT
+        lt = self._lt + _LT_STEP
+        result = self._vm.execute(before, message, now, lt)
+        self._lt = lt
+        self._accounts[_key(address)] = history
+        block = self.head.seqno + 1
+        history.blocks.append(block)
+        history.states.append(result.account)
+        transaction = Transaction.deserialize(result.transaction.begin_parse())
+        history.transactions.append(Executed(address, transaction, result.transaction, block))
+        return history.transactions[-1]
+
+    def _end_block(self, start_lt: int, now: int) -> Block:
+        seqno = len(self.blocks) + 1
+        root_hash = hashlib.sha256(b"devnet block %d" % seqno).digest()
+        self.blocks.append(Block(seqno, now, start_lt, self._lt + _LT_STEP - 1, root_hash))
+        grown, self._grown = self._grown, trio.Event()
+        grown.set()
+        return self.head
+
+
+def internal_message(
+    source: Address,
+    to: Address,
+    amount_nano: int,
+    body: Cell | None = None,
+    init: StateInit | None = None,
+    *,
+    bounce: bool = False,
+) -> Cell:
+    """A message between contracts, as if `source` had sent it."""
+    value = CurrencyCollection(amount_nano, None)
+    info = InternalMsgInfo(True, bounce, False, source, to, value, 0, 0, 0, 0)
+    return MessageAny(info, init, body or Cell.empty()).serialize()
+
+
+def _internal_messages(executed: Executed) -> Sequence[Cell]:
+    """What a transaction sent to other contracts, as the very cells that it made."""
+    messages = executed.cell.refs[0].begin_parse()
+    if messages.load_bit():
+        messages.load_ref()  # the incoming one
+    sent = messages.load_dict(15, value_deserializer=lambda leaf: leaf.load_ref()) or {}
+    return [cell for _, cell in sorted(sent.items()) if not cell.bits[0]]  # int_msg_info$0
+
+
+def _key(address: Address) -> bytes:
+    return address.wc.to_bytes(1, "big", signed=True) + bytes(address.hash_part)
+
+
+def _balance(account: ShardAccount) -> int:
+    grams: int = account.account.storage.balance.grams
+    return grams
