@@ -1,0 +1,73 @@
+# Everything is made inside this directory: the virtual environment is .venv, and `make clean` takes all of it away.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+# The full pinned sets are installed without resolving: libp2p's own pins would ask for a compiler and GMP.
+# Wheels only, except for two pure Python packages that have none; they are built by the pinned setuptools.
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation
+PINNED := --require-hashes --use-pep517 --only-binary :all: --no-binary varint,python-baseconv
+SETUPTOOLS_PIN := sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt
+
+# $(call quietly,line,command): print the line, and what the command says only where it fails.
+quietly = @echo "$(1)"; output=$$($(2) 2>&1) || { printf '%s\n' "$$output"; exit 1; }
+
+.PHONY: help install run test lint bench contract pins clean
+
+help: ## list the targets (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: .venv/.project ## create .venv and install Bombyx with exactly the pinned dependencies
+
+run: install ## start a small network on this machine and ask it a question: make run ARGS="--prompt 'Why?'"
+	@$(BIN)/python -m p2p.node demo $(ARGS)
+
+test: lint ## lint, then run the tests: make test ARGS="-k voucher"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.tools ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: .venv/.tools ## run the benchmarks
+	@set -e; for script in tests/bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+contract: ## compile the channel contract anew (needs Node and npm)
+	@command -v npm >/dev/null || { echo "Compiling the contract needs Node and npm: apt-get install npm"; exit 1; }
+	$(call quietly,Installing the contract's compiler,cd chain/contract && npm ci)
+	@cd chain/contract && node compile.mjs
+
+pins: ## compile requirements/*.txt anew: make pins ARGS=--upgrade
+	@requirements/pin $(ARGS)
+
+clean: ## remove all that the other targets made
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
+	@rm -rf chain/contract/node_modules
+	@find p2p inference chain sim tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps: a step is done again only when what it installs has changed.
+
+.venv/.tools: requirements/test.txt .venv/.project
+	$(call quietly,Installing the development tools,$(PIP_INSTALL) $(PINNED) -r requirements/test.txt)
+	@touch $@
+
+.venv/.project: pyproject.toml .venv/.pins
+	$(call quietly,Installing Bombyx itself,$(PIP_INSTALL) --editable .)
+	@touch $@
+
+.venv/.pins: requirements/run.txt | $(BIN)/pip
+	$(call quietly,Installing the build tool,$(SETUPTOOLS_PIN) | $(PIP_INSTALL) $(PINNED) -r /dev/stdin)
+	$(call quietly,Installing the dependencies: some 170 MB to download; about a minute,$(PIP_INSTALL) $(PINNED) -r $<)
+	@touch $@
+
+$(BIN)/pip:
+	@command -v "$(PYTHON)" >/dev/null || { echo "No '$(PYTHON)' here. $(PYTHON_WANTED)"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "'$(PYTHON)' is $$("$(PYTHON)" --version 2>&1). $(PYTHON_WANTED)"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "This Python cannot make virtual environments. On Debian: apt-get install python3-venv"; exit 1; }
+	$(call quietly,Creating .venv with $$("$(PYTHON)" --version),"$(PYTHON)" -m venv .venv)
+
+PYTHON_WANTED = Bombyx runs on Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12 install
