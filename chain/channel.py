@@ -178,7 +178,7 @@ class Payee(_End):
         return self.accepted if unsettled >= threshold else None
 
     def release(self, signer: Signer) -> Claim:
-        """Let the payer close at what it authorised. Persist the release before it is sent: it ends the channel."""
+        """Let the payer close at what was delivered, so that credit goes back. Persist it before it is sent."""
         self.move(Move.RELEASE)
-        amount = max(self.authorised_nano, self.settled_nano)
+        amount = max(self.settled_nano, min(self.authorised_nano, self.delivered_nano))
         return sign_claim(signer, RELEASE_TAG, self.global_id, self.channel, amount)

@@ -2,8 +2,8 @@
 
     Ask -> Quote -> (Counter -> Quote)* -> Accept -> Accepted, at most four quotes.
 
-A quote is signed by the provider and binds it until `valid_until`: the client may start a session by showing it back, and
-the provider need remember no more than how often it was used. Whoever speaks out of turn breaks the protocol.
+A quote is signed by the provider and binds it until `valid_until`: the client may start a session by showing it back,
+and the provider need remember no more than how often it was used. Whoever speaks out of turn breaks the protocol.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Core: the record of one paid answer, signed by the provider and then by the client.
 
-A receipt holds no prompt and no answer, only hashes of them: the request's is salted, so that a guessed prompt cannot be
-confirmed by a third party who lacks the salt. A receipt signed by one side binds that side only.
+A receipt holds no prompt and no answer, only hashes of them: the request's is salted, so that a guessed prompt cannot
+be confirmed by a third party who lacks the salt. A receipt signed by one side binds that side only.
 """
 
 from __future__ import annotations

@@ -1,0 +1,309 @@
+"""Core: the client's side of one paid answer.
+
+The client signs only for work that it has: at any moment `authorised` is at most one window above `delivered`, and in
+the answer itself it pays for what arrived. What does not fit the quote, the counts or the receipt ends the session.
+"""
+
+from __future__ import annotations
+
+from chain.channel import Payer
+from chain.errors import ChainError
+from p2p.errors import Error, PaymentError, Refused, RemoteError, Unavailable
+from p2p.protocol.negotiate import Quote, Refusal
+from p2p.protocol.price import Tokens, cost_nano
+from p2p.protocol.receipt import Receipt, ResponseHash, countersign, request_hash
+from p2p.protocol.session import (
+    CLIENT_HEARS,
+    ENDED,
+    Begun,
+    Cancel,
+    Close,
+    Completed,
+    Deliver,
+    Delta,
+    End,
+    Event,
+    Failed,
+    Finished,
+    Heartbeat,
+    Liveness,
+    Pause,
+    Payment,
+    Progress,
+    ProgressBody,
+    SaveAuthorised,
+    SaveDelivered,
+    SaveReceipt,
+    Send,
+    Start,
+    State,
+    ToClient,
+)
+from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, open_signed
+
+# Byte-level vocabularies have no token shorter than a byte, so a count beyond the bytes received is made up. The
+# slack is for tokens whose last byte is still to come.
+COUNT_SLACK_TOKENS = 8
+# Fewer bytes than any tokenizer in use spends on a token of ordinary text: a first voucher that does not overpay.
+BYTES_PER_TOKEN_MAX = 16
+
+
+class ClientSession:
+    """Feed it messages, carry out its events in order. One instance is one answer."""
+
+    def __init__(
+        self,
+        *,
+        session: bytes,
+        quote: Quote,
+        signed_quote: Signed,
+        payer: Payer,
+        request: bytes,
+        salt: bytes,
+        max_tokens: int,
+        signer: BodySigner,
+        verify: PeerVerifier,
+    ) -> None:
+        self.state = State.NEW
+        self._session = session
+        self._quote = quote
+        self._signed_quote = signed_quote
+        self._payer = payer
+        self._request = request
+        self._salt = salt
+        self._max_tokens = max_tokens
+        self._signer = signer
+        self._verify = verify
+        self._base_nano = payer.delivered_nano
+        self._prompt_tokens = 0
+        self._done = Tokens()
+        self._text_bytes = 0
+        self._response = ResponseHash()
+        self._receipt: Receipt | None = None
+        self._signed_receipt: Signed | None = None
+        self._cancelled = False
+        self._liveness = Liveness()
+
+    @property
+    def tokens(self) -> Tokens:
+        """What was delivered so far."""
+        return self._done
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The prompt's size as the provider counted it; 0 before it said so."""
+        return self._prompt_tokens
+
+    @property
+    def cost_nano(self) -> int:
+        """What was delivered so far costs."""
+        return cost_nano(self._quote.prices, self._done)
+
+    def start(self, now: float) -> list[Event]:
+        """Open the session with a first, small voucher."""
+        assert self.state is State.NEW
+        self.state = State.STARTING
+        self._liveness.heard(now)
+        ahead = cost_nano(self._quote.prices, Tokens(input=len(self._request) // BYTES_PER_TOKEN_MAX))
+        try:
+            saved, payment = self._pay(min(ahead, self._quote.window_nano))
+        except PaymentError as error:
+            return self._fail(error)
+        start = Start(
+            session=self._session,
+            quote=self._signed_quote,
+            channel=self._payer.channel,
+            request=self._request,
+            salt=self._salt,
+            payment=payment,
+        )
+        return [saved, self._send(start, now)]
+
+    def receive(self, message: ToClient, now: float) -> list[Event]:
+        """Take one message. A breach of protocol comes back as a `Failed` event; nothing is raised."""
+        if self.state in ENDED:
+            return []
+        self._liveness.heard(now)
+        try:
+            if self.state not in CLIENT_HEARS[type(message)]:
+                raise RemoteError("out_of_turn", f"{type(message).__name__} while {self.state.name}")
+            return self._handle(message, now)
+        except Error as error:
+            return self._fail(error)
+
+    def cancel(self, now: float) -> list[Event]:
+        """Ask the provider to stop; what was done is still receipted and paid."""
+        if self._cancelled or self.state not in {State.PREFILL, State.STREAMING}:
+            return []
+        self._cancelled = True
+        return [self._send(Cancel(), now)]
+
+    def lost(self) -> list[Event]:
+        """The stream ended. Unless the session had ended before, it failed."""
+        if self.state in ENDED:
+            return []
+        return self._fail(Unavailable("the provider went away in the middle of the answer"))
+
+    def deadline(self) -> float | None:
+        """When `tick` wants to be called, at the latest."""
+        return None if self.state in ENDED or self.state is State.NEW else self._liveness.deadline()
+
+    def tick(self, now: float) -> list[Event]:
+        """Time has passed."""
+        if self.deadline() is None:
+            return []
+        if self._liveness.silent(now):
+            return self._fail(Unavailable("the provider fell silent"))
+        return [self._send(Heartbeat(), now)] if self._liveness.heartbeat_due(now) else []
+
+    def _handle(self, message: ToClient, now: float) -> list[Event]:
+        match message:
+            case Begun():
+                return self._begun(message, now)
+            case Progress():
+                return self._progress(message, now)
+            case Delta():
+                return self._delta(message, now)
+            case Pause():
+                return self._pay_now(now)
+            case Finished():
+                return self._finished(message, now)
+            case Refusal():
+                raise Refused(message.reason, message.detail, retry_after_s=message.retry_after_s)
+            case End():
+                return self._ended()
+            case Heartbeat():
+                return []
+
+    def _begun(self, message: Begun, now: float) -> list[Event]:
+        if not 0 < message.prompt_tokens <= self._quote.prompt_tokens:
+            raise RemoteError("overcount", "more prompt tokens than the quote covers")
+        self._adopt(message.delivered_nano)
+        self._prompt_tokens = message.prompt_tokens
+        self.state = State.PREFILL
+        return self._pay_now(now)
+
+    def _adopt(self, delivered_nano: int) -> None:
+        """Take the provider's delivered total: frames of a session that died may have been lost, one window's worth."""
+        if not 0 <= delivered_nano <= self._base_nano + self._quote.window_nano:
+            raise RemoteError("bad_total", "the channel's delivered total is more than a window above ours")
+        self._payer.delivered_nano = self._base_nano = delivered_nano
+
+    def _progress(self, message: Progress, now: float) -> list[Event]:
+        body = open_signed(
+            message.progress,
+            ProgressBody,
+            by=lambda _: self._quote.provider,
+            network=self._quote.network,
+            verify=self._verify,
+        )
+        if body.session != self._session or not self._done.input < body.prompt_tokens_done <= self._prompt_tokens:
+            raise RemoteError("bad_progress")
+        saved = self._account(Tokens(input=body.prompt_tokens_done))
+        if body.prompt_tokens_done == self._prompt_tokens:
+            self.state = State.STREAMING
+        return [saved, *self._pay_now(now)]
+
+    def _delta(self, message: Delta, now: float) -> list[Event]:
+        output = self._done.output + message.tokens
+        self._text_bytes += len(message.text.encode())
+        if message.tokens < 0 or output != message.total_tokens:
+            raise RemoteError("overcount", "token counts that do not add up")
+        if output > self._max_tokens or output > self._text_bytes + COUNT_SLACK_TOKENS:
+            raise RemoteError("overcount", "more tokens than were asked for, or than the text can hold")
+        self._response.add(message.text)
+        saved = self._account(Tokens(input=self._done.input, output=output))
+        due = self._payer.unpaid_nano * 4 >= self._quote.window_nano
+        return [saved, Deliver(message.text, message.tokens), *(self._pay_now(now) if due else [])]
+
+    def _finished(self, message: Finished, now: float) -> list[Event]:
+        receipt = open_signed(
+            message.receipt,
+            Receipt,
+            by=lambda _: self._quote.provider,
+            network=self._quote.network,
+            verify=self._verify,
+        )
+        self._check_receipt(receipt)
+        self._receipt, self._signed_receipt = receipt, message.receipt
+        self.state = State.CLOSING
+        saved, payment = self._pay(0)
+        signed = countersign(message.receipt, self._signer)
+        close = Close(countersignature=signed.countersignature, payment=payment)
+        return [saved, SaveReceipt(signed), self._send(close, now)]
+
+    def _check_receipt(self, receipt: Receipt) -> None:
+        mine = (
+            self._session,
+            self._signed_quote.id,
+            self._quote.client,
+            self._quote.provider,
+            self._quote.model,
+            self._quote.digest,
+            request_hash(self._salt, self._request),
+            self._response.digest(),
+            self._quote.prices,
+            self._done,
+            self.cost_nano,
+            self._payer.channel,
+            self._payer.delivered_nano,
+        )
+        theirs = (
+            receipt.session,
+            receipt.quote_id,
+            receipt.client,
+            receipt.provider,
+            receipt.model,
+            receipt.digest,
+            receipt.request_hash,
+            receipt.response_hash,
+            receipt.prices,
+            receipt.tokens,
+            receipt.session_total_nano,
+            receipt.channel,
+            receipt.channel_total_nano,
+        )
+        if mine != theirs:
+            raise RemoteError("bad_receipt", "it differs from what arrived")
+        if (receipt.reason == "cancelled") > self._cancelled:
+            raise RemoteError("bad_receipt", "cancelled by nobody")
+
+    def _ended(self) -> list[Event]:
+        assert self._receipt is not None
+        assert self._signed_receipt is not None
+        self.state = State.DONE
+        return [Completed(self._receipt, countersign(self._signed_receipt, self._signer))]
+
+    def _account(self, done: Tokens) -> SaveDelivered:
+        before = self.cost_nano
+        self._done = done
+        self._payer.deliver(self.cost_nano - before)
+        return SaveDelivered(self._payer.channel, self._payer.delivered_nano)
+
+    def _pay_now(self, now: float) -> list[Event]:
+        """Pay for what was delivered, and for the next step of the prompt ahead."""
+        rest = cost_nano(self._quote.prices, Tokens(input=self._prompt_tokens - self._done.input))
+        before = self._payer.authorised_nano
+        saved, payment = self._pay(min(rest, self._quote.window_nano) if self.state is State.PREFILL else 0)
+        return [saved, self._send(payment, now)] if payment.channel_total_nano > before else []
+
+    def _pay(self, ahead_nano: int) -> tuple[SaveAuthorised, Payment]:
+        try:
+            claim = self._payer.authorise(self._payer.delivered_nano + ahead_nano)
+        except ChainError as error:
+            raise PaymentError(str(error)) from error
+        session_total = claim.amount_nano - self._base_nano
+        return SaveAuthorised(claim), Payment(
+            session_total_nano=max(0, session_total),
+            channel_total_nano=claim.amount_nano,
+            signature=claim.signature,
+        )
+
+    def _send(self, message: Start | Payment | Cancel | Close | Heartbeat, now: float) -> Send:
+        self._liveness.said(now)
+        return Send(message)
+
+    def _fail(self, error: Error) -> list[Event]:
+        self.state = State.FAILED
+        self._payer.write_off()
+        return [SaveDelivered(self._payer.channel, self._payer.delivered_nano), Failed(error)]

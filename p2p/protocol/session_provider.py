@@ -1,0 +1,340 @@
+"""Core: the provider's side of one paid answer.
+
+The provider works ahead of payment by at most one window: it takes the prompt in steps that the vouchers and the window
+cover, and holds its engine while unpaid output would exceed the window. It aborts nothing for want of a voucher until
+its patience ends.
+"""
+
+from __future__ import annotations
+
+from chain.channel import Payee
+from chain.errors import ChainError
+from chain.voucher import Claim
+from p2p.errors import EngineError, Error, PaymentError, RemoteError, Unavailable
+from p2p.protocol.negotiate import Quote, Refusal
+from p2p.protocol.price import PER_TOKENS, Tokens, cost_nano
+from p2p.protocol.receipt import (
+    SALT_BYTES,
+    Reason,
+    Receipt,
+    ResponseHash,
+    Sampling,
+    SignedReceipt,
+    request_hash,
+)
+from p2p.protocol.session import (
+    ENDED,
+    PAYMENT_PATIENCE_S,
+    PROVIDER_HEARS,
+    SESSION_ID_BYTES,
+    Begun,
+    Cancel,
+    Check,
+    Close,
+    Completed,
+    Delta,
+    End,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Heartbeat,
+    Hold,
+    Liveness,
+    Pause,
+    Payment,
+    Prefill,
+    Progress,
+    ProgressBody,
+    Resume,
+    SaveAccepted,
+    SaveDelivered,
+    SaveReceipt,
+    Send,
+    Start,
+    State,
+    StopEngine,
+    ToClient,
+    ToProvider,
+)
+from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, sign
+
+
+class ProviderSession:
+    """Feed it messages and the engine's results, carry out its events in order. One instance is one answer."""
+
+    def __init__(self, *, signer: BodySigner, verify: PeerVerifier) -> None:
+        self.state = State.NEW
+        self._signer = signer
+        self._verify = verify
+        self._liveness = Liveness()
+        self._done = Tokens()
+        self._response = ResponseHash()
+        self._prompt_tokens = 0
+        self._working = False  # the engine is at work, or held
+        self._waiting_since = 0.0
+        self._started_at = 0.0
+        self._first_token_at: float | None = None
+        self._receipt: Receipt | None = None
+        self._signed_receipt: Signed | None = None
+        self._start: Start
+        self._quote: Quote
+        self._payee: Payee
+        self._sampling: Sampling
+
+    @property
+    def tokens(self) -> Tokens:
+        """What was delivered so far."""
+        return self._done
+
+    def receive(self, message: ToProvider, now: float) -> list[Event]:
+        """Take one message. A breach of protocol comes back as a `Failed` event; nothing is raised."""
+        if self.state in ENDED:
+            return []
+        self._liveness.heard(now)
+        try:
+            if self.state not in PROVIDER_HEARS[type(message)]:
+                raise RemoteError("out_of_turn", f"{type(message).__name__} while {self.state.name}")
+            return self._handle(message, now)
+        except Error as error:
+            return self._fail(error)
+
+    def refuse(self, refusal: Refusal, now: float) -> list[Event]:
+        """Answer `Check` with an honest no."""
+        assert self.state is State.STARTING
+        self.state = State.DONE
+        return [self._send(refusal, now)]
+
+    def admit(self, quote: Quote, payee: Payee, sampling: Sampling, prompt_tokens: int, now: float) -> list[Event]:
+        """Answer `Check` with a yes: the quote is ours and unused, the channel good, the prompt counted."""
+        assert self.state is State.STARTING
+        self._quote, self._payee, self._sampling = quote, payee, sampling
+        self._prompt_tokens = prompt_tokens
+        payee.write_off()
+        begun = Begun(
+            prompt_tokens=prompt_tokens,
+            delivered_nano=payee.delivered_nano,
+            accepted_nano=payee.authorised_nano,
+        )
+        self.state = State.PREFILL
+        try:
+            accepted = self._accept(self._start.payment)
+        except Error as error:
+            return self._fail(error)
+        return [*accepted, self._send(begun, now), *self._next_step(now)]
+
+    def prefilled(self, tokens: int, now: float) -> list[Event]:
+        """The engine worked through this many prompt tokens in all."""
+        self._working = False
+        if self.state is not State.PREFILL:
+            return []
+        return [*self._progress(min(tokens, self._prompt_tokens), now), *self._next_step(now)]
+
+    def produced(self, text: str, tokens: int, now: float) -> list[Event]:
+        """The engine gave a piece of the answer."""
+        assert self.state is not State.PAUSED, "an engine that is held gives nothing"
+        if self.state is not State.STREAMING:
+            return []
+        proven = self._prompt_proven(now)
+        self._response.add(text)
+        saved = self._account(Tokens(input=self._done.input, output=self._done.output + tokens))
+        delta = Delta(text=text, tokens=tokens, total_tokens=self._done.output)
+        return [*proven, saved, self._send(delta, now), *self._hold_if_unpaid(now)]
+
+    def generated(self, reason: Reason, now: float) -> list[Event]:
+        """The engine is done: receipt what was delivered."""
+        self._working = False
+        if self.state is not State.STREAMING:
+            return []
+        return [*self._prompt_proven(now), *self._finish(reason, now)]
+
+    def engine_failed(self, error: EngineError, now: float) -> list[Event]:
+        """The engine broke. What was delivered before is receipted; if that is nothing, the session just fails."""
+        self._working = False
+        if self.state in ENDED or self.state is State.CLOSING:
+            return []
+        if self._done == Tokens():
+            self.state = State.FAILED
+            return [self._send(Refusal(reason="engine_failed", detail="nothing is charged"), now), Failed(error)]
+        return self._finish("failed", now)
+
+    def lost(self) -> list[Event]:
+        """The stream ended. Unless the session had ended before, it failed."""
+        if self.state in ENDED:
+            return []
+        return self._fail(Unavailable("the client went away"))
+
+    def deadline(self) -> float | None:
+        """When `tick` wants to be called, at the latest."""
+        if self.state in ENDED or self.state is State.NEW:
+            return None
+        patience = self._waiting_since + PAYMENT_PATIENCE_S
+        return min(self._liveness.deadline(), patience) if self._waiting else self._liveness.deadline()
+
+    def tick(self, now: float) -> list[Event]:
+        """Time has passed."""
+        if self.deadline() is None:
+            return []
+        if self._liveness.silent(now):
+            return self._fail(Unavailable("the client fell silent"))
+        if self._waiting and now >= self._waiting_since + PAYMENT_PATIENCE_S:
+            return self._fail(PaymentError("no voucher came in time"))
+        return [self._send(Heartbeat(), now)] if self._liveness.heartbeat_due(now) else []
+
+    @property
+    def _waiting(self) -> bool:
+        """Whether it is the client who has to do something: pay, or countersign."""
+        idle = self.state is State.PREFILL and not self._working
+        return idle or self.state in {State.PAUSED, State.CLOSING}
+
+    def _handle(self, message: ToProvider, now: float) -> list[Event]:
+        match message:
+            case Start():
+                return self._check(message, now)
+            case Payment():
+                return [*self._accept(message), *self._go_on(now)]
+            case Cancel():
+                return self._cancel(now)
+            case Close():
+                return self._close(message, now)
+            case Heartbeat():
+                return []
+
+    def _check(self, start: Start, now: float) -> list[Event]:
+        if len(start.session) != SESSION_ID_BYTES or len(start.salt) != SALT_BYTES or len(start.channel) != 32:
+            raise RemoteError("malformed", "an id of the wrong length")
+        self._start = start
+        self._started_at = now
+        self._liveness.said(now)
+        self.state = State.STARTING
+        return [Check(start)]
+
+    def _accept(self, payment: Payment) -> list[Event]:
+        """Take a voucher; one that came late is ignored."""
+        claim = Claim(self._start.channel, payment.channel_total_nano, payment.signature)
+        try:
+            news = self._payee.accept(claim)
+        except ChainError as error:
+            raise RemoteError("bad_voucher", str(error)) from error
+        return [SaveAccepted(claim)] if news else []
+
+    def _go_on(self, now: float) -> list[Event]:
+        """After a payment: the next step of the prompt, or the rest of the answer."""
+        if self.state is State.PREFILL and not self._working:
+            return self._next_step(now)
+        if self.state is State.PAUSED and self._payee.unpaid_nano <= self._quote.window_nano:
+            self.state = State.STREAMING
+            return [Resume()]
+        return []
+
+    def _next_step(self, now: float) -> list[Event]:
+        """Work through as much of the prompt as vouchers and window cover; the last step is the answer itself."""
+        covered = self._covered_prompt_tokens()
+        if covered >= self._prompt_tokens:
+            self._working = True
+            self.state = State.STREAMING
+            return [Generate()]
+        if covered > self._done.input:
+            self._working = True
+            return [Prefill(covered)]
+        self._waiting_since = now
+        return [self._send(Pause(due_nano=self._payee.delivered_nano), now)]
+
+    def _covered_prompt_tokens(self) -> int:
+        price = self._quote.prices.input
+        if price == 0:
+            return self._prompt_tokens
+        spent = cost_nano(self._quote.prices, self._done)
+        budget = spent - self._payee.unpaid_nano + self._quote.window_nano
+        return min(self._prompt_tokens, budget * PER_TOKENS // price)
+
+    def _prompt_proven(self, now: float) -> list[Event]:
+        """The first token of an answer proves that the whole prompt was worked through."""
+        if self._first_token_at is not None:
+            return []
+        self._first_token_at = now
+        return self._progress(self._prompt_tokens, now)
+
+    def _progress(self, tokens: int, now: float) -> list[Event]:
+        if tokens <= self._done.input:
+            return []
+        saved = self._account(Tokens(input=tokens))
+        body = ProgressBody(network=self._quote.network, session=self._start.session, prompt_tokens_done=tokens)
+        return [saved, self._send(Progress(progress=sign(body, self._signer)), now)]
+
+    def _hold_if_unpaid(self, now: float) -> list[Event]:
+        if self._payee.unpaid_nano <= self._quote.window_nano:
+            return []
+        self.state = State.PAUSED
+        self._waiting_since = now
+        return [Hold(), self._send(Pause(due_nano=self._payee.delivered_nano), now)]
+
+    def _cancel(self, now: float) -> list[Event]:
+        if self.state is State.CLOSING:  # it crossed the receipt on the way
+            return []
+        return [StopEngine(), *self._finish("cancelled", now)]
+
+    def _finish(self, reason: Reason, now: float) -> list[Event]:
+        self.state = State.CLOSING
+        self._waiting_since = now
+        receipt = self._make_receipt(reason, now)
+        signed = sign(receipt, self._signer)
+        self._receipt, self._signed_receipt = receipt, signed
+        return [SaveReceipt(SignedReceipt(signed)), self._send(Finished(receipt=signed), now)]
+
+    def _make_receipt(self, reason: Reason, now: float) -> Receipt:
+        quote, start = self._quote, self._start
+        return Receipt(
+            network=quote.network,
+            session=start.session,
+            quote_id=start.quote.id,
+            client=quote.client,
+            provider=quote.provider,
+            model=quote.model,
+            digest=quote.digest,
+            request_hash=request_hash(start.salt, start.request),
+            response_hash=self._response.digest(),
+            sampling=self._sampling,
+            tokens=self._done,
+            reason=reason,
+            prices=quote.prices,
+            session_total_nano=cost_nano(quote.prices, self._done),
+            channel=start.channel,
+            channel_total_nano=self._payee.delivered_nano,
+            finished_at=int(now),
+            ttft_ms=int(1000 * ((self._first_token_at or now) - self._started_at)),
+            duration_ms=int(1000 * (now - self._started_at)),
+            promised_ttft_ms=quote.ttft_ms,
+            promised_tokens_per_s=quote.tokens_per_s,
+        )
+
+    def _close(self, close: Close, now: float) -> list[Event]:
+        assert self._receipt is not None
+        assert self._signed_receipt is not None
+        accepted = self._accept(close.payment)
+        if not self._verify(self._quote.client, self._signed_receipt.body, close.countersignature):
+            raise RemoteError("bad_signature", "the countersignature is not the client's")
+        if self._payee.unpaid_nano > 0:
+            raise RemoteError("unpaid", "the last voucher is below what was delivered")
+        signed = SignedReceipt(self._signed_receipt, close.countersignature)
+        self.state = State.DONE
+        return [*accepted, SaveReceipt(signed), self._send(End(), now), Completed(self._receipt, signed)]
+
+    def _account(self, done: Tokens) -> SaveDelivered:
+        before = cost_nano(self._quote.prices, self._done)
+        self._done = done
+        self._payee.deliver(cost_nano(self._quote.prices, done) - before)
+        return SaveDelivered(self._payee.channel, self._payee.delivered_nano)
+
+    def _send(self, message: ToClient, now: float) -> Send:
+        self._liveness.said(now)
+        return Send(message)
+
+    def _fail(self, error: Error) -> list[Event]:
+        admitted = self.state not in {State.NEW, State.STARTING}
+        self.state = State.FAILED
+        stop: list[Event] = [StopEngine()] if self._working else []
+        if admitted:
+            self._payee.write_off()
+            stop.append(SaveDelivered(self._payee.channel, self._payee.delivered_nano))
+        return [*stop, Failed(error)]
