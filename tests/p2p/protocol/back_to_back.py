@@ -144,7 +144,7 @@ class Wired:
             if self._generating and not self._held:
                 self._one_piece()
 
-    def events(self, kind: type[Event]) -> list[Event]:  # type: ignore[valid-type]
+    def events(self, kind: type[Event]) -> list[Event]:
         """Everything of one kind, from both sides."""
         return [e for e in (*self.client_events, *self.provider_events) if isinstance(e, kind)]
 
