@@ -31,6 +31,14 @@ class NetworkMismatch(ChainError):
     """The server speaks for another network than the one configured. Nothing was signed."""
 
 
+class BookUnusable(ChainError):
+    """The book on disk cannot be used: held by another process, damaged, of a newer version, or the disk is full."""
+
+
+class WalletUnusable(ChainError):
+    """The wallet's key file cannot be used: missing, damaged, already there, or readable by others."""
+
+
 class TransactionFailed(ChainError):
     """The message was taken but the chain refused the operation; `exit_code` says why (see channel.tolk)."""
 

@@ -1,0 +1,291 @@
+"""The durable book: monotone, bound to one network and one owner, whole after a kill at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chain.book import MIGRATIONS, Book, Channel, Earning, Receipt, Role
+from chain.channel import State
+from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
+from chain.ledger import ChannelTerms, Network
+from chain.voucher import Claim
+
+DEVNET = Network("devnet", -239)
+CHANNEL = bytes(range(32))
+
+
+def terms(salt: int = 1) -> ChannelTerms:
+    return ChannelTerms(
+        payer="0:" + "aa" * 32,
+        payee="0:" + "bb" * 32,
+        payer_key=b"\1" * 32,
+        payee_key=b"\2" * 32,
+        challenge_period_s=3600,
+        open_before=2_000_000_000,
+        salt=salt.to_bytes(32, "big"),
+    )
+
+
+def claim(amount_nano: int, channel: bytes = CHANNEL) -> Claim:
+    return Claim(channel, amount_nano, amount_nano.to_bytes(64, "big"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "book.sqlite"
+
+
+@pytest.fixture
+def book(path: Path) -> Iterator[Book]:
+    with Book(path, "payer", DEVNET) as book:
+        book.add_channel(CHANNEL, terms(), "12D3KooWPeer")
+        yield book
+
+
+def reopened(path: Path, role: Role = "payer") -> Channel:
+    with Book(path, role, DEVNET) as book:
+        return book.channel(CHANNEL)
+
+
+def test_what_was_saved_is_there_after_reopening(path: Path) -> None:
+    with Book(path, "payer", DEVNET) as book:
+        book.add_channel(CHANNEL, terms(), "12D3KooWPeer")
+        book.save_deposited(CHANNEL, 900)
+        book.save_claim(claim(300))
+        book.save_delivered(CHANNEL, 310)
+        book.save_settled(CHANNEL, 200)
+        book.save_released(CHANNEL, 300, b"release")
+    assert reopened(path) == Channel(
+        channel=CHANNEL,
+        peer="12D3KooWPeer",
+        terms=terms(),
+        state=State.RELEASED,
+        deposited_nano=900,
+        authorised_nano=300,
+        signature=claim(300).signature,
+        delivered_nano=310,
+        settled_nano=200,
+        released_nano=300,
+        release_signature=b"release",
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(amounts=st.lists(st.integers(0, 2**63 - 1), max_size=6))
+def test_amounts_only_rise(tmp_path_factory: pytest.TempPathFactory, amounts: list[int]) -> None:
+    with Book(tmp_path_factory.mktemp("book") / "b", "payee", DEVNET) as book:
+        book.add_channel(CHANNEL, terms(), "peer")
+        for amount in amounts:
+            book.save_claim(claim(amount))
+            book.save_delivered(CHANNEL, amount)
+            book.save_settled(CHANNEL, amount)
+            book.save_deposited(CHANNEL, amount)
+        known = book.channel(CHANNEL)
+    highest = max(amounts, default=0)
+    assert (known.authorised_nano, known.delivered_nano, known.settled_nano, known.deposited_nano) == (highest,) * 4
+    assert known.claim == (claim(highest) if highest else None)
+
+
+def test_a_released_channel_takes_no_more_vouchers(book: Book) -> None:
+    book.save_deposited(CHANNEL, 900)
+    book.save_claim(claim(300))
+    book.save_released(CHANNEL, 300)
+    with pytest.raises(ChannelUnusable, match="no more vouchers"):
+        book.save_claim(claim(301))
+    assert book.channel(CHANNEL).authorised_nano == 300
+
+
+def test_a_release_may_be_repeated_but_not_changed(book: Book) -> None:
+    book.save_released(CHANNEL, 300)
+    book.save_released(CHANNEL, 300, b"the payee's")
+    with pytest.raises(ChannelUnusable, match="released or closed before"):
+        book.save_released(CHANNEL, 299)
+    assert book.channel(CHANNEL).release_signature == b"the payee's"
+
+
+def test_a_closing_channel_still_keeps_a_voucher_and_a_closed_one_does_not(book: Book) -> None:
+    book.save_state(CHANNEL, State.CLOSING)
+    book.save_claim(claim(5))
+    assert book.channel(CHANNEL).authorised_nano == 5
+    book.save_state(CHANNEL, State.CLOSED)
+    with pytest.raises(ChannelUnusable):
+        book.save_claim(claim(6))
+    with pytest.raises(ChannelUnusable):
+        book.save_released(CHANNEL, 6)
+
+
+def test_a_stale_look_at_the_chain_reopens_nothing(book: Book) -> None:
+    book.save_state(CHANNEL, State.CLOSED)
+    book.save_state(CHANNEL, State.OPEN)
+    book.save_deposited(CHANNEL, 900)
+    assert book.channel(CHANNEL).state is State.CLOSED
+    assert not book.open_channels()
+    assert [known.channel for known in book.channels()] == [CHANNEL]
+
+
+def test_a_channel_and_a_payers_salt_are_used_once(book: Book) -> None:
+    with pytest.raises(ChannelUnusable, match="used before"):
+        book.add_channel(CHANNEL, terms(2), "peer")
+    with pytest.raises(ChannelUnusable, match="used before"):
+        book.add_channel(bytes(32), terms(1), "peer")
+    book.add_channel(bytes(32), terms(2), "peer")
+    assert len(book.open_channels()) == 2
+
+
+def test_a_strangers_choice_of_salt_does_not_shut_out_another_payer(path: Path) -> None:
+    with Book(path, "payee", DEVNET) as book:
+        book.add_channel(CHANNEL, terms(1), "one")
+        book.add_channel(bytes(32), terms(1), "other")
+        assert len(book.channels()) == 2
+
+
+def test_an_unknown_channel_is_unusable(book: Book) -> None:
+    for use in (book.channel, lambda name: book.save_claim(claim(1, name)), lambda name: book.save_settled(name, 1)):
+        with pytest.raises(ChannelUnusable, match="not in the payer's book"):
+            use(bytes(32))
+
+
+def test_a_batch_is_kept_whole_or_not_at_all(book: Book) -> None:
+    def save_two() -> None:
+        with book.batch():
+            book.save_claim(claim(300))
+            book.save_settled(bytes(32), 1)
+
+    with pytest.raises(ChannelUnusable):
+        save_two()
+    assert book.channel(CHANNEL).authorised_nano == 0
+
+
+def test_receipts_are_kept_as_received_and_the_fuller_one_replaces(book: Book) -> None:
+    half = Receipt(b"session", "peer", b"one signature", 7, 100)
+    full = Receipt(b"session", "peer", b"both signatures", 7, 101)
+    other = Receipt(b"session", "another peer", b"its own", 9, 50)
+    for receipt in (half, other, full):
+        book.save_receipt(receipt)
+    assert book.receipts() == [other, full]
+
+
+def test_earnings_are_summed_by_peer(book: Book) -> None:
+    book.add_channel(bytes(32), terms(2), "12D3KooWPeer")
+    book.add_channel(b"\1" * 32, terms(3), "someone else")
+    for name, amount in ((CHANNEL, 100), (bytes(32), 20)):
+        book.save_claim(claim(amount, name))
+        book.save_delivered(name, amount + 1)
+        book.save_settled(name, amount // 2)
+    assert book.earnings() == [Earning("12D3KooWPeer", 2, 122, 120, 60), Earning("someone else", 1, 0, 0, 0)]
+
+
+def test_the_roles_do_not_see_each_other(book: Book, path: Path) -> None:
+    with Book(path, "payee", DEVNET) as payee:
+        assert not payee.channels()
+        payee.add_channel(CHANNEL, terms(), "peer")
+        payee.save_claim(claim(5))
+        assert book.channel(CHANNEL).authorised_nano == 0
+
+
+def test_a_role_has_one_owner(book: Book, path: Path) -> None:
+    with pytest.raises(BookUnusable, match="held by another process"):
+        Book(path, "payer", DEVNET)
+    book.close()
+    assert reopened(path).channel == CHANNEL
+
+
+def test_files_are_for_the_owner_only(book: Book, path: Path) -> None:
+    book.save_claim(claim(1))
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert {"book.sqlite", "book.sqlite-wal", "book.sqlite.payer.lock"} <= set(modes)
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_book_belongs_to_one_network(book: Book, path: Path) -> None:
+    with pytest.raises(NetworkMismatch, match="devnet"):
+        Book(path, "payee", Network("mainnet", -239))
+    with Book(path, "payee", DEVNET):
+        pass
+
+
+def test_a_file_that_is_no_book_is_refused_and_kept(path: Path) -> None:
+    path.write_bytes(b"a poem, and not a short one: " * 100)
+    with pytest.raises(BookUnusable, match="not a database"):
+        Book(path, "payer", DEVNET)
+    assert path.read_bytes().startswith(b"a poem")
+    with pytest.raises(BookUnusable, match="No such file"):
+        Book(path.parent / "none" / "book", "payer", DEVNET)
+
+
+def test_a_book_of_a_newer_version_is_refused(path: Path) -> None:
+    Book(path, "payer", DEVNET).close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    db.close()
+    with pytest.raises(BookUnusable, match="this program knows"):
+        Book(path, "payer", DEVNET)
+
+
+def test_migrations_run_once_each_and_keep_what_is_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Book(path, "payer", DEVNET) as book:
+        book.add_channel(CHANNEL, terms(), "peer")
+    grown = (*MIGRATIONS, ("ALTER TABLE channels ADD COLUMN note TEXT NOT NULL DEFAULT ''",))
+    monkeypatch.setattr("chain.book.MIGRATIONS", grown)
+    for _ in range(2):
+        assert reopened(path).peer == "peer"
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA user_version").fetchone() == (len(grown),)
+    db.close()
+
+
+def test_a_full_disk_is_reported_and_nothing_is_half_kept(book: Book) -> None:
+    book.save_claim(claim(1))
+    book._db.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(BookUnusable, match="full"):
+        book.save_receipt(Receipt(b"session", "peer", bytes(100_000), 1, 1))
+    book._db.execute("PRAGMA max_page_count = 100000")
+    book.save_claim(claim(2))
+    assert (book.channel(CHANNEL).authorised_nano, book.receipts()) == (2, [])
+
+
+# Says what it has saved, so that the parent can compare: a number on the pipe is a promise.
+WRITER = """
+import sys
+from pathlib import Path
+from chain.book import Book
+from chain.ledger import Network
+from chain.voucher import Claim
+book = Book(Path(sys.argv[1]), "payer", Network("devnet", -239))
+channel = bytes(range(32))
+amount = book.channel(channel).authorised_nano
+while True:
+    amount += 1
+    with book.batch():
+        book.save_claim(Claim(channel, amount, amount.to_bytes(64, "big")))
+        book.save_delivered(channel, amount)
+    print(amount, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_loses_nothing_that_was_promised(path: Path) -> None:
+    with Book(path, "payer", DEVNET) as book:
+        book.add_channel(CHANNEL, terms(), "peer")
+    for rounds in range(1, 6):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for _ in range(rounds * 7):
+                child.stdout.readline()
+            os.kill(child.pid, signal.SIGKILL)
+            promised = [int(line) for line in child.stdout.read().splitlines() if line]
+        known = reopened(path)
+        assert known.authorised_nano >= max(promised, default=rounds * 7)
+        assert known.delivered_nano == known.authorised_nano
+        assert known.claim == claim(known.authorised_nano)
