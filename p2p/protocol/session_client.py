@@ -31,7 +31,7 @@ from p2p.protocol.session import (
     Payment,
     Progress,
     ProgressBody,
-    SaveAuthorised,
+    SaveClaim,
     SaveDelivered,
     SaveReceipt,
     Send,
@@ -199,10 +199,10 @@ class ClientSession:
         )
         if body.session != self._session or not self._done.input < body.prompt_tokens_done <= self._prompt_tokens:
             raise RemoteError("bad_progress")
-        saved = self._account(Tokens(input=body.prompt_tokens_done))
+        self._account(Tokens(input=body.prompt_tokens_done))
         if body.prompt_tokens_done == self._prompt_tokens:
             self.state = State.STREAMING
-        return [saved, *self._pay_now(now)]
+        return self._pay_now(now)
 
     def _delta(self, message: Delta, now: float) -> list[Event]:
         output = self._done.output + message.tokens
@@ -212,9 +212,9 @@ class ClientSession:
         if output > self._max_tokens or output > self._text_bytes + COUNT_SLACK_TOKENS:
             raise RemoteError("overcount", "more tokens than were asked for, or than the text can hold")
         self._response.add(message.text)
-        saved = self._account(Tokens(input=self._done.input, output=output))
+        self._account(Tokens(input=self._done.input, output=output))
         due = self._payer.unpaid_nano * 4 >= self._quote.window_nano
-        return [saved, Deliver(message.text, message.tokens), *(self._pay_now(now) if due else [])]
+        return [Deliver(message.text, message.tokens), *(self._pay_now(now) if due else [])]
 
     def _finished(self, message: Finished, now: float) -> list[Event]:
         receipt = open_signed(
@@ -274,11 +274,10 @@ class ClientSession:
         self.state = State.DONE
         return [Completed(self._receipt, countersign(self._signed_receipt, self._signer))]
 
-    def _account(self, done: Tokens) -> SaveDelivered:
+    def _account(self, done: Tokens) -> None:
         before = self.cost_nano
         self._done = done
         self._payer.deliver(self.cost_nano - before)
-        return SaveDelivered(self._payer.channel, self._payer.delivered_nano)
 
     def _pay_now(self, now: float) -> list[Event]:
         """Pay for what was delivered, and for the next step of the prompt ahead."""
@@ -287,13 +286,13 @@ class ClientSession:
         saved, payment = self._pay(min(rest, self._quote.window_nano) if self.state is State.PREFILL else 0)
         return [saved, self._send(payment, now)] if payment.channel_total_nano > before else []
 
-    def _pay(self, ahead_nano: int) -> tuple[SaveAuthorised, Payment]:
+    def _pay(self, ahead_nano: int) -> tuple[SaveClaim, Payment]:
         try:
             claim = self._payer.authorise(self._payer.delivered_nano + ahead_nano)
         except ChainError as error:
             raise PaymentError(str(error)) from error
         session_total = claim.amount_nano - self._base_nano
-        return SaveAuthorised(claim), Payment(
+        return SaveClaim(claim, self._payer.delivered_nano), Payment(
             session_total_nano=max(0, session_total),
             channel_total_nano=claim.amount_nano,
             signature=claim.signature,

@@ -47,7 +47,7 @@ from p2p.protocol.session import (
     Progress,
     ProgressBody,
     Resume,
-    SaveAccepted,
+    SaveClaim,
     SaveDelivered,
     SaveReceipt,
     Send,
@@ -137,9 +137,9 @@ class ProviderSession:
             return []
         proven = self._prompt_proven(now)
         self._response.add(text)
-        saved = self._account(Tokens(input=self._done.input, output=self._done.output + tokens))
+        self._account(Tokens(input=self._done.input, output=self._done.output + tokens))
         delta = Delta(text=text, tokens=tokens, total_tokens=self._done.output)
-        return [*proven, saved, self._send(delta, now), *self._hold_if_unpaid(now)]
+        return [*proven, self._send(delta, now), *self._hold_if_unpaid(now)]
 
     def generated(self, reason: Reason, now: float) -> list[Event]:
         """The engine is done: receipt what was delivered."""
@@ -216,7 +216,7 @@ class ProviderSession:
             news = self._payee.accept(claim)
         except ChainError as error:
             raise RemoteError("bad_voucher", str(error)) from error
-        return [SaveAccepted(claim)] if news else []
+        return [SaveClaim(claim, self._payee.delivered_nano)] if news else []
 
     def _go_on(self, now: float) -> list[Event]:
         """After a payment: the next step of the prompt, or the rest of the answer."""
@@ -258,9 +258,9 @@ class ProviderSession:
     def _progress(self, tokens: int, now: float) -> list[Event]:
         if tokens <= self._done.input:
             return []
-        saved = self._account(Tokens(input=tokens))
+        self._account(Tokens(input=tokens))
         body = ProgressBody(network=self._quote.network, session=self._start.session, prompt_tokens_done=tokens)
-        return [saved, self._send(Progress(progress=sign(body, self._signer)), now)]
+        return [self._send(Progress(progress=sign(body, self._signer)), now)]
 
     def _hold_if_unpaid(self, now: float) -> list[Event]:
         if self._payee.unpaid_nano <= self._quote.window_nano:
@@ -280,7 +280,11 @@ class ProviderSession:
         receipt = self._make_receipt(reason, now)
         signed = sign(receipt, self._signer)
         self._receipt, self._signed_receipt = receipt, signed
-        return [SaveReceipt(SignedReceipt(signed)), self._send(Finished(receipt=signed), now)]
+        return [
+            SaveDelivered(self._start.channel, self._payee.delivered_nano),
+            SaveReceipt(SignedReceipt(signed)),
+            self._send(Finished(receipt=signed), now),
+        ]
 
     def _make_receipt(self, reason: Reason, now: float) -> Receipt:
         quote, start = self._quote, self._start
@@ -320,11 +324,10 @@ class ProviderSession:
         self.state = State.DONE
         return [*accepted, SaveReceipt(signed), self._send(End(), now), Completed(self._receipt, signed)]
 
-    def _account(self, done: Tokens) -> SaveDelivered:
+    def _account(self, done: Tokens) -> None:
         before = cost_nano(self._quote.prices, self._done)
         self._done = done
         self._payee.deliver(cost_nano(self._quote.prices, done) - before)
-        return SaveDelivered(self._payee.channel, self._payee.delivered_nano)
 
     def _send(self, message: ToClient, now: float) -> Send:
         self._liveness.said(now)

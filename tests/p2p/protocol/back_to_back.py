@@ -25,8 +25,7 @@ from p2p.protocol.session import (
     Hold,
     Prefill,
     Resume,
-    SaveAccepted,
-    SaveAuthorised,
+    SaveClaim,
     SaveReceipt,
     Send,
     StopEngine,
@@ -165,7 +164,7 @@ class Wired:
         for event in events:
             self.client_events.append(event)
             match event:
-                case SaveAuthorised(claim):
+                case SaveClaim(claim, _):
                     saved = claim.amount_nano
                 case Send(message):
                     payment = getattr(message, "payment", message if hasattr(message, "channel_total_nano") else None)
@@ -199,6 +198,6 @@ class Wired:
                     self._held = False
                 case StopEngine():
                     self._generating = False
-                case SaveAccepted() | SaveReceipt():
+                case SaveClaim() | SaveReceipt():
                     pass
         self.max_behind = max(self.max_behind, self.payee.unpaid_nano)
