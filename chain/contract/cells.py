@@ -147,9 +147,16 @@ def _fresh_channel(terms: Cell) -> Cell:
 
 def _terms(terms: ChannelTerms) -> Cell:
     release = begin_cell().store_bytes(terms.payee_key).store_bytes(terms.salt).end_cell()
-    cell = begin_cell().store_address(Address(terms.payer)).store_address(Address(terms.payee))
+    cell = begin_cell().store_address(_address(terms.payer)).store_address(_address(terms.payee))
     cell = cell.store_bytes(terms.payer_key)
     return cell.store_uint(terms.challenge_period_s, 32).store_uint(terms.open_before, 32).store_ref(release).end_cell()
+
+
+def _address(text: str) -> Address:
+    address = Address(text)
+    if address.wc not in (-1, 0) or len(address.hash_part) != 32:  # the reader takes any length
+        raise ValueError("not a TON address")
+    return address
 
 
 def _read_channel(data: Slice, balance_nano: int) -> ChannelState:

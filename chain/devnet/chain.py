@@ -6,7 +6,6 @@ and makes one block. Time is the clock's plus an offset, so challenge periods ca
 
 from __future__ import annotations
 
-import hashlib
 import time
 from bisect import bisect_right
 from collections import deque
@@ -18,7 +17,7 @@ from pytoniq_core import Address, Cell, MessageAny, ShardAccount, StateInit, Tra
 from pytoniq_core.tlb.block import CurrencyCollection
 from pytoniq_core.tlb.transaction import InternalMsgInfo
 
-from .vm import MethodResult, Vm
+from .vm import MethodResult, NotAccepted, Vm
 
 GLOBAL_ID = -239
 """What contracts read with GLOBALID under the devnet's configuration, which is mainnet's."""
@@ -36,7 +35,6 @@ class Block(NamedTuple):
     time: int
     start_lt: int
     end_lt: int
-    root_hash: bytes
 
 
 class Executed(NamedTuple):
@@ -66,7 +64,7 @@ class Chain:
         self._vm = vm
         self._clock = clock
         self._offset_s = 0
-        self._accounts: dict[bytes, _Account] = {}
+        self._accounts: dict[tuple[int, bytes], _Account] = {}
         self._lt = 10_000_000 * _LT_STEP
         self.blocks: list[Block] = []
         self._grown = trio.Event()
@@ -103,11 +101,17 @@ class Chain:
         """Give away money out of nothing."""
         return self.send(internal_message(_NOBODY, to, amount_nano))
 
-    def send(self, message: Cell) -> Sequence[Executed]:
-        """Execute a message and all that follow from it, in order, in one block.
+    def send_external(self, message: Cell) -> Sequence[Executed]:
+        """Execute a message from outside and all that follow from it, in order, in one block.
 
-        Raises `vm.NotAccepted` if it is an external one that no contract takes; there is no block then.
+        Raises `vm.NotAccepted` if no contract takes it, or if it pretends to be from inside; there is no block then.
         """
+        if message.bits[:2].to01() != "10":  # ext_in_msg_info$10
+            raise NotAccepted("not an external message")
+        return self.send(message)
+
+    def send(self, message: Cell) -> Sequence[Executed]:
+        """`send_external` for a message of any kind: an internal one is believed, whoever it says it is from."""
         now, start_lt = self.now(), self._lt + _LT_STEP
         done = [self._deliver(message, now)]
         queue = deque(_internal_messages(done[0]))
@@ -169,9 +173,7 @@ class Chain:
         return history.transactions[-1]
 
     def _end_block(self, start_lt: int, now: int) -> Block:
-        seqno = len(self.blocks) + 1
-        root_hash = hashlib.sha256(b"devnet block %d" % seqno).digest()
-        self.blocks.append(Block(seqno, now, start_lt, self._lt + _LT_STEP - 1, root_hash))
+        self.blocks.append(Block(len(self.blocks) + 1, now, start_lt, self._lt + _LT_STEP - 1))
         grown, self._grown = self._grown, trio.Event()
         grown.set()
         return self.head
@@ -201,8 +203,8 @@ def _internal_messages(executed: Executed) -> Sequence[Cell]:
     return [cell for _, cell in sorted(sent.items()) if not cell.bits[0]]  # int_msg_info$0
 
 
-def _key(address: Address) -> bytes:
-    return address.wc.to_bytes(1, "big", signed=True) + bytes(address.hash_part)
+def _key(address: Address) -> tuple[int, bytes]:
+    return address.wc, address.hash_part
 
 
 def _balance(account: ShardAccount) -> int:

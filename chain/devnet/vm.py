@@ -17,7 +17,6 @@ from tonpy.tvm.tvm import TVM
 from tonpy.types.cell import Cell as TonpyCell
 from tonpy.types.stack import Stack
 
-
 GET_METHOD_GAS = 1_000_000  # as lite-servers allow
 
 _EXIT_CODE = re.compile(r"terminating vm with exit code (-?\d+)")
