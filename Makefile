@@ -19,8 +19,9 @@ help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 install: .venv/.project ## create .venv and install Bombyx with exactly the pinned dependencies
+	@echo "Bombyx is installed in .venv. Try: make run"
 
-run: install ## start a small network on this machine and ask it a question: make run ARGS="--prompt 'Why?'"
+run: .venv/.project ## start a small network on this machine and ask it a question: make run ARGS="--prompt 'Why?'"
 	@$(BIN)/python -m p2p.node demo $(ARGS)
 
 test: lint ## lint, then run the tests: make test ARGS="-k voucher"
@@ -51,6 +52,8 @@ clean: ## remove all that the other targets made
 
 .venv/.tools: requirements/test.txt .venv/.project
 	$(call quietly,Installing the development tools,$(PIP_INSTALL) $(PINNED) -r requirements/test.txt)
+	@# libp2p's trio-typing brings stubs of an old trio, which would hide from mypy the types of the one in use.
+	@rm -rf .venv/lib/python3*/site-packages/trio-stubs
 	@touch $@
 
 .venv/.project: pyproject.toml .venv/.pins
@@ -59,7 +62,7 @@ clean: ## remove all that the other targets made
 
 .venv/.pins: requirements/run.txt | $(BIN)/pip
 	$(call quietly,Installing the build tool,$(SETUPTOOLS_PIN) | $(PIP_INSTALL) $(PINNED) -r /dev/stdin)
-	$(call quietly,Installing the dependencies: some 170 MB to download; about a minute,$(PIP_INSTALL) $(PINNED) -r $<)
+	$(call quietly,Installing the dependencies: 170 MB to download if they are new here; about a minute,$(PIP_INSTALL) $(PINNED) -r $<)
 	@touch $@
 
 $(BIN)/pip:
