@@ -1,0 +1,286 @@
+"""The Trio shell of the Yamux core, as libp2p's muxed connection and muxed stream.
+
+Three tasks per connection, all children of `MuxedConn.start`: one reads, one writes, one keeps the connection alive.
+Streams only change the core and wait for room, so every method of a stream may be cancelled at any point; what many
+streams write within one turn of the scheduler leaves in one socket write.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+from libp2p.abc import IMuxedConn, IMuxedStream, ISecureConn
+from libp2p.custom_types import TProtocol
+from libp2p.io.exceptions import IOException
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.exceptions import (
+    MuxedConnUnavailable,
+    MuxedStreamClosed,
+    MuxedStreamEOF,
+    MuxedStreamReset,
+)
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+
+from p2p.net import yamux
+
+PROTOCOL_ID = TProtocol(yamux.PROTOCOL)
+WRITE_AHEAD_BYTES = 256 * 1024  # streams wait while this much is queued for the socket
+ACCEPT_BACKLOG = 256  # streams that the peer opened and nobody has taken yet
+CLOSE_TIMEOUT_S = 1.0  # for what is queued to leave before a connection is closed
+
+_log = logging.getLogger(__name__)
+
+
+class MuxedStream(IMuxedStream):
+    """One stream of a `MuxedConn`."""
+
+    def __init__(self, muxed_conn: MuxedConn, state: yamux.Stream) -> None:
+        self.muxed_conn = muxed_conn
+        self._core = muxed_conn.core
+        self.state = state
+        self._changes = trio.lowlevel.ParkingLot()  # reads and writes that cannot go on wait here
+
+    async def read(self, n: int | None = None) -> bytes:
+        """1 to `n` bytes, or all that is there. Raises `MuxedStreamEOF` at the end and `MuxedStreamReset`."""
+        if n == 0:
+            return b""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while (data := self._take(yamux.WINDOW_BYTES if n is None else n)) is None:
+            await self._changes.park()
+        if not data:
+            raise MuxedStreamEOF("the peer closed its side of the stream")
+        self.muxed_conn.flush()
+        return data
+
+    def _take(self, max_bytes: int) -> bytes | None:
+        try:
+            return self._core.read(self.state, max_bytes)
+        except yamux.StreamReset as error:
+            raise MuxedStreamReset(str(error)) from error
+
+    async def write(self, data: bytes) -> None:
+        """Queue all of `data`, waiting for the peer's window and for the socket.
+
+        A write that is cancelled has queued a prefix of `data`. Raises `MuxedStreamReset` and `MuxedStreamClosed`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        rest = memoryview(data)
+        while True:
+            await self.muxed_conn.room_to_write()
+            rest = rest[self._put(rest) :]
+            if not rest:
+                return
+            if self.state.send_window == 0:
+                await self._changes.park()
+
+    def _put(self, data: memoryview) -> int:
+        try:
+            taken = self._core.write(self.state, data)
+        except yamux.StreamReset as error:
+            raise MuxedStreamReset(str(error)) from error
+        except yamux.StreamEnded as error:
+            raise MuxedStreamClosed(str(error)) from error
+        self.muxed_conn.flush()
+        return taken
+
+    async def close(self) -> None:
+        """Close our side; reading goes on."""
+        self._core.end(self.state)
+        self.muxed_conn.flush()
+        self.wake()
+
+    async def reset(self) -> None:
+        """Abandon both directions."""
+        self._core.reset(self.state)
+        self.muxed_conn.flush()
+        self.wake()
+
+    def wake(self) -> None:
+        """Let every waiting read and write look again."""
+        self._changes.unpark_all()
+
+    def set_deadline(self, ttl: int) -> None:
+        """Part of libp2p's interface that nothing calls: under Trio a deadline is a cancel scope."""
+        raise NotImplementedError
+
+    def get_remote_address(self) -> Any:
+        return self.muxed_conn.get_remote_address()
+
+    async def __aenter__(self) -> MuxedStream:
+        return self
+
+
+class MuxedConn(IMuxedConn):
+    """Many streams over one secure connection. libp2p runs `start` for as long as the connection lasts."""
+
+    def __init__(self, conn: ISecureConn, peer_id: ID) -> None:
+        self.peer_id = peer_id
+        self.event_started = trio.Event()
+        self.core = yamux.Yamux(initiator=conn.is_initiator, now=trio.current_time())
+        self._conn = conn
+        # Weak: a stream that nobody holds has nobody to wake, and forgetting it needs no bookkeeping.
+        self._streams: weakref.WeakValueDictionary[int, MuxedStream] = weakref.WeakValueDictionary()
+        self._backlog = trio.open_memory_channel[MuxedStream](ACCEPT_BACKLOG)
+        self._outgoing = trio.lowlevel.ParkingLot()  # the writing task waits here for something to send
+        self._room = trio.lowlevel.ParkingLot()  # streams wait here until the socket has taken some
+        self._scope = trio.CancelScope()  # around the three tasks
+        self._stopped = trio.Event()
+
+    @property
+    def is_initiator(self) -> bool:
+        return bool(self._conn.is_initiator)
+
+    @property
+    def is_established(self) -> bool:
+        return self.event_started.is_set() and not self.is_closed
+
+    @property
+    def is_closed(self) -> bool:
+        return self.core.closed is not None
+
+    async def open_stream(self) -> MuxedStream:
+        """A new stream, usable at once. Raises `MuxedConnUnavailable`."""
+        try:
+            stream = self._adopt(self.core.open())
+        except yamux.ConnectionEnded as error:
+            raise MuxedConnUnavailable(str(error)) from error
+        self.flush()
+        return stream
+
+    async def accept_stream(self) -> MuxedStream:
+        """The next stream that the peer opened. Raises `MuxedConnUnavailable` once there will be no more."""
+        try:
+            return await self._backlog[1].receive()
+        except trio.EndOfChannel as error:
+            raise MuxedConnUnavailable(self.core.closed) from error
+
+    async def close(self) -> None:
+        """End every stream, give what is queued a moment to leave, and close the channel."""
+        self.core.go_away()
+        self._wind_down()
+        try:
+            if self.event_started.is_set():
+                await self._stopped.wait()
+        finally:
+            await self._conn.close()
+
+    async def start(self) -> None:
+        """Carry bytes until the connection is over. Never raises anything but `Cancelled`."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self.event_started.set()
+                    for task in (self._read, self._write, self._keep_alive):
+                        nursery.start_soon(self._carry_on, task)
+        finally:
+            self._lose("the connection was closed")
+            self._stopped.set()
+            with trio.CancelScope(shield=True):
+                await self._conn.close()
+
+    async def _carry_on(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run one of the three tasks; when one of them ends, the channel is of no use to the others."""
+        try:
+            await task()
+        except (IOException, OSError) as error:
+            self._lose(str(error))
+        except Exception:
+            _log.exception("a fault of ours ended a connection")  # one connection, not the node
+            self._lose("internal error")
+        self._scope.cancel()
+
+    async def _read(self) -> None:
+        while not self.is_closed:
+            data = await self._conn.read()
+            self._handle(self.core.receive(data, trio.current_time()))
+        await trio.sleep_forever()  # until the writing task has sent the reason
+
+    async def _write(self) -> None:
+        while True:
+            if data := self.core.data_to_send():
+                self._room.unpark_all()
+                await self._conn.write(data)
+            elif self.is_closed:
+                return
+            else:
+                await self._outgoing.park()
+
+    async def _keep_alive(self) -> None:
+        while not self.is_closed:
+            await trio.sleep_until(self.core.deadline())
+            self._handle(self.core.tick(trio.current_time()))
+        await trio.sleep_forever()
+
+    def _lose(self, reason: str) -> None:
+        self._handle(self.core.connection_lost(reason))
+
+    def _handle(self, events: list[yamux.Event]) -> None:
+        for event in events:
+            match event:
+                case yamux.Opened(state):
+                    self._offer(self._adopt(state))
+                case yamux.Closed():
+                    self._wind_down()
+                case yamux.Readable(state) | yamux.Writable(state) | yamux.Reset(state):
+                    if stream := self._streams.get(state.id):
+                        stream.wake()
+        self.flush()
+
+    def _adopt(self, state: yamux.Stream) -> MuxedStream:
+        stream = self._streams[state.id] = MuxedStream(self, state)
+        return stream
+
+    def _offer(self, stream: MuxedStream) -> None:
+        try:
+            self._backlog[0].send_nowait(stream)
+        except trio.WouldBlock:
+            self.core.reset(stream.state)
+
+    def _wind_down(self) -> None:
+        """The core is closed: let everyone notice, and give the writing task a moment for what is queued."""
+        self._scope.deadline = min(self._scope.deadline, trio.current_time() + CLOSE_TIMEOUT_S)
+        self._backlog[0].close()
+        self._room.unpark_all()
+        for stream in list(self._streams.values()):
+            stream.wake()
+        self.flush()
+
+    def flush(self) -> None:
+        """Have what the core has queued sent at the next turn."""
+        if self.core.bytes_queued or self.is_closed:
+            self._outgoing.unpark_all()
+
+    async def room_to_write(self) -> None:
+        """Wait while the socket is behind. The caller then writes at once, so that a crowd cannot overshoot."""
+        while self.core.bytes_queued >= WRITE_AHEAD_BYTES and not self.is_closed:
+            await self._room.park()
+
+    # Part of libp2p's interface; its types are opaque to us, so these hand on what the layer below says.
+
+    def get_remote_address(self) -> Any:
+        return self._conn.get_remote_address()
+
+    def get_transport_addresses(self) -> Any:
+        return self._conn.get_transport_addresses()
+
+    def get_connection_type(self) -> Any:
+        return self._conn.get_connection_type()
+
+
+class YamuxNegotiation(MuxerMultistream):
+    """libp2p's muxer negotiation, ending in our muxer: 0.8.1 ignores the class given for Yamux in `muxer_opt`.
+
+    The one place where our muxer is plugged in: `swarm.upgrader.muxer_multistream = YamuxNegotiation()`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({PROTOCOL_ID: MuxedConn})
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> MuxedConn:
+        protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
+        muxed: MuxedConn = self._annotate_connection(MuxedConn(conn, peer_id), conn, protocol)
+        return muxed

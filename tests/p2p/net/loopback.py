@@ -1,0 +1,84 @@
+"""Real transports for tests: two ends of a socket, shaken hands by Noise, with our stack or the stock one."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_x25519
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.peer.id import ID
+from libp2p.security.noise.transport import Transport as StockNoise
+from libp2p.stream_muxer.yamux.yamux import Yamux as StockYamux
+
+from p2p.net.muxer import MuxedConn
+from p2p.net.noise import NoiseTransport
+
+STOCK, OURS = "stock", "ours"
+
+
+def seed(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def raw_pair() -> tuple[RawConnection, RawConnection]:
+    ours, theirs = socket.socketpair()
+    return _raw(ours, initiator=True), _raw(theirs, initiator=False)
+
+
+def _raw(end: socket.socket, *, initiator: bool) -> RawConnection:
+    return RawConnection(TrioTCPStream(trio.SocketStream(trio.socket.from_stdlib_socket(end))), initiator)
+
+
+async def secure(a: RawConnection, b: RawConnection, kinds: tuple[str, str] = (OURS, OURS)) -> tuple[Any, Any]:
+    """Shake hands over two raw ends; `kinds` says whose Noise each end runs."""
+    keys = [create_new_key_pair(seed(name)) for name in ("a", "b")]
+    noise: list[Any] = [
+        NoiseTransport(key) if kind == OURS else StockNoise(key, noise_privkey=create_x25519().private_key)
+        for key, kind in zip(keys, kinds, strict=True)
+    ]
+    sessions: list[Any] = [None, None]
+
+    async def inbound() -> None:
+        sessions[1] = await noise[1].secure_inbound(b)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inbound)
+        sessions[0] = await noise[0].secure_outbound(a, ID.from_pubkey(keys[1].public_key))
+    return sessions[0], sessions[1]
+
+
+@asynccontextmanager
+async def muxed_pair(kinds: tuple[str, str] = (OURS, OURS)) -> AsyncIterator[tuple[Any, Any]]:
+    """Two running muxed connections back to back over a socket."""
+    sessions = await secure(*raw_pair(), kinds)
+    conns = [
+        (MuxedConn if kind == OURS else StockYamux)(session, session.get_remote_peer())
+        for kind, session in zip(kinds, sessions, strict=True)
+    ]
+    async with trio.open_nursery() as nursery:
+        for conn in conns:
+            nursery.start_soon(conn.start)
+            await conn.event_started.wait()
+        try:
+            yield conns[0], conns[1]
+        finally:
+            for conn in conns:
+                with trio.move_on_after(1):
+                    await conn.close()
+            nursery.cancel_scope.cancel()
+
+
+async def read_exactly(stream: Any, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = await stream.read(size - len(data))
+        assert piece, "the stream ended early"
+        data += piece
+    return bytes(data)
