@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -39,12 +40,15 @@ def _fail(message: str) -> NoReturn:
 
 
 def _ipv4(text: str) -> str:
-    return str(IPv4Address(text))
+    try:
+        return str(IPv4Address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not an IPv4 address") from None
 
 
 def _port(text: str) -> int:
-    if not 0 <= int(text) <= 65535:
-        raise ValueError
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: 0 to 65535")
     return int(text)
 
 
@@ -56,7 +60,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--config-out", type=Path, metavar="FILE", help="write a TON global config for clients")
     parser.add_argument("--json", action="store_true", help="print one JSON line when ready, and nothing else")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    stdin = os.fstat(0).st_mode
+    if arguments.until_stdin_closes and not (stat.S_ISFIFO(stdin) or stat.S_ISSOCK(stdin)):
+        _fail("--until-stdin-closes wants a pipe as standard input")
+    return arguments
 
 
 async def _listen(host: str, port: int, flag: str) -> trio.SocketListener:
@@ -134,19 +142,13 @@ async def _heartbeat(chain: Chain) -> None:
         chain.tick()
 
 
-async def _until_signal(stop: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        await anext(signals)
-        stop.cancel()
-
-
 async def _until_stdin_closes(stop: trio.CancelScope) -> None:
-    # In a thread, because stdin may be a file, which cannot be polled. By os.read, because the thread is abandoned
-    # when we end for another reason, and must not hold a lock of sys.stdin then.
-    while await trio.to_thread.run_sync(os.read, 0, 4096, abandon_on_cancel=True):
-        pass
-    stop.cancel()
+    """For a parent that may be killed: its end of the pipe closes then, whatever happened to it."""
+    while True:
+        await trio.lowlevel.wait_readable(0)
+        if not os.read(0, 4096):
+            stop.cancel()
+            return
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -170,14 +172,16 @@ async def _serve(arguments: argparse.Namespace) -> None:
     async def serve_control(stream: trio.SocketStream) -> None:
         await control.serve(stream, chain)
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_until_signal, nursery.cancel_scope)
-        if arguments.until_stdin_closes:
-            nursery.start_soon(_until_stdin_closes, nursery.cancel_scope)
-        nursery.start_soon(trio.serve_listeners, serve_lite, [lite_server])
-        nursery.start_soon(trio.serve_listeners, serve_control, [control_server])
-        nursery.start_soon(_heartbeat, chain)
-        _announce(arguments, ready)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            if arguments.until_stdin_closes:
+                nursery.start_soon(_until_stdin_closes, nursery.cancel_scope)
+            nursery.start_soon(trio.serve_listeners, serve_lite, [lite_server])
+            nursery.start_soon(trio.serve_listeners, serve_control, [control_server])
+            nursery.start_soon(_heartbeat, chain)
+            _announce(arguments, ready)
+            await anext(signals)
+            nursery.cancel_scope.cancel()
 
 
 def main() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 from pytoniq_core import Address
 
-from .chain import Chain
+if TYPE_CHECKING:  # a client of the socket needs no TVM
+    from .chain import Chain
 
 MAX_LINE_BYTES = 4096
 MAX_FAUCET_NANO = 10**18  # a thousand million GRAM
 MAX_ADVANCE_S = 10 * 365 * 86400
+
+_log = logging.getLogger(__name__)
 
 
 class ControlFailed(Exception):
@@ -52,8 +57,10 @@ async def serve(stream: trio.abc.Stream, chain: Chain) -> None:
         try:
             while line := await lines.receive():
                 await lines.send(_obey(line, chain))
-        except (ControlFailed, trio.BrokenResourceError, trio.ClosedResourceError):
-            return
+        except (ControlFailed, trio.BrokenResourceError, trio.ClosedResourceError) as ended:
+            _log.debug("a client's connection ended: %r", ended)
+        except Exception:
+            _log.exception("a client's connection failed")
 
 
 class Control:
