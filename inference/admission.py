@@ -1,0 +1,59 @@
+"""Core: which requests an engine takes. One rule for all engines, so that a request means the same on each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from inference.engine import Message, ModelInfo, Request
+from inference.errors import BadRequest, ContextOverflow, ModelMissing
+
+_messages = msgspec.msgpack.Decoder(tuple[Message, ...])
+_request = msgspec.msgpack.Decoder(Request)
+
+
+def find_model(models: Sequence[ModelInfo], model: str) -> ModelInfo:
+    """The loaded model of that id. Raises `ModelMissing`."""
+    for info in models:
+        if info.id == model:
+            return info
+    raise ModelMissing("that model is not loaded here")
+
+
+def check_messages(messages: tuple[Message, ...]) -> None:
+    """Raises `BadRequest` for no messages, an unknown role, or text that is not Unicode."""
+    _check_types(messages, _messages)
+    if not messages:
+        raise BadRequest("there are no messages")
+
+
+def check_request(request: Request) -> None:
+    """Raises `BadRequest` unless every field has its type and a value that makes sense."""
+    check_messages(request.messages)
+    _check_types(request, _request)
+    if request.max_tokens < 1:
+        raise BadRequest("max_tokens must be at least 1")
+    if not (math.isfinite(request.temperature) and request.temperature >= 0):
+        raise BadRequest("temperature must be 0 or more")
+    if not 0 < request.top_p <= 1:
+        raise BadRequest("top_p must be above 0 and at most 1")
+    if "" in request.stop:
+        raise BadRequest("a stop string must not be empty")
+
+
+def check_fit(prompt_tokens: int, max_tokens: int, context: int) -> None:
+    """Raises `ContextOverflow` unless the prompt and the longest answer fit together."""
+    if prompt_tokens + max_tokens > context:
+        raise ContextOverflow(prompt_tokens, context)
+
+
+def _check_types(value: object, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+    """What cannot be encoded and decoded as its type could not reach a worker either."""
+    try:
+        decoder.decode(msgspec.msgpack.encode(value))
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError):
+        # What they say quotes the value, and that may be a prompt.
+        raise BadRequest("the request is malformed") from None
