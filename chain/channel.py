@@ -8,6 +8,7 @@ returns before it acts on it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import Enum, auto
 
 from chain.errors import BadVoucher, ChannelUnusable, InsufficientDeposit
@@ -49,7 +50,7 @@ MOVES: dict[tuple[State, Move], State] = {
 }
 
 
-class _End:
+class _End(ABC):
     """What payer and payee have in common: the amounts and the moves."""
 
     def __init__(self, channel: bytes, global_id: int, *, deposited_nano: int, delivered_nano: int) -> None:
@@ -61,8 +62,9 @@ class _End:
         self.state = State.OPEN if deposited_nano else State.UNFUNDED
 
     @property
+    @abstractmethod
     def authorised_nano(self) -> int:
-        raise NotImplementedError
+        """The highest voucher so far."""
 
     @property
     def unpaid_nano(self) -> int:

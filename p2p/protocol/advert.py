@@ -13,10 +13,12 @@ import msgspec
 
 from p2p.errors import RemoteError
 from p2p.protocol.price import Prices
-from p2p.protocol.wire import Message, PeerVerifier, Signed, SignedBody, open_signed
+from p2p.protocol.wire import Bytes32, Message, Name, Nat, PeerVerifier, Signed, SignedBody, Size, open_signed
 
 PROTOCOL = "/bombyx/advert/1"
 MAX_LIFETIME_S = 600
+# Room for 64 models; a full book stays within some hundred megabytes.
+MAX_ADVERT_BYTES = 1 << 15
 MAX_ADVERTS = 10_000
 # A peer whose clock is this much ahead of ours is still believed.
 CLOCK_TOLERANCE_S = 60
@@ -29,36 +31,36 @@ Tier = Literal["open", "attested"]
 class ModelOffer(msgspec.Struct, frozen=True, kw_only=True):
     """One model that a provider serves, with the speed it measured itself."""
 
-    id: str
-    family: str
-    quantisation: str
-    digest: str  # SHA-256 of the weights, hex
-    context: int
+    id: Name
+    family: Name
+    quantisation: Name
+    digest: Name  # SHA-256 of the weights, hex
+    context: Size
     prices: Prices
-    ttft_ms: int
-    tokens_per_s: int
-    slots_free: int
-    slots_total: int
-    features: tuple[str, ...] = ()
+    ttft_ms: Nat
+    tokens_per_s: Nat
+    slots_free: Nat
+    slots_total: Nat
+    features: tuple[Name, ...] = ()
 
 
 class ChannelOffer(msgspec.Struct, frozen=True, kw_only=True):
     """On what terms a provider takes payment channels."""
 
-    payee: str
-    payee_key: bytes
-    deposit_min_nano: int
-    challenge_period_s: int
+    payee: Name
+    payee_key: Bytes32
+    deposit_min_nano: Nat
+    challenge_period_s: Nat
 
 
 class Advert(SignedBody, frozen=True, kw_only=True, tag="bombyx/advert/1"):
     """A provider's whole offer."""
 
-    peer: str
-    addresses: tuple[str, ...]
-    seq: int
-    issued_at: int
-    expires_at: int
+    peer: Name
+    addresses: tuple[Name, ...]
+    seq: Nat
+    issued_at: Nat
+    expires_at: Nat
     models: tuple[ModelOffer, ...]
     channel: ChannelOffer
     tier: Tier = "open"
@@ -89,6 +91,8 @@ def lookup_key(model: str | None) -> str:
 
 def open_advert(signed: Signed, *, network: str, now: float, verify: PeerVerifier) -> Advert:
     """A checked advert of the peer that it names. Raises `RemoteError`."""
+    if len(signed.body) > MAX_ADVERT_BYTES:
+        raise RemoteError("bad_advert", "over the size limit")
     advert = open_signed(signed, Advert, by=lambda body: body.peer, network=network, verify=verify)
     if not 0 < advert.expires_at - advert.issued_at <= MAX_LIFETIME_S:
         raise RemoteError("bad_advert", "a lifetime outside the limit")
@@ -98,8 +102,8 @@ def open_advert(signed: Signed, *, network: str, now: float, verify: PeerVerifie
         raise RemoteError("bad_advert", "expired")
     if len(advert.models) > MAX_MODELS or len(advert.addresses) > MAX_ADDRESSES:
         raise RemoteError("bad_advert", "too many models or addresses")
-    if any(not model.prices.sane() for model in advert.models):
-        raise RemoteError("bad_advert", "prices out of range")
+    if len({model.id for model in advert.models}) != len(advert.models):
+        raise RemoteError("bad_advert", "the same model twice")
     return advert
 
 
@@ -118,13 +122,21 @@ class AdvertBook:
     def add(self, signed: Signed, now: float) -> Advert | None:
         """Keep the advert if it is news: `None` for one that we have or that is older. Raises `RemoteError`."""
         advert = open_advert(signed, network=self._network, now=now, verify=self._verify)
-        known = self._adverts.get(advert.peer)
-        if known is not None and known[0].seq >= advert.seq:
+        if not self._is_news(advert):
             return None
-        if known is None and len(self._adverts) >= self._limit:
+        if advert.peer not in self._adverts and len(self._adverts) >= self._limit:
             self._make_room(now)
         self._adverts[advert.peer] = (advert, signed)
         return advert
+
+    def accepts(self, signed: Signed, now: float) -> bool:
+        """Whether `add` would keep it: what a gossip validator asks. Raises `RemoteError`."""
+        return self._is_news(open_advert(signed, network=self._network, now=now, verify=self._verify))
+
+    def known(self, peer: str) -> Advert | None:
+        """The newest advert of a peer."""
+        known = self._adverts.get(peer)
+        return known[0] if known else None
 
     def drop(self, peer: str) -> None:
         """Forget a peer, for example one that failed a probe."""
@@ -145,6 +157,10 @@ class AdvertBook:
         for advert, _ in self._adverts.values():
             if advert.expires_at > now:
                 yield from (Listing(advert, offer) for offer in advert.models if model in (None, offer.id))
+
+    def _is_news(self, advert: Advert) -> bool:
+        known = self._adverts.get(advert.peer)
+        return known is None or advert.seq > known[0].seq
 
     def _make_room(self, now: float) -> None:
         self.tick(now)

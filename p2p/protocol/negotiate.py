@@ -9,48 +9,55 @@ and the provider need remember no more than how often it was used. Whoever speak
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import Annotated
+
+import msgspec
 
 from p2p.errors import LocalError, Refused, RemoteError
 from p2p.protocol.advert import ChannelOffer, Tier
 from p2p.protocol.price import Prices, Tokens, cost_nano
-from p2p.protocol.wire import Message, PeerVerifier, Signed, SignedBody, open_signed
+from p2p.protocol.wire import Bytes32, Message, Name, Nat, PeerVerifier, Signed, SignedBody, Size, open_signed
 
 PROTOCOL = "/bombyx/negotiate/1"
 MAX_ROUNDS = 4
 QUOTE_LIFETIME_S = 120
 
+Window = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+Nonce = Annotated[bytes, msgspec.Meta(min_length=8, max_length=64)]
+Detail = Annotated[str, msgspec.Meta(max_length=1024)]
+
 
 class Ask(Message, frozen=True, kw_only=True, tag="ask"):
     """What a client wants a price for. The sizes are upper bounds; the prompt itself is not shown yet."""
 
-    model: str
-    prompt_tokens: int
-    max_tokens: int
-    payer_key: bytes
-    nonce: bytes
+    model: Name
+    prompt_tokens: Size
+    max_tokens: Size
+    payer_key: Bytes32
+    nonce: Nonce
     tier: Tier = "open"
 
 
 class Quote(SignedBody, frozen=True, kw_only=True, tag="bombyx/quote/1"):
     """A binding price for one client, one payer key and stated sizes."""
 
-    provider: str
-    client: str
-    payer_key: bytes
-    model: str
-    digest: str
-    prompt_tokens: int
-    max_tokens: int
+    provider: Name
+    client: Name
+    payer_key: Bytes32
+    model: Name
+    digest: Name
+    prompt_tokens: Size
+    max_tokens: Size
     prices: Prices
     # The most unpaid work that the provider carries and the most that the client is asked to pay ahead.
-    window_nano: int
-    ttft_ms: int
-    tokens_per_s: int
+    window_nano: Window
+    ttft_ms: Nat
+    tokens_per_s: Nat
     channel: ChannelOffer
-    uses: int
-    issued_at: int
-    valid_until: int
-    nonce: bytes
+    uses: Size
+    issued_at: Nat
+    valid_until: Nat
+    nonce: Nonce
     tier: Tier = "open"
 
     @property
@@ -75,23 +82,23 @@ class Counter(Message, frozen=True, kw_only=True, tag="counter"):
 class Accept(Message, frozen=True, kw_only=True, tag="accept"):
     """Takes the quote with this id."""
 
-    quote_id: bytes
+    quote_id: Bytes32
 
 
 class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):
     """Confirms; a place is kept free until `hold_until`."""
 
-    quote_id: bytes
-    hold_until: int
+    quote_id: Bytes32
+    hold_until: Nat
 
 
 class Refusal(Message, frozen=True, kw_only=True, tag="refusal"):
     """An honest no, with the price or the time at which it would be a yes where there is one."""
 
-    reason: str
-    detail: str = ""
+    reason: Name
+    detail: Detail = ""
     prices: Prices | None = None
-    retry_after_s: int | None = None
+    retry_after_s: Nat | None = None
 
 
 ToProvider = Ask | Counter | Accept
@@ -204,13 +211,13 @@ class Buyer(_Party):
         )
         ask = self._ask
         assert ask is not None
-        promised = (quote.provider, quote.client, quote.payer_key, quote.model, quote.nonce)
-        if promised != (self._provider, self._client, ask.payer_key, ask.model, ask.nonce):
-            raise RemoteError("wrong_quote", "it is for another peer, key, model or request")
-        if quote.prompt_tokens < ask.prompt_tokens or quote.max_tokens < ask.max_tokens or quote.uses < 1:
+        promised = (quote.provider, quote.client, quote.payer_key, quote.model, quote.nonce, quote.tier)
+        if promised != (self._provider, self._client, ask.payer_key, ask.model, ask.nonce, ask.tier):
+            raise RemoteError("wrong_quote", "it is for another peer, key, model, request or tier")
+        if quote.prompt_tokens < ask.prompt_tokens or quote.max_tokens < ask.max_tokens:
             raise RemoteError("wrong_quote", "it covers less than was asked for")
-        if quote.valid_until <= now or not quote.prices.sane() or not 0 < quote.window_nano < 1 << 63:
-            raise RemoteError("wrong_quote", "expired or out of range")
+        if quote.valid_until <= now:
+            raise RemoteError("wrong_quote", "expired")
         self.quote, self.signed, self.final = quote, offer.quote, offer.final
 
 
@@ -221,6 +228,7 @@ class Seller(_Party):
         super().__init__()
         self.asked: Ask | None = None
         self.signed: Signed | None = None
+        self.final = False
 
     @property
     def last_round(self) -> bool:
@@ -232,11 +240,10 @@ class Seller(_Party):
         self._heard(message)
         match message:
             case Ask():
-                _check_ask(message)
                 self.asked = message
             case Counter():
-                if self.rounds >= MAX_ROUNDS or not message.prices.sane():
-                    raise RemoteError("out_of_turn", "a counter to a final quote, or out of range")
+                if self.final:
+                    raise RemoteError("out_of_turn", "a counter to a final quote")
             case Accept():
                 if self.signed is None or message.quote_id != self.signed.id:
                     raise RemoteError("wrong_quote", "accepted another quote than the one made")
@@ -245,7 +252,7 @@ class Seller(_Party):
         """Send this quote."""
         message = Offer(quote=quote, final=final or self.last_round)
         self._said(message)
-        self.signed = quote
+        self.signed, self.final = quote, message.final
         return message
 
     def confirm(self, hold_until: int) -> Accepted:
@@ -259,13 +266,6 @@ class Seller(_Party):
         """Say no."""
         self._said(refusal)
         return refusal
-
-
-def _check_ask(ask: Ask) -> None:
-    if not (0 < ask.prompt_tokens < 1 << 31 and 0 < ask.max_tokens < 1 << 31):
-        raise RemoteError("bad_ask", "sizes out of range")
-    if len(ask.payer_key) != 32 or not 8 <= len(ask.nonce) <= 64:
-        raise RemoteError("bad_ask", "a key or nonce of the wrong length")
 
 
 class QuoteUses:

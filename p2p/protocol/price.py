@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+from p2p.protocol.wire import Nat
+
 PER_TOKENS = 1_000_000
+
+Price = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
 
 
 class Prices(msgspec.Struct, frozen=True, array_like=True):
     """Nano per million tokens, by kind of token."""
 
-    input: int
-    cached_input: int
-    output: int
+    input: Price
+    cached_input: Price
+    output: Price
 
     def scaled(self, numerator: int, denominator: int) -> Prices:
         """All three times a fraction, rounded up."""
@@ -22,17 +28,13 @@ class Prices(msgspec.Struct, frozen=True, array_like=True):
         """Whether each price is at least the other's."""
         return self.input >= other.input and self.cached_input >= other.cached_input and self.output >= other.output
 
-    def sane(self) -> bool:
-        """Whether the prices are within the wire's bounds, 0 to 2^53."""
-        return all(0 <= price < 1 << 53 for price in (self.input, self.cached_input, self.output))
-
 
 class Tokens(msgspec.Struct, frozen=True, array_like=True):
     """Counts by kind: `input` excludes those that were served from the cache."""
 
-    input: int = 0
-    cached_input: int = 0
-    output: int = 0
+    input: Nat = 0
+    cached_input: Nat = 0
+    output: Nat = 0
 
 
 def cost_nano(prices: Prices, tokens: Tokens) -> int:

@@ -7,51 +7,64 @@ be confirmed by a third party who lacks the salt. A receipt signed by one side b
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from p2p.errors import RemoteError
 from p2p.protocol.price import Prices, Tokens, cost_nano
-from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, SignedBody, open_signed
+from p2p.protocol.wire import (
+    BodySigner,
+    Bytes16,
+    Bytes32,
+    Name,
+    Nat,
+    PeerVerifier,
+    Signed,
+    SignedBody,
+    Size,
+    open_signed,
+)
 
 SALT_BYTES = 16
 
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Reason = Literal["stop", "length", "cancelled", "failed"]
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """What decides an answer besides the prompt and the weights."""
 
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
+    max_tokens: Size
+    temperature: Temperature
+    top_p: Probability
+    seed: Nat
 
 
 class Receipt(SignedBody, frozen=True, kw_only=True, tag="bombyx/receipt/1"):
     """One answer: who, what, how much, how fast."""
 
-    session: bytes
-    quote_id: bytes
-    client: str
-    provider: str
-    model: str
-    digest: str
-    request_hash: bytes
-    response_hash: bytes
+    session: Bytes16
+    quote_id: Bytes32
+    client: Name
+    provider: Name
+    model: Name
+    digest: Name
+    request_hash: Bytes32
+    response_hash: Bytes32
     sampling: Sampling
     tokens: Tokens
     reason: Reason
     prices: Prices
-    session_total_nano: int
-    channel: bytes
-    channel_total_nano: int  # delivered on the channel, this session included
-    finished_at: int
-    ttft_ms: int
-    duration_ms: int
-    promised_ttft_ms: int
-    promised_tokens_per_s: int
+    session_total_nano: Nat
+    channel: Bytes32
+    channel_total_nano: Nat  # delivered on the channel, this session included
+    finished_at: Nat
+    ttft_ms: Nat
+    duration_ms: Nat
+    promised_ttft_ms: Nat
+    promised_tokens_per_s: Nat
 
 
 class SignedReceipt(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ which the client carries to the chain. A provider with a session still running o
 from __future__ import annotations
 
 from p2p.protocol.negotiate import Refusal
-from p2p.protocol.wire import Message
+from p2p.protocol.wire import Bytes32, Bytes64, Message, Nat
 
 PROTOCOL = "/bombyx/channel/1"
 
@@ -15,17 +15,17 @@ PROTOCOL = "/bombyx/channel/1"
 class CloseRequest(Message, frozen=True, kw_only=True, tag="close_request"):
     """Let us close `channel`; the highest voucher comes along in case it was lost."""
 
-    channel: bytes
-    amount_nano: int
-    signature: bytes
+    channel: Bytes32
+    amount_nano: Nat
+    signature: Bytes64
 
 
 class Released(Message, frozen=True, kw_only=True, tag="released"):
     """The provider's release claim (`chain.voucher.RELEASE_TAG`)."""
 
-    channel: bytes
-    amount_nano: int
-    signature: bytes
+    channel: Bytes32
+    amount_nano: Nat
+    signature: Bytes64
 
 
 ToClient = Released | Refusal

@@ -24,7 +24,7 @@ from chain.voucher import Claim
 from p2p.errors import Error
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.receipt import Receipt, SignedReceipt
-from p2p.protocol.wire import Message, Signed, SignedBody
+from p2p.protocol.wire import Bytes16, Bytes32, Bytes64, Message, Nat, Signed, SignedBody, Size
 
 PROTOCOL = "/bombyx/session/1"
 SESSION_ID_BYTES = 16
@@ -36,35 +36,35 @@ PAYMENT_PATIENCE_S = 30.0  # how long a paused provider waits for a voucher, and
 class Payment(Message, frozen=True, kw_only=True, tag="payment"):
     """A voucher: this session's part of it, and the channel's total, which is what is signed."""
 
-    session_total_nano: int
-    channel_total_nano: int
-    signature: bytes
+    session_total_nano: Nat
+    channel_total_nano: Nat
+    signature: Bytes64
 
 
 class Start(Message, frozen=True, kw_only=True, tag="start"):
     """Opens a session under a quote. `request` is an encoded `inference.engine.Request`."""
 
-    session: bytes
+    session: Bytes16
     quote: Signed
-    channel: bytes
+    channel: Bytes32
     request: bytes
-    salt: bytes
+    salt: Bytes16
     payment: Payment
 
 
 class Begun(Message, frozen=True, kw_only=True, tag="begun"):
     """Admits the session: the exact prompt size, and the channel's totals as the provider has them."""
 
-    prompt_tokens: int
-    delivered_nano: int
-    accepted_nano: int
+    prompt_tokens: Size
+    delivered_nano: Nat
+    accepted_nano: Nat
 
 
 class ProgressBody(SignedBody, frozen=True, kw_only=True, tag="bombyx/progress/1"):
     """The provider's word that so much of the prompt is worked through."""
 
-    session: bytes
-    prompt_tokens_done: int
+    session: Bytes16
+    prompt_tokens_done: Size
 
 
 class Progress(Message, frozen=True, kw_only=True, tag="progress"):
@@ -77,14 +77,14 @@ class Delta(Message, frozen=True, kw_only=True, tag="delta"):
     """Text that became final since the last frame, the token ids it stands for, and their sum so far."""
 
     text: str
-    tokens: int
-    total_tokens: int
+    tokens: Nat
+    total_tokens: Nat
 
 
 class Pause(Message, frozen=True, kw_only=True, tag="pause"):
     """The window is full: nothing more until the channel's total reaches `due_nano`."""
 
-    due_nano: int
+    due_nano: Nat
 
 
 class Finished(Message, frozen=True, kw_only=True, tag="finished"):
@@ -100,7 +100,7 @@ class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
 class Close(Message, frozen=True, kw_only=True, tag="close"):
     """The client agrees to the receipt and pays the rest."""
 
-    countersignature: bytes
+    countersignature: Bytes64
     payment: Payment
 
 
@@ -257,6 +257,9 @@ Event = (
     | Completed
     | Failed
 )
+
+
+Save = SaveClaim | SaveDelivered | SaveReceipt
 
 
 class Liveness:

@@ -46,6 +46,8 @@ from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, open_signed
 COUNT_SLACK_TOKENS = 8
 # Fewer bytes than any tokenizer in use spends on a token of ordinary text: a first voucher that does not overpay.
 BYTES_PER_TOKEN_MAX = 16
+# Several times the longest token of any vocabulary in use: more text than that for its tokens is a flood.
+TOKEN_BYTES_MAX = 1024
 
 
 class ClientSession:
@@ -75,6 +77,7 @@ class ClientSession:
         self._signer = signer
         self._verify = verify
         self._base_nano = payer.delivered_nano
+        self._authorised_before_nano = payer.authorised_nano
         self._prompt_tokens = 0
         self._done = Tokens()
         self._text_bytes = 0
@@ -176,7 +179,7 @@ class ClientSession:
                 return []
 
     def _begun(self, message: Begun, now: float) -> list[Event]:
-        if not 0 < message.prompt_tokens <= self._quote.prompt_tokens:
+        if message.prompt_tokens > self._quote.prompt_tokens:
             raise RemoteError("overcount", "more prompt tokens than the quote covers")
         self._adopt(message.delivered_nano)
         self._prompt_tokens = message.prompt_tokens
@@ -184,9 +187,12 @@ class ClientSession:
         return self._pay_now(now)
 
     def _adopt(self, delivered_nano: int) -> None:
-        """Take the provider's delivered total: frames of a session that died may have been lost, one window's worth."""
-        if not 0 <= delivered_nano <= self._base_nano + self._quote.window_nano:
-            raise RemoteError("bad_total", "the channel's delivered total is more than a window above ours")
+        """Take the provider's delivered total: frames of a session that died may have been lost on the way to us.
+
+        It wrote off what was unpaid, so its total is at most what we had signed for: agreeing can cost us nothing more.
+        """
+        if delivered_nano > self._authorised_before_nano:
+            raise RemoteError("bad_total", "the channel's delivered total is more than was ever authorised")
         self._payer.delivered_nano = self._base_nano = delivered_nano
 
     def _progress(self, message: Progress, now: float) -> list[Event]:
@@ -207,10 +213,12 @@ class ClientSession:
     def _delta(self, message: Delta, now: float) -> list[Event]:
         output = self._done.output + message.tokens
         self._text_bytes += len(message.text.encode())
-        if message.tokens < 0 or output != message.total_tokens:
+        if output != message.total_tokens:
             raise RemoteError("overcount", "token counts that do not add up")
         if output > self._max_tokens or output > self._text_bytes + COUNT_SLACK_TOKENS:
             raise RemoteError("overcount", "more tokens than were asked for, or than the text can hold")
+        if self._text_bytes > (output + COUNT_SLACK_TOKENS) * TOKEN_BYTES_MAX:
+            raise RemoteError("undercount", "more text than the tokens can stand for")
         self._response.add(message.text)
         self._account(Tokens(input=self._done.input, output=output))
         due = self._payer.unpaid_nano * 4 >= self._quote.window_nano
@@ -247,6 +255,8 @@ class ClientSession:
             self.cost_nano,
             self._payer.channel,
             self._payer.delivered_nano,
+            self._quote.ttft_ms,
+            self._quote.tokens_per_s,
         )
         theirs = (
             receipt.session,
@@ -262,6 +272,8 @@ class ClientSession:
             receipt.session_total_nano,
             receipt.channel,
             receipt.channel_total_nano,
+            receipt.promised_ttft_ms,
+            receipt.promised_tokens_per_s,
         )
         if mine != theirs:
             raise RemoteError("bad_receipt", "it differs from what arrived")

@@ -14,7 +14,6 @@ from p2p.errors import EngineError, Error, PaymentError, RemoteError, Unavailabl
 from p2p.protocol.negotiate import Quote, Refusal
 from p2p.protocol.price import PER_TOKENS, Tokens, cost_nano
 from p2p.protocol.receipt import (
-    SALT_BYTES,
     Reason,
     Receipt,
     ResponseHash,
@@ -26,7 +25,6 @@ from p2p.protocol.session import (
     ENDED,
     PAYMENT_PATIENCE_S,
     PROVIDER_HEARS,
-    SESSION_ID_BYTES,
     Begun,
     Cancel,
     Check,
@@ -201,8 +199,6 @@ class ProviderSession:
                 return []
 
     def _check(self, start: Start, now: float) -> list[Event]:
-        if len(start.session) != SESSION_ID_BYTES or len(start.salt) != SALT_BYTES or len(start.channel) != 32:
-            raise RemoteError("malformed", "an id of the wrong length")
         self._start = start
         self._started_at = now
         self._liveness.said(now)
@@ -315,11 +311,11 @@ class ProviderSession:
     def _close(self, close: Close, now: float) -> list[Event]:
         assert self._receipt is not None
         assert self._signed_receipt is not None
-        accepted = self._accept(close.payment)
+        accepted = self._accept(close.payment)  # saved whatever else is wrong: it is money
         if not self._verify(self._quote.client, self._signed_receipt.body, close.countersignature):
-            raise RemoteError("bad_signature", "the countersignature is not the client's")
+            return [*accepted, *self._fail(RemoteError("bad_signature", "the countersignature is not the client's"))]
         if self._payee.unpaid_nano > 0:
-            raise RemoteError("unpaid", "the last voucher is below what was delivered")
+            return [*accepted, *self._fail(RemoteError("unpaid", "the last voucher is below what was delivered"))]
         signed = SignedReceipt(self._signed_receipt, close.countersignature)
         self.state = State.DONE
         return [*accepted, SaveReceipt(signed), self._send(End(), now), Completed(self._receipt, signed)]

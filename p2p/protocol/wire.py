@@ -12,18 +12,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgpack
 import msgspec
 
-from p2p.errors import RemoteError
+from p2p.errors import LocalError, RemoteError
 
 # Room for a prompt of 200,000 tokens; go-libp2p's own protocols stop at 4 MiB, GossipSub's at 1 MiB.
 MAX_FRAME_BYTES = 1 << 20
 MAX_DEPTH = 8
 MAX_ITEMS = 4096
+# An empty map is one byte on the wire and seventy in memory, with a call to make it.
+MAX_CONTAINERS = 4096
 _MAX_VARINT_BYTES = 3  # 2^21 > MAX_FRAME_BYTES
+
+# What a field may hold, checked as it is decoded. Integers end where SQLite's and other languages' signed ones do.
+Nat = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Size = Annotated[int, msgspec.Meta(ge=1, le=(1 << 31) - 1)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Bytes64 = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 
 T = TypeVar("T")
 B = TypeVar("B", bound="SignedBody")
@@ -39,14 +49,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_
 class SignedBody(msgspec.Struct, frozen=True, kw_only=True, tag_field="domain", omit_defaults=True):
     """What is signed: the class's `tag` is the domain, so that no signature fits two purposes."""
 
-    network: str
+    network: Name
 
 
 class Signed(msgspec.Struct, frozen=True):
     """A body exactly as its signer wrote it."""
 
     body: bytes
-    signature: bytes
+    signature: Bytes64
 
     @property
     def id(self) -> bytes:
@@ -68,9 +78,10 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 def frame(message: msgspec.Struct) -> bytes:
-    """A whole frame, ready to be written."""
+    """A whole frame, ready to be written. Raises `LocalError` for a message over the size limit."""
     payload = encode(message)
-    assert len(payload) <= MAX_FRAME_BYTES
+    if len(payload) > MAX_FRAME_BYTES:
+        raise LocalError(f"a message of {len(payload)} bytes: {MAX_FRAME_BYTES} fit a frame")
     return _varint(len(payload)) + payload
 
 
@@ -78,12 +89,14 @@ def decode(payload: bytes, type_: type[T] | Any) -> T:
     """One typed message, or one of a union of them. Raises `RemoteError("malformed")`."""
     if len(payload) > MAX_FRAME_BYTES:
         raise RemoteError("malformed", "a message over the size limit")
+    containers = _Containers()
     try:
         plain = msgpack.unpackb(
             payload,
             raw=False,
             strict_map_key=True,
-            object_pairs_hook=_map_without_duplicates,
+            object_pairs_hook=containers.map,
+            list_hook=containers.array,
             ext_hook=_no_extensions,
             max_array_len=MAX_ITEMS,
             max_map_len=MAX_ITEMS,
@@ -113,7 +126,7 @@ def open_signed(signed: Signed, type_: type[B], *, by: Callable[[B], str], netwo
     body: B = decode(signed.body, type_)
     if body.network != network:
         raise RemoteError("wrong_network")
-    if len(signed.signature) != 64 or not verify(by(body), signed.body, signed.signature):
+    if not verify(by(body), signed.body, signed.signature):
         raise RemoteError("bad_signature")
     return body
 
@@ -149,6 +162,8 @@ class FrameReader:
         for index, byte in enumerate(self._buffer[start : start + _MAX_VARINT_BYTES]):
             size |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
+                if byte == 0 and index:
+                    raise RemoteError("malformed", "a frame length with needless bytes")
                 if size > MAX_FRAME_BYTES:
                     raise RemoteError("malformed", "a frame over the size limit")
                 return start + index + 1, size
@@ -166,11 +181,27 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _map_without_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a map with the same key twice")
-    return result
+class _Containers:
+    """Makes a message's maps and arrays, and counts them."""
+
+    def __init__(self) -> None:
+        self._left = MAX_CONTAINERS
+
+    def map(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        self._spend()
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a map with the same key twice")
+        return result
+
+    def array(self, items: list[Any]) -> list[Any]:
+        self._spend()
+        return items
+
+    def _spend(self) -> None:
+        if self._left == 0:
+            raise ValueError("too many maps and arrays")
+        self._left -= 1
 
 
 def _no_extensions(_code: int, _data: bytes) -> Any:

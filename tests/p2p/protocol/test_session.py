@@ -29,6 +29,7 @@ from p2p.protocol.session import (
     Payment,
     Prefill,
     Progress,
+    SaveClaim,
     SaveReceipt,
     Send,
     Start,
@@ -170,17 +171,19 @@ def forged_receipt(message: Message, **changes: object) -> Message:
     ("change", "code"),
     [
         (edited(Begun, prompt_tokens=4001), "overcount"),
-        (edited(Begun, prompt_tokens=0), "overcount"),
-        (edited(Begun, delivered_nano=20_001), "bad_total"),
+        (edited(Begun, delivered_nano=1), "bad_total"),
         (edited(Delta, total_tokens=99), "overcount"),
         (edited(Delta, tokens=-1), "overcount"),
         (edited(Delta, tokens=2000, total_tokens=2000), "overcount"),
         (edited(Delta, text="", tokens=9, total_tokens=9), "overcount"),
+        (edited(Delta, text="x" * 1024 * 10), "undercount"),
         (lambda m: Heartbeat() if isinstance(m, Progress) else m, "out_of_turn"),
         (lambda m: End() if isinstance(m, Begun) else m, "out_of_turn"),
         (lambda m: forged_receipt(m, session_total_nano=1), "bad_receipt"),
         (lambda m: forged_receipt(m, response_hash=b"0" * 32), "bad_receipt"),
         (lambda m: forged_receipt(m, model="other"), "bad_receipt"),
+        (lambda m: forged_receipt(m, promised_ttft_ms=9999), "bad_receipt"),
+        (lambda m: forged_receipt(m, promised_tokens_per_s=1), "bad_receipt"),
         (lambda m: forged_receipt(m, tokens=Tokens(input=40, output=4)), "bad_receipt"),
         (lambda m: forged_receipt(m, reason="cancelled"), "bad_receipt"),
         (lambda m: forged_receipt(m, network="mainnet"), "wrong_network"),
@@ -204,8 +207,6 @@ def test_a_provider_that_lies_is_caught_and_paid_no_more_than_a_window(change: o
         (edited(Close, countersignature=b"0" * 64), "bad_signature"),
         (lambda m: edited_payment(m, signature=b"0" * 64), "bad_voucher"),
         (lambda m: edited_payment(m, channel_total_nano=1 << 60), "bad_voucher"),
-        (edited(Start, session=b"short"), "malformed"),
-        (edited(Start, channel=b"short"), "malformed"),
         (lambda m: Cancel() if isinstance(m, Start) else m, "out_of_turn"),
     ],
 )
@@ -269,6 +270,40 @@ def test_a_refusal_reaches_the_client_as_an_honest_no() -> None:
     error = next(e.error for e in events if isinstance(e, Failed))
     assert isinstance(error, Refused)
     assert (error.reason, error.retry_after_s) == ("busy", 7)
+
+
+def test_a_provider_cannot_claim_work_of_sessions_that_never_were() -> None:
+    wired = Wired(
+        client_delivered=1000,
+        client_authorised=1500,
+        to_client=lambda m: msgspec.structs.replace(m, delivered_nano=1501) if isinstance(m, Begun) else m,
+    ).run()
+    error = failure(wired)
+    assert isinstance(error, RemoteError)
+    assert error.code == "bad_total"
+    assert wired.payer.delivered_nano == 1000
+
+
+def test_a_last_voucher_is_saved_even_if_the_countersignature_with_it_is_bad() -> None:
+    wired = Wired(to_provider=edited(Close, countersignature=b"0" * 64)).run()
+    assert wired.payee.accepted is not None
+    saved = [e.claim for e in wired.provider_events if isinstance(e, SaveClaim)]
+    assert saved[-1] == wired.payee.accepted
+    assert wired.payee.unpaid_nano == 0
+
+
+def test_a_last_voucher_that_does_not_cover_the_answer_fails_the_session() -> None:
+    first: list[Payment] = []
+
+    def underpay(message: Message) -> Message:
+        if isinstance(message, Start):
+            first.append(message.payment)
+        return msgspec.structs.replace(message, payment=first[0]) if isinstance(message, Close) else message
+
+    wired = Wired(pieces=[("word ", 1)] * 10, prompt_tokens=1, to_provider=underpay).run()
+    errors = [e.error for e in wired.provider_events if isinstance(e, Failed)]
+    assert [e.code for e in errors if isinstance(e, RemoteError)] == ["unpaid"]
+    assert wired.payee.unpaid_nano == 0, "written off"
 
 
 def test_what_a_dead_session_lost_on_the_way_is_adopted_within_a_window() -> None:
