@@ -11,7 +11,7 @@ PINNED := --require-hashes --use-pep517 --only-binary :all: --no-binary varint,p
 SETUPTOOLS_PIN := sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt
 
 # $(call quietly,line,command): print the line, and what the command says only where it fails.
-quietly = @echo "$(1)"; output=$$($(2) 2>&1) || { printf '%s\n' "$$output"; exit 1; }
+quietly = @echo "$(1)"; output=$$($(2) 2>&1) || { printf '%s\n' "$$output" >&2; exit 1; }
 
 .PHONY: help install run test lint bench contract pins clean
 
@@ -36,7 +36,7 @@ bench: .venv/.tools ## run the benchmarks
 	@set -e; for script in tests/bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 
 contract: ## compile the channel contract anew (needs Node and npm)
-	@command -v npm >/dev/null || { echo "Compiling the contract needs Node and npm: apt-get install npm"; exit 1; }
+	@command -v npm >/dev/null || { echo "Compiling the contract needs Node and npm: apt-get install npm" >&2; exit 1; }
 	$(call quietly,Installing the contract's compiler,cd chain/contract && npm ci)
 	@cd chain/contract && node compile.mjs
 
@@ -50,9 +50,9 @@ clean: ## remove all that the other targets made
 
 # The stamps: a step is done again only when what it installs has changed.
 
+# libp2p's trio-typing brings stubs of an old trio, which would hide from mypy the types of the one in use.
 .venv/.tools: requirements/test.txt .venv/.project
 	$(call quietly,Installing the development tools,$(PIP_INSTALL) $(PINNED) -r requirements/test.txt)
-	@# libp2p's trio-typing brings stubs of an old trio, which would hide from mypy the types of the one in use.
 	@rm -rf .venv/lib/python3*/site-packages/trio-stubs
 	@touch $@
 
@@ -66,11 +66,11 @@ clean: ## remove all that the other targets made
 	@touch $@
 
 $(BIN)/pip:
-	@command -v "$(PYTHON)" >/dev/null || { echo "No '$(PYTHON)' here. $(PYTHON_WANTED)"; exit 1; }
+	@command -v "$(PYTHON)" >/dev/null || { echo "No '$(PYTHON)' here. $(PYTHON_WANTED)" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "'$(PYTHON)' is $$("$(PYTHON)" --version 2>&1). $(PYTHON_WANTED)"; exit 1; }
+		{ echo "'$(PYTHON)' is $$("$(PYTHON)" --version 2>&1). $(PYTHON_WANTED)" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "This Python cannot make virtual environments. On Debian: apt-get install python3-venv"; exit 1; }
+		{ echo "This Python cannot make virtual environments. On Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(call quietly,Creating .venv with $$("$(PYTHON)" --version),"$(PYTHON)" -m venv .venv)
 
 PYTHON_WANTED = Bombyx runs on Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.12 install
