@@ -60,7 +60,7 @@ class ScriptedEngine:
 
     async def prefill(self, request: Request, tokens: int) -> int:
         prompt_tokens = self._admit(request)
-        done = min(tokens, prompt_tokens)
+        done = min(max(1, tokens), prompt_tokens)
         async with self._slots:
             cached = self._cached(request)
             await trio.sleep(self._settings.ttft_s * max(0, done - cached) / prompt_tokens)

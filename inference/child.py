@@ -1,0 +1,141 @@
+"""The worker process: opens one engine and serves it over stdin and stdout until stdin ends.
+
+It must never outlive its owner, who may be killed without a word. The end of stdin says so; while C++ holds the GIL
+and nothing here can read it, the kernel watches the pipe for us.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+
+import msgspec
+import trio
+
+from inference import link
+from inference.engine import Engine, Finished, Request
+from inference.errors import EngineError
+from inference.llamacpp import LlamaCpp, open_llamacpp
+from inference.scripted import open_scripted
+
+_UNWIND_S = 1.0
+_OUTBOX_FRAMES = 64  # a slow owner makes the answers wait
+
+
+@contextmanager
+def ended_by_kernel(pipe: int) -> Iterator[None]:
+    """While this lasts, any event on `pipe` ends the process at once; the owner sends nothing, so it is the end."""
+    flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
+    if select.select([pipe], [], [], 0)[0]:  # it happened before we asked to be told
+        os._exit(0)
+    try:
+        yield
+    finally:
+        fcntl.fcntl(pipe, fcntl.F_SETFL, flags)
+
+
+class _Worker:
+    """Runs the owner's jobs on the engine, each in its own task."""
+
+    def __init__(self, engine: Engine, outbox: trio.MemorySendChannel[bytes], nursery: trio.Nursery) -> None:
+        self._engine = engine
+        self._outbox = outbox
+        self._nursery = nursery
+        self._scopes: dict[int, trio.CancelScope] = {}
+
+    async def serve(self, inbox: link.Inbox[link.Job | link.Cancel]) -> None:
+        """Until the owner is gone."""
+        while (message := await inbox.next()) is not None:
+            if isinstance(message, link.Cancel):
+                if message.id in self._scopes:
+                    self._scopes[message.id].cancel()
+            else:
+                self._scopes[message.id] = trio.CancelScope()
+                self._nursery.start_soon(self._run, message)
+
+    async def _run(self, job: link.Job) -> None:
+        final: link.FromWorker = link.Cancelled(job.id)
+        with self._scopes[job.id]:
+            try:
+                final = await self._work(job)
+            except EngineError as error:
+                final = link.failed(job.id, error)
+            except Exception as error:  # a fault of ours must not end the others' answers
+                traceback.print_tb(error.__traceback__)  # and never the message: it may quote a prompt
+                final = link.failed(job.id, EngineError(f"the engine failed with {type(error).__name__}"))
+        del self._scopes[job.id]
+        await self._outbox.send(link.encode(final))
+
+    async def _work(self, job: link.Job) -> link.Value | link.Done:
+        match job:
+            case link.Health():
+                await self._engine.health()
+                return link.Value(job.id, 0)
+            case link.Count(model=model, messages=messages):
+                return link.Value(job.id, await self._engine.count(model, messages))
+            case link.Prefill(request=request, tokens=tokens):
+                return link.Value(job.id, await self._engine.prefill(request, tokens))
+            case link.Generate(request=request):
+                return link.Done(job.id, await self._answer(job.id, request))
+
+    async def _answer(self, job: int, request: Request) -> Finished:
+        async with self._engine.generate(request) as items:
+            async for item in items:
+                if isinstance(item, Finished):
+                    return item
+                await self._outbox.send(link.encode(link.Piece(job, item)))
+        raise EngineError("the engine ended the answer without a finish")
+
+
+def _open(spec: link.Spec) -> AbstractAsyncContextManager[Engine]:
+    return open_llamacpp(spec) if isinstance(spec, LlamaCpp) else open_scripted(spec)
+
+
+async def _main(stdin_fd: int, stdout_fd: int) -> None:
+    stdin, stdout = trio.lowlevel.FdStream(stdin_fd), trio.lowlevel.FdStream(stdout_fd)
+    opening = await link.Inbox(stdin, msgspec.msgpack.Decoder(link.Open)).next()
+    if opening is None:
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            with ended_by_kernel(stdin_fd):
+                engine = await stack.enter_async_context(_open(opening.spec))
+        except EngineError as error:
+            await stdout.send_all(link.encode(link.failed(0, error)))
+            return
+        await stdout.send_all(link.encode(link.Ready(engine.models(), engine.capacity().total)))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        outbox, frames = trio.open_memory_channel[bytes](_OUTBOX_FRAMES)
+        nursery.start_soon(link.drain, frames, stdout)
+        await _Worker(engine, outbox, nursery).serve(link.Inbox(stdin, msgspec.msgpack.Decoder(link.Job | link.Cancel)))
+        _exit_soon()
+        nursery.cancel_scope.cancel()
+
+
+def _exit_soon() -> None:
+    """Unwinding waits for C++ to finish a batch; if that takes too long there is nothing left to wait for."""
+    timer = threading.Timer(_UNWIND_S, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+def main() -> None:
+    """Keep the pipes for frames alone: what anything prints goes to stderr. A terminal's Ctrl-C is our owner's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stdin, stdout = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    trio.run(_main, stdin, stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""How fast an engine is right now, as an advert states it."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import trio
+
+from inference.engine import Delta, Engine, Message, Request
+from inference.errors import EngineError
+
+_TOKENS = 24
+_PROMPT = (Message("user", "Count from one to twenty, in words."),)
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Milliseconds to the first token, and tokens per second after it; both at least 1."""
+
+    ttft_ms: int
+    tokens_per_s: int
+
+
+async def measure(engine: Engine, model: str) -> Measured:
+    """Time one short answer, alone if nobody else asks. Raises `EngineError`."""
+    asked_s = trio.current_time()
+    arrivals: list[tuple[float, int]] = []
+    async with engine.generate(Request(model=model, messages=_PROMPT, max_tokens=_TOKENS)) as items:
+        async for item in items:
+            if isinstance(item, Delta):
+                arrivals.append((trio.current_time(), item.tokens))
+    if not arrivals:
+        raise EngineError("the engine gave an empty answer")
+    first_s, last_s = arrivals[0][0], arrivals[-1][0]
+    after_first = sum(tokens for _, tokens in arrivals[1:])
+    rate = after_first / max(last_s - first_s, 1e-6)
+    return Measured(max(1, math.ceil((first_s - asked_s) * 1000)), max(1, int(rate)))
