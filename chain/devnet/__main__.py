@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import errno
 import json
 import os
@@ -12,19 +11,11 @@ import stat
 import sys
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import trio
-from nacl.signing import SigningKey
 
-from . import adnl, control
-from .blocks import WHOLE_SHARD, masterchain_id
-from .chain import GLOBAL_ID, Chain
-from .liteserver import LiteServer
-from .vm import Vm
-
-HEARTBEAT_S = 2.0
-"""An empty block is made this often: pytoniq's client gives up following a chain that stands still for 10 s."""
+from .server import CannotListen, Devnet, open_devnet
 
 _USAGE = 2  # exit code for what the caller must change
 
@@ -67,79 +58,22 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-async def _listen(host: str, port: int, flag: str) -> trio.SocketListener:
-    try:
-        return (await trio.open_tcp_listeners(port, host=host))[0]
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            _fail(f"port {port} is taken: give another to {flag}, or 0 for any free one")
-        _fail(f"cannot listen on {host}:{port}: {error.strerror}")
-
-
-def _address(listener: trio.SocketListener) -> tuple[str, int]:
-    host, port = listener.socket.getsockname()[:2]
-    return str(host), int(port)
-
-
-class _Ready(NamedTuple):
-    """What is printed once the devnet listens."""
-
-    host: str
-    port: int
-    key: str  # of the lite-server, base64
-    control: str  # HOST:PORT
-    global_id: int
-    config: str  # the file that was written, if any
-
-
-def _global_config(ready: _Ready, chain: Chain) -> object:
-    """What TON clients take as "global config", and beside it what only a devnet has."""
-    first = masterchain_id(chain.blocks[0])
-    block = {
-        "workchain": -1,
-        "shard": WHOLE_SHARD,
-        "seqno": first["seqno"],
-        "root_hash": base64.b64encode(bytes.fromhex(str(first["root_hash"]))).decode(),
-        "file_hash": base64.b64encode(bytes.fromhex(str(first["file_hash"]))).decode(),
-    }
-    signed_ip = int.from_bytes(IPv4Address(ready.host).packed, "big", signed=True)  # the format has it as an i32
-    server = {"ip": signed_ip, "port": ready.port, "id": {"@type": "pub.ed25519", "key": ready.key}}
-    return {
-        "@type": "config.global",
-        "liteservers": [server],
-        "validator": {"@type": "validator.config.global", "zero_state": block, "init_block": block},
-        "bombyx": {"name": "devnet", "global_id": ready.global_id, "control": ready.control},
-    }
-
-
-def _write_config(path: Path, config: object) -> None:
-    """In one step, so that nobody reads half a file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(config, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        _fail(f"cannot write {path}: {error.strerror}")
-
-
-def _announce(arguments: argparse.Namespace, ready: _Ready) -> None:
-    if arguments.json:
-        print(json.dumps(ready._asdict()), flush=True)  # noqa: T201 - a command's own voice
-        return
-    print(  # noqa: T201
-        f"A local TON (global id {ready.global_id}) is up.\n"
-        f"  lite-server  {ready.host}:{ready.port}, key {ready.key}\n"
-        f"  control      {ready.control}\n"
-        f"  config       {ready.config or 'give --config-out FILE to have one written'}\n"
-        "Ctrl-C ends it, and all its money with it.",
-        flush=True,
-    )
-
-
-async def _heartbeat(chain: Chain) -> None:
-    while True:
-        await trio.sleep(HEARTBEAT_S)
-        chain.tick()
+async def _run(arguments: argparse.Namespace) -> str:
+    """Serve until told to end. Returns why that could not be, or nothing."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        try:
+            async with open_devnet(arguments.host, arguments.port, arguments.control_port) as devnet:
+                if failure := _write(arguments.config_out, devnet.global_config()):
+                    return failure
+                _announce(arguments, devnet)
+                async with trio.open_nursery() as nursery:
+                    if arguments.until_stdin_closes:
+                        nursery.start_soon(_until_stdin_closes, nursery.cancel_scope)
+                    await anext(signals)
+                    nursery.cancel_scope.cancel()
+        except CannotListen as error:
+            return _what_to_do(error, arguments)
+    return ""
 
 
 async def _until_stdin_closes(stop: trio.CancelScope) -> None:
@@ -151,42 +85,45 @@ async def _until_stdin_closes(stop: trio.CancelScope) -> None:
             return
 
 
-async def _serve(arguments: argparse.Namespace) -> None:
-    chain, key = Chain(Vm.from_package()), SigningKey.generate()
-    queries = LiteServer(chain)
-    lite_server = await _listen(arguments.host, arguments.port, "--port")
-    control_server = await _listen(arguments.host, arguments.control_port, "--control-port")
-    ready = _Ready(
-        *_address(lite_server),
-        key=base64.b64encode(bytes(key.verify_key)).decode(),
-        control="{}:{}".format(*_address(control_server)),
-        global_id=GLOBAL_ID,
-        config=str(arguments.config_out or ""),
+def _write(path: Path | None, config: object) -> str:
+    """In one step, so that nobody reads half a file. Returns why that could not be, or nothing."""
+    if path is None:
+        return ""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(config, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        return f"cannot write {path}: {error.strerror}"
+    return ""
+
+
+def _announce(arguments: argparse.Namespace, devnet: Devnet) -> None:
+    config = devnet.global_config()
+    if arguments.json:
+        print(json.dumps(config), flush=True)  # noqa: T201 - a command's own voice
+        return
+    print(  # noqa: T201
+        f"A local TON (global id {config['bombyx']['global_id']}) is up.\n"
+        f"  lite-server  {devnet.host}:{devnet.port}, key {config['liteservers'][0]['id']['key']}\n"
+        f"  control      {devnet.control}\n"
+        f"  config       {arguments.config_out or 'give --config-out FILE to have one written'}\n"
+        "Ctrl-C ends it, and all its money with it.",
+        flush=True,
     )
-    if arguments.config_out is not None:
-        _write_config(arguments.config_out, _global_config(ready, chain))
 
-    async def serve_lite(stream: trio.SocketStream) -> None:
-        await adnl.serve(stream, key, queries.answer)
 
-    async def serve_control(stream: trio.SocketStream) -> None:
-        await control.serve(stream, chain)
-
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            if arguments.until_stdin_closes:
-                nursery.start_soon(_until_stdin_closes, nursery.cancel_scope)
-            nursery.start_soon(trio.serve_listeners, serve_lite, [lite_server])
-            nursery.start_soon(trio.serve_listeners, serve_control, [control_server])
-            nursery.start_soon(_heartbeat, chain)
-            _announce(arguments, ready)
-            await anext(signals)
-            nursery.cancel_scope.cancel()
+def _what_to_do(error: CannotListen, arguments: argparse.Namespace) -> str:
+    if error.errno != errno.EADDRINUSE:
+        return str(error)
+    flag = "--port" if error.port == arguments.port else "--control-port"
+    return f"port {error.port} is taken: give another to {flag}, or 0 for any free one"
 
 
 def main() -> None:
     """Run the command line."""
-    trio.run(_serve, _arguments())
+    if failure := trio.run(_run, _arguments()):
+        _fail(failure)
 
 
 if __name__ == "__main__":
