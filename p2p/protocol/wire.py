@@ -105,6 +105,7 @@ def decode(payload: bytes, type_: type[T] | Any) -> T:
             max_ext_len=0,
         )
         _check_depth(plain, MAX_DEPTH)
+        _check_tag(plain, type_)
         converted: T = msgspec.convert(plain, type_, builtin_types=(bytes,))
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         # The text of a foreign error may quote the input; only its kind is safe to show.
@@ -206,6 +207,13 @@ class _Containers:
 
 def _no_extensions(_code: int, _data: bytes) -> Any:
     raise ValueError("an extension type")
+
+
+def _check_tag(plain: Any, type_: Any) -> None:
+    """msgspec asks for the tag in a union only. A signed body without its domain could be made to fit two purposes."""
+    config: msgspec.structs.StructConfig | None = getattr(type_, "__struct_config__", None)
+    if config is not None and config.tag_field is not None and config.tag_field not in plain:
+        raise ValueError("no tag")
 
 
 def _check_depth(value: Any, left: int) -> None:
