@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from enum import Enum, auto
 
 from chain.errors import BadVoucher, ChannelUnusable, InsufficientDeposit
+from chain.ledger import ChannelState
 from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Claim, Signer, Verifier, claim_is_good, sign_claim
 
 
@@ -48,6 +49,30 @@ MOVES: dict[tuple[State, Move], State] = {
     (State.CLOSING, Move.CLOSE): State.CLOSED,
     (State.CLOSED, Move.CLOSE): State.CLOSED,
 }
+
+
+def require_acceptable(
+    state: ChannelState,
+    *,
+    payee: str,
+    payee_key: bytes,
+    payer_key: bytes,
+    deposit_min_nano: int,
+    challenge_period_min_s: int,
+) -> None:
+    """What a payee looks at in proven account state before it serves over a channel. Raises `ChannelUnusable`."""
+    terms = state.terms
+    faults = {
+        "it pays another wallet": terms.payee != payee,
+        "it names another payee key": terms.payee_key != payee_key,
+        "it names another payer key": terms.payer_key != payer_key,
+        "its challenge period is too short": terms.challenge_period_s < challenge_period_min_s,
+        "its deposit is too small": state.deposited_nano < deposit_min_nano,
+        "it is closing": state.close_at != 0,
+    }
+    for fault, found in faults.items():
+        if found:
+            raise ChannelUnusable(fault)
 
 
 class _End(ABC):

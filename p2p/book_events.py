@@ -1,0 +1,33 @@
+"""Where a session's save events go: into the book, in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chain.book import Book, Receipt
+from chain.keeper import BookKeeper
+from p2p.protocol.receipt import Receipt as ReceiptBody
+from p2p.protocol.session import Save, SaveClaim, SaveDelivered, SaveReceipt
+from p2p.protocol.wire import decode, encode
+
+
+async def save_events(keeper: BookKeeper, peer: str, events: Sequence[Save]) -> None:
+    """Put all of them on disk, or none. Raises `chain.errors`."""
+
+    def write(book: Book) -> None:
+        for event in events:
+            _write_one(book, peer, event)
+
+    await keeper.do(write)
+
+
+def _write_one(book: Book, peer: str, event: Save) -> None:
+    match event:
+        case SaveClaim(claim, delivered_nano):
+            book.save_claim(claim)
+            book.save_delivered(claim.channel, delivered_nano)
+        case SaveDelivered(channel, delivered_nano):
+            book.save_delivered(channel, delivered_nano)
+        case SaveReceipt(signed):
+            body: ReceiptBody = decode(signed.receipt.body, ReceiptBody)
+            book.save_receipt(Receipt(body.session, peer, encode(signed), body.session_total_nano, body.finished_at))

@@ -1,0 +1,202 @@
+"""The provider's payment channels: checked on chain before they are served, settled when due, watched, released.
+
+What the chain says comes from proven account state; what the client owes comes from vouchers in the book.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from chain.book import Book
+from chain.channel import Move, Payee, State, require_acceptable
+from chain.errors import BadVoucher, ChainError, ChannelUnusable
+from chain.keeper import BookKeeper
+from chain.keys import verify
+from chain.ledger import ChannelState, Ledger
+from chain.voucher import Claim, Signer
+from p2p.errors import Refused, RemoteError
+from p2p.foreign import translated
+from p2p.protocol.advert import ChannelOffer
+from p2p.trace import Trace, silent
+
+# A payer that starts to close must be noticed well within the challenge period.
+LOOKS_PER_CHALLENGE_PERIOD = 4
+LOOK_AT_LEAST_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class SettlePolicy:
+    """When to carry a voucher to the chain: once this much is unsettled."""
+
+    at_least_nano: int
+
+
+class Payees:
+    """Every channel that pays us, each used by one session at a time."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        keeper: BookKeeper,
+        signer: Signer,
+        offer: ChannelOffer,
+        policy: SettlePolicy,
+        trace: Trace = silent,
+    ) -> None:
+        self._ledger = ledger
+        self._keeper = keeper
+        self._signer = signer
+        self._offer = offer
+        self._policy = policy
+        self._trace = trace
+        self._payees: dict[bytes, Payee] = {}
+        self._leased: set[bytes] = set()
+        self._turns: defaultdict[bytes, trio.Lock] = defaultdict(trio.Lock)
+
+    async def load(self) -> None:
+        """Take up the channels of the book. Raises `LocalError`."""
+        with translated():
+            for known in await self._keeper.do(Book.open_channels):
+                payee = Payee(
+                    known.channel,
+                    self._ledger.network.global_id,
+                    known.terms.payer_key,
+                    verify,
+                    deposited_nano=known.deposited_nano,
+                    delivered_nano=known.delivered_nano,
+                    accepted=known.claim,
+                )
+                payee.settled_nano = known.settled_nano
+                payee.state = known.state
+                self._payees[known.channel] = payee
+
+    @asynccontextmanager
+    async def lease(self, channel: bytes, peer: str, payer_key: bytes) -> AsyncIterator[Payee]:
+        """The channel for one session, looked up on chain first. Raises `Refused` or `Unavailable`."""
+        if channel in self._leased:
+            raise Refused("channel_busy", "one answer at a time on a channel", retry_after_s=1)
+        self._leased.add(channel)
+        try:
+            yield await self._checked(channel, peer, payer_key)
+        finally:
+            self._leased.discard(channel)
+
+    async def settle(self, channel: bytes, at_least_nano: int | None = None) -> None:
+        """Carry the highest voucher to the chain if it is worth it. Raises `PaymentError` or `Unavailable`."""
+        threshold = self._policy.at_least_nano if at_least_nano is None else at_least_nano
+        payee = self._payees[channel]
+        async with self._turns[channel]:
+            claim = payee.to_settle(threshold)
+            if claim is None:
+                return
+            with translated():
+                transaction = await self._ledger.settle(channel, claim.amount_nano, claim.signature)
+                payee.settled_nano = claim.amount_nano
+                await self._keeper.do(lambda book: book.save_settled(channel, claim.amount_nano))
+        self._trace("settled", channel=channel.hex(), settled_nano=claim.amount_nano, fee_nano=transaction.fee_nano)
+
+    async def release(self, last: Claim) -> Claim:
+        """Let the payer close, after settling what is due. Raises `Refused`, `RemoteError`, `PaymentError`."""
+        channel = last.channel
+        payee = self._payees.get(channel)
+        if payee is None:
+            raise Refused("unknown_channel")
+        if channel in self._leased:
+            raise Refused("channel_busy", "an answer is still being given", retry_after_s=1)
+        self._leased.add(channel)
+        try:
+            if payee.state is State.OPEN:
+                await self._take_last(payee, last)
+                await self.settle(channel)
+            with translated():
+                released = payee.release(self._signer)
+                await self._keeper.do(lambda book: book.save_released(channel, released.amount_nano))
+        finally:
+            self._leased.discard(channel)
+        self._trace("released", channel=channel.hex(), amount_nano=released.amount_nano)
+        return released
+
+    async def watch(self) -> None:
+        """Look at every open channel for ever; settle at once where the payer starts to close."""
+        period = min(LOOK_AT_LEAST_EVERY_S, self._offer.challenge_period_s / LOOKS_PER_CHALLENGE_PERIOD)
+        while True:
+            await trio.sleep(period)
+            for channel in list(self._payees):
+                try:
+                    await self._look(channel)
+                except ChainError as error:
+                    self._trace("look_failed", channel=channel.hex(), why=type(error).__name__)
+
+    async def _look(self, channel: bytes) -> None:
+        state = await self._ledger.channel(channel)
+        payee = self._payees[channel]
+        if state is None:
+            payee.move(Move.CLOSE)
+            del self._payees[channel]
+        elif state.close_at and payee.state is not State.CLOSING:
+            payee.move(Move.START_CLOSE)
+        await self._keeper.do(lambda book: book.save_state(channel, payee.state))
+        if payee.state is State.CLOSING:
+            await self.settle(channel)
+
+    async def _checked(self, channel: bytes, peer: str, payer_key: bytes) -> Payee:
+        try:
+            state = await self._on_chain(channel)
+            require_acceptable(
+                state,
+                payee=self._offer.payee,
+                payee_key=self._offer.payee_key,
+                payer_key=payer_key,
+                deposit_min_nano=self._offer.deposit_min_nano,
+                challenge_period_min_s=self._offer.challenge_period_s,
+            )
+            payee = self._payees.get(channel) or await self._take_up(channel, peer, state)
+            payee.funded(state.deposited_nano)
+        except ChannelUnusable as error:
+            raise Refused("channel_unusable", str(error)) from error
+        except ChainError as error:
+            raise Refused("chain_unavailable", "the channel could not be checked", retry_after_s=5) from error
+        payee.settled_nano = max(payee.settled_nano, state.settled_nano)
+        return payee
+
+    async def _on_chain(self, channel: bytes) -> ChannelState:
+        state = await self._ledger.channel(channel)
+        if state is None:
+            raise ChannelUnusable("the chain has no such channel")
+        return state
+
+    async def _take_up(self, channel: bytes, peer: str, state: ChannelState) -> Payee:
+        """A channel that we never saw: write it down before it is served."""
+
+        def write(book: Book) -> None:
+            book.add_channel(channel, state.terms, peer)
+            book.save_deposited(channel, state.deposited_nano)
+
+        await self._keeper.do(write)
+        payee = Payee(
+            channel,
+            self._ledger.network.global_id,
+            state.terms.payer_key,
+            verify,
+            deposited_nano=state.deposited_nano,
+            # Vouchers for what was settled in an earlier life of this book pay for nothing new.
+            delivered_nano=state.settled_nano,
+        )
+        self._payees[channel] = payee
+        self._trace("channel", channel=channel.hex(), peer=peer, deposited_nano=state.deposited_nano)
+        return payee
+
+    async def _take_last(self, payee: Payee, last: Claim) -> None:
+        try:
+            news = payee.accept(last)
+        except BadVoucher as error:
+            raise RemoteError("bad_voucher", str(error)) from error
+        if news:
+            with translated():
+                await self._keeper.do(lambda book: book.save_claim(last))

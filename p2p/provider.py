@@ -1,0 +1,154 @@
+"""The seller's shell: one provider on the network, serving adverts, negotiations, sessions and releases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import trio
+from inference.measure import Measured
+
+from chain.keeper import BookKeeper
+from chain.ledger import Ledger
+from chain.voucher import Claim, Signer
+from inference.engine import Engine
+from p2p.discovery import Announcer
+from p2p.errors import Error, Refused
+from p2p.host import Host, Stream
+from p2p.payees import Payees, SettlePolicy
+from p2p.protocol import negotiate, release, session
+from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer
+from p2p.protocol.negotiate import Refusal
+from p2p.protocol.release import CloseRequest, Released
+from p2p.protocol.wire import Signed, sign
+from p2p.selling import PriceList, Sales
+from p2p.serving import Serving
+from p2p.stream import MessageStream
+from p2p.trace import Trace, silent
+
+
+class Provider:
+    """Sells answers of one engine over one host, paid on one ledger."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        engine: Engine,
+        measured: Mapping[str, Measured],
+        ledger: Ledger,
+        keeper: BookKeeper,
+        identity: Signer,
+        payee_key: Signer,
+        price_list: PriceList,
+        deposit_min_nano: int,
+        challenge_period_s: int,
+        settle_at_nano: int,
+        clock: Callable[[], float],
+        trace: Trace = silent,
+    ) -> None:
+        self._host = host
+        self._engine = engine
+        self._keeper = keeper
+        self._identity = identity
+        self._clock = clock
+        self._trace = trace
+        self._network = ledger.network.name
+        self._channel = ChannelOffer(
+            payee=ledger.wallet.address,
+            payee_key=payee_key.public_key,
+            deposit_min_nano=deposit_min_nano,
+            challenge_period_s=challenge_period_s,
+        )
+        self._payees = Payees(
+            ledger=ledger,
+            keeper=keeper,
+            signer=payee_key,
+            offer=self._channel,
+            policy=SettlePolicy(settle_at_nano),
+            trace=trace,
+        )
+        self._sales = Sales(
+            network=self._network,
+            peer=host.peer,
+            signer=identity,
+            engine=engine,
+            measured=measured,
+            price_list=price_list,
+            channel=self._channel,
+            clock=clock,
+            trace=trace,
+        )
+        self._nursery: trio.Nursery
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; `started` once others can find us."""
+        await self._payees.load()
+        async with trio.open_nursery() as self._nursery:
+            self._host.serve(negotiate.PROTOCOL, self._sales.negotiate)
+            self._host.serve(session.PROTOCOL, self._serve_session)
+            self._host.serve(release.PROTOCOL, self._serve_release)
+            self._nursery.start_soon(self._payees.watch)
+            await self._nursery.start(Announcer(self._host, self.advert).run)
+            task_status.started()
+
+    def advert(self) -> tuple[Advert, Signed]:
+        """What we offer right now, signed."""
+        now = self._clock()
+        advert = Advert(
+            network=self._network,
+            peer=self._host.peer,
+            addresses=tuple(self._host.addresses()),
+            seq=int(now * 1000),
+            issued_at=int(now),
+            expires_at=int(now) + MAX_LIFETIME_S,
+            models=self._sales.offers(),
+            channel=self._channel,
+        )
+        return advert, sign(advert, self._identity)
+
+    async def _serve_session(self, stream: Stream) -> None:
+        serving = Serving(
+            stream,
+            engine=self._engine,
+            sales=self._sales,
+            payees=self._payees,
+            keeper=self._keeper,
+            signer=self._identity,
+            clock=self._clock,
+            trace=self._trace,
+        )
+        try:
+            await serving.run()
+        finally:
+            if serving.channel is not None:
+                self._nursery.start_soon(self._settle, serving.channel)
+        if serving.receipt is not None:
+            receipt = serving.receipt
+            self._trace(
+                "served",
+                peer=stream.peer,
+                model=receipt.model,
+                tokens_in=receipt.tokens.input,
+                tokens_out=receipt.tokens.output,
+                earned_nano=receipt.session_total_nano,
+            )
+
+    async def _settle(self, channel: bytes) -> None:
+        """Settle after an answer; what fails now is tried again after the next one, and when the payer closes."""
+        try:
+            await self._payees.settle(channel)
+        except Error as error:
+            self._trace("settle_failed", channel=channel.hex(), why=str(error))
+
+    async def _serve_release(self, stream: Stream) -> None:
+        messages = MessageStream[CloseRequest](stream, CloseRequest)
+        request = await messages.answer()
+        try:
+            claim = await self._payees.release(Claim(request.channel, request.amount_nano, request.signature))
+        except Refused as no:
+            await messages.send(Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s))
+        else:
+            await messages.send(
+                Released(channel=claim.channel, amount_nano=claim.amount_nano, signature=claim.signature)
+            )
+        await messages.close()

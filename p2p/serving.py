@@ -1,0 +1,220 @@
+"""One paid answer at the provider: the session's core on one side, the engine on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+import trio
+
+from chain.channel import Payee
+from chain.keeper import BookKeeper
+from inference.engine import Delta, Engine, Finished, FinishReason, Request
+from p2p.book_events import save_events
+from p2p.errors import EngineError, Error, Refused, RemoteError
+from p2p.foreign import translated
+from p2p.host import Stream
+from p2p.keys import verify_by_peer
+from p2p.payees import Payees
+from p2p.protocol.negotiate import Quote, Refusal
+from p2p.protocol.receipt import Receipt, Sampling
+from p2p.protocol.session import (
+    Check,
+    Completed,
+    Event,
+    Generate,
+    Hold,
+    Prefill,
+    Resume,
+    Start,
+    StopEngine,
+    ToProvider,
+)
+from p2p.protocol.session_provider import ProviderSession
+from p2p.protocol.wire import BodySigner, decode
+from p2p.selling import Sales
+from p2p.session_shell import SessionShell
+from p2p.stream import MessageStream
+from p2p.trace import Trace
+
+# What may pile up between engine and network before the engine waits; also the largest piece sent at once.
+MAX_PIECE_TOKENS = 16
+
+
+class Pieces:
+    """The engine's output on its way to the network: what comes while the network is busy goes out as one piece."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._tokens = 0
+        self._end: FinishReason | EngineError | None = None
+        self._some = trio.Event()
+        self._room = trio.Event()
+
+    async def put(self, delta: Delta) -> None:
+        """Add output, waiting while a whole piece is pending."""
+        while self._tokens >= MAX_PIECE_TOKENS:
+            self._room = trio.Event()
+            await self._room.wait()
+        self._text += delta.text
+        self._tokens += delta.tokens
+        self._some.set()
+
+    def end(self, end: FinishReason | EngineError) -> None:
+        """Nothing more comes, and why."""
+        self._end = end
+        self._some.set()
+
+    async def some(self) -> None:
+        """Wait until there is output, or the end."""
+        await self._some.wait()
+
+    def take(self) -> tuple[str, int, FinishReason | EngineError | None]:
+        """All pending text, the tokens it stands for, and the end if it was reached."""
+        taken = (self._text, self._tokens, self._end)
+        self._text, self._tokens = "", 0
+        self._some = trio.Event()
+        if self._end is not None:
+            self._some.set()
+        self._room.set()
+        return taken
+
+
+class Serving:
+    """A session under way."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        engine: Engine,
+        sales: Sales,
+        payees: Payees,
+        keeper: BookKeeper,
+        signer: BodySigner,
+        clock: Callable[[], float],
+        trace: Trace,
+    ) -> None:
+        self._peer = stream.peer
+        self._engine = engine
+        self._sales = sales
+        self._payees = payees
+        self._signer = signer
+        self._trace = trace
+        self._core = ProviderSession(signer=signer, verify=verify_by_peer)
+        self._shell = SessionShell(
+            self._core,
+            MessageStream[ToProvider](stream, ToProvider),
+            save=partial(save_events, keeper, stream.peer),
+            act=self._act,
+            clock=clock,
+        )
+        self._pieces = Pieces()
+        self._flowing = trio.Event()
+        self._flowing.set()
+        self._work = trio.CancelScope()
+        self._leases = AsyncExitStack()
+        self._request: Request
+        self.channel: bytes | None = None
+        self.receipt: Receipt | None = None
+
+    async def run(self) -> None:
+        """Serve the session to its end. Raises the `Error` that ended it early."""
+        async with self._leases:
+            await self._shell.run()
+
+    async def _act(self, event: Event) -> None:
+        match event:
+            case Check(start):
+                self._shell.start_soon(self._admit, start)
+            case Prefill(tokens):
+                self._shell.start_soon(self._prefill, tokens)
+            case Generate():
+                self._shell.start_soon(self._generate)
+                self._shell.start_soon(self._pass_on)
+            case Hold():
+                self._flowing = trio.Event()
+            case Resume():
+                self._flowing.set()
+            case StopEngine():
+                self._work.cancel()
+            case Completed(receipt, _):
+                self.receipt = receipt
+            case _:
+                raise AssertionError(f"{event} is not for a provider")
+
+    async def _admit(self, start: Start) -> None:
+        try:
+            quote, payee, sampling, prompt_tokens = await self._examine(start)
+        except Refused as no:
+            refusal = Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s)
+            self._trace("refused", peer=self._peer, reason=no.reason)
+            await self._shell.step(partial(self._core.refuse, refusal))
+        except Error as error:
+            await self._shell.fail(error)
+        else:
+            await self._shell.step(partial(self._core.admit, quote, payee, sampling, prompt_tokens))
+
+    async def _examine(self, start: Start) -> tuple[Quote, Payee, Sampling, int]:
+        """Everything that is checked before work begins. Raises `Refused` or `RemoteError`."""
+        quote, model = self._sales.redeem(start.quote, self._peer)
+        request: Request = decode(start.request, Request)
+        if request.model != quote.model or not 0 < request.max_tokens <= quote.max_tokens:
+            raise RemoteError("wrong_quote", "the request is not the one that was quoted")
+        payee = await self._leases.enter_async_context(self._payees.lease(start.channel, self._peer, quote.payer_key))
+        self.channel = start.channel
+        with translated():
+            prompt_tokens = await self._engine.count(request.model, request.messages)
+        if prompt_tokens > quote.prompt_tokens:
+            raise Refused("prompt_over_quote", f"the prompt has {prompt_tokens} tokens, the quote covers fewer")
+        if prompt_tokens + request.max_tokens > model.context:
+            raise Refused("too_long", f"prompt and answer together may have {model.context} tokens")
+        self._request = request
+        sampling = Sampling(
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+        )
+        return quote, payee, sampling, prompt_tokens
+
+    async def _prefill(self, tokens: int) -> None:
+        with self._work:
+            try:
+                with translated():
+                    done = await self._engine.prefill(self._request, tokens)
+            except (EngineError, Refused) as error:
+                await self._shell.step(partial(self._core.engine_failed, EngineError(str(error))))
+            else:
+                await self._shell.step(partial(self._core.prefilled, done))
+
+    async def _generate(self) -> None:
+        """Take from the engine into `Pieces`."""
+        with self._work:
+            try:
+                with translated():
+                    async with self._engine.generate(self._request) as items:
+                        async for item in items:
+                            if isinstance(item, Finished):
+                                self._pieces.end(item.reason)
+                            else:
+                                await self._pieces.put(item)
+            except (EngineError, Refused) as error:
+                self._pieces.end(EngineError(str(error)))
+
+    async def _pass_on(self) -> None:
+        """Give pieces to the core as fast as network and payment allow, then the end."""
+        end: FinishReason | EngineError | None = None
+        while end is None:
+            await self._pieces.some()
+            await self._flowing.wait()
+            await self._shell.outbox.drained()
+            text, tokens, end = self._pieces.take()
+            if text or tokens:
+                await self._shell.step(partial(self._core.produced, text, tokens))
+        await self._flowing.wait()
+        if isinstance(end, EngineError):
+            await self._shell.step(partial(self._core.engine_failed, end))
+        else:
+            await self._shell.step(partial(self._core.generated, end))

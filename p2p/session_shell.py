@@ -1,0 +1,181 @@
+"""Runs a session core over a stream: carries out its events in order and keeps its time.
+
+One step at a time: a message, a tick or a piece of the engine's output goes into the core, and what comes out is
+carried out before the next step. What must be saved is on disk before a later event of that step is touched. Messages
+go through an outbox with one writer, so that a slow peer never keeps us from hearing it; whoever produces output waits
+for room.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+import trio
+
+from p2p.errors import Error, LocalError, RemoteError
+from p2p.protocol.session import Event, Failed, Save, Send
+from p2p.stream import MessageStream
+
+# The end frame is worth a moment's wait; a peer that does not read it is not.
+FLUSH_TIMEOUT_S = 5.0
+
+
+class Core(Protocol):
+    """What `ClientSession` and `ProviderSession` have in common."""
+
+    def receive(self, message: Any, now: float) -> list[Event]: ...
+    def lost(self) -> list[Event]: ...
+    def deadline(self) -> float | None: ...
+    def tick(self, now: float) -> list[Event]: ...
+
+
+class Outbox:
+    """Frames waiting to be written, and one task that writes them together."""
+
+    def __init__(self, stream: MessageStream[Any]) -> None:
+        self._stream = stream
+        self._messages: list[msgspec.Struct] = []
+        self._more = trio.Event()
+        self._empty = trio.Event()
+        self._empty.set()
+
+    def put(self, message: msgspec.Struct) -> None:
+        """Queue a message."""
+        self._messages.append(message)
+        self._more.set()
+        if self._empty.is_set():
+            self._empty = trio.Event()
+
+    async def drained(self) -> None:
+        """Wait until everything is written."""
+        await self._empty.wait()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            messages, self._messages = self._messages, []
+            await self._stream.send(*messages)
+            if not self._messages:
+                self._empty.set()
+
+
+class SessionShell:
+    """One session under way.
+
+    `save` puts a batch of save events on disk. `act` carries out every event that is not about saving, sending or
+    failing; it must not block for long and may call `start_soon` to begin work that ends with the session.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        stream: MessageStream[Any],
+        *,
+        save: Callable[[Sequence[Save]], Awaitable[None]],
+        act: Callable[[Event], Awaitable[None]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._core = core
+        self._stream = stream
+        self._save = save
+        self._act = act
+        self._clock = clock
+        self._turn = trio.Lock()
+        self._rescheduled = trio.Event()
+        self._over = trio.Event()
+        self._nursery: trio.Nursery
+        self.outbox = Outbox(stream)
+        self.error: Error | None = None
+
+    async def run(self, first: Callable[[float], list[Event]] | None = None) -> None:
+        """Carry the session to its end. Raises the session's error if it failed."""
+        async with trio.open_nursery() as self._nursery:
+            for task in (self._listen, self._keep_time, self._write):
+                self._nursery.start_soon(task)
+            if first is not None:
+                await self.step(first)
+            await self._over.wait()
+            with trio.move_on_after(FLUSH_TIMEOUT_S):
+                await self.outbox.drained()
+            self._nursery.cancel_scope.cancel()
+        await (self._stream.reset() if self.error else self._stream.close())
+        if self.error is not None:
+            raise self.error
+
+    def start_soon(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Begin work that is cancelled when the session ends."""
+        self._nursery.start_soon(work, *args)
+
+    async def step(self, make: Callable[[float], list[Event]]) -> None:
+        """Put something into the core and carry out what it says."""
+        async with self._turn:
+            try:
+                await self._carry_out(make(self._clock()))
+            except Error as error:
+                # Our own disk or engine gave way under an event: there is nothing sound left to do but end.
+                await self._carry_out(self._core.lost())
+                self.error = error
+            if self._core.deadline() is None:
+                self._over.set()
+        self._rescheduled.set()
+
+    async def _carry_out(self, events: Sequence[Event]) -> None:
+        unsaved: list[Save] = []
+        for event in events:
+            if isinstance(event, Save):
+                unsaved.append(event)
+                continue
+            if unsaved:
+                await self._save(unsaved)
+                unsaved = []
+            match event:
+                case Send(message):
+                    self.outbox.put(message)
+                case Failed(error):
+                    self.error = error
+                case _:
+                    await self._act(event)
+        if unsaved:
+            await self._save(unsaved)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                message = await self._stream.receive()
+            except RemoteError as error:
+                await self.fail(error)
+                return
+            except Error:
+                message = None
+            if message is None:
+                await self.step(lambda _: self._core.lost())
+                return
+            await self.step(partial(self._core.receive, message))
+
+    async def fail(self, error: Error) -> None:
+        """End the session, and say that this is why."""
+        await self.step(lambda _: [Failed(error) if isinstance(e, Failed) else e for e in self._core.lost()])
+
+    async def _write(self) -> None:
+        try:
+            await self.outbox.run()
+        except LocalError:
+            raise
+        except Error:
+            await self.step(lambda _: self._core.lost())
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._rescheduled = trio.Event()
+            deadline = self._core.deadline()
+            wait_s = math.inf if deadline is None else max(0.0, deadline - self._clock())
+            with trio.move_on_after(wait_s) as patience:
+                await self._rescheduled.wait()
+            if patience.cancelled_caught:
+                await self.step(self._core.tick)
