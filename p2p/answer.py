@@ -1,0 +1,133 @@
+"""One paid answer at the client: the session's core on one side, the reader on the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from chain.channel import Payer
+from chain.keeper import BookKeeper
+from p2p.book_events import save_events
+from p2p.buying import Deal
+from p2p.errors import Error
+from p2p.protocol.receipt import Receipt, SignedReceipt
+from p2p.protocol.session import Completed, Deliver, Event, ToClient
+from p2p.protocol.session_client import ClientSession
+from p2p.session_shell import SessionShell
+from p2p.stream import MessageStream
+
+CANCEL_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What the client itself saw."""
+
+    ttft_ms: int
+    tokens_per_s: float
+
+
+class Answer:
+    """Iterate over it for the text, piece by piece; then `receipt` and `timing` are there.
+
+    What goes wrong is raised by the iteration: `RemoteError`, `Refused`, `Unavailable` or `PaymentError`. Pieces that
+    came before were paid for and stay valid.
+    """
+
+    def __init__(
+        self,
+        *,
+        deal: Deal,
+        payer: Payer,
+        core: ClientSession,
+        messages: MessageStream[ToClient],
+        keeper: BookKeeper,
+        clock: Callable[[], float],
+    ) -> None:
+        self.deal = deal
+        self.receipt: Receipt | None = None
+        self.signed_receipt: SignedReceipt | None = None
+        self._payer = payer
+        self._core = core
+        self._shell = SessionShell(
+            core, messages, save=partial(save_events, keeper, deal.provider), act=self._act, clock=clock
+        )
+        # An answer is bounded by max_tokens, so a reader that is slow costs this much memory and no more.
+        self._send, self._pieces = trio.open_memory_channel[str](deal.quote.max_tokens + 1)
+        self._error: Error | None = None
+        self._over = trio.Event()
+        self._started_at = 0.0
+        self._first_at: float | None = None
+        self._last_at = 0.0
+
+    @property
+    def channel(self) -> bytes:
+        """The channel that pays for it."""
+        return self._payer.channel
+
+    @property
+    def authorised_nano(self) -> int:
+        """Signed away on the channel in all."""
+        return self._payer.authorised_nano
+
+    @property
+    def delivered_nano(self) -> int:
+        """Received on the channel in all, at the agreed price."""
+        return self._payer.delivered_nano
+
+    @property
+    def prompt_tokens(self) -> int:
+        """As the provider counted them; 0 before it did."""
+        return self._core.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        """Received so far."""
+        return self._core.tokens.output
+
+    @property
+    def timing(self) -> Timing:
+        """Milliseconds to the first piece and tokens per second over the whole answer, from the first piece on."""
+        first = self._started_at if self._first_at is None else self._first_at
+        seconds = max(self._last_at - first, 1e-3)
+        return Timing(round(1000 * (first - self._started_at)), self.completion_tokens / seconds)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        async for piece in self._pieces:
+            yield piece
+        if self._error is not None:
+            raise self._error
+
+    async def run(self) -> None:
+        """Carry the session to its end; the error, if there was one, is for the reader."""
+        self._started_at = trio.current_time()
+        try:
+            await self._shell.run(self._core.start)
+        except Error as error:
+            self._error = error
+        finally:
+            self._send.close()
+            self._over.set()
+
+    async def cancel(self) -> None:
+        """Stop the answer, pay what was done, and wait for the end as long as is decent."""
+        if not self._over.is_set():
+            await self._shell.step(self._core.cancel)
+            with trio.move_on_after(CANCEL_TIMEOUT_S):
+                await self._over.wait()
+
+    async def _act(self, event: Event) -> None:
+        match event:
+            case Deliver(text, _):
+                self._last_at = trio.current_time()
+                if self._first_at is None:
+                    self._first_at = self._last_at
+                if text:
+                    self._send.send_nowait(text)
+            case Completed(receipt, signed):
+                self.receipt, self.signed_receipt = receipt, signed
+            case _:
+                raise AssertionError(f"{event} is not for a client")

@@ -1,0 +1,191 @@
+"""The client's side of negotiations: quotes from several providers at once, one counter-offer, one agreement."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from p2p.discovery import Found
+from p2p.errors import Error, Refused
+from p2p.host import Host
+from p2p.keys import verify_by_peer
+from p2p.protocol.market import Candidate, Need, Score, choose, explain, rank
+from p2p.protocol.negotiate import PROTOCOL, Ask, Buyer, Quote, State, ToClient
+from p2p.protocol.price import Prices
+from p2p.protocol.strategy import BuyerStrategy
+from p2p.protocol.wire import Signed
+from p2p.stream import MessageStream
+from p2p.trace import Trace
+
+# Asking more providers for a binding quote costs each of them work and gains little.
+MAX_ASKED = 5
+NONCE_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Deal:
+    """What was agreed, and how it came about."""
+
+    quote: Quote
+    signed: Signed
+    first_prices: Prices
+    why: str
+    ranked: Sequence[Score]
+
+    @property
+    def provider(self) -> str:
+        return self.quote.provider
+
+
+class _Talk:
+    """One negotiation under way."""
+
+    def __init__(self, found: Found, buyer: Buyer, messages: MessageStream[ToClient]) -> None:
+        self.found = found
+        self.buyer = buyer
+        self.messages = messages
+        self.first_prices: Prices | None = None
+
+    @property
+    def quote(self) -> Quote:
+        assert self.buyer.quote is not None
+        return self.buyer.quote
+
+    async def say(self, message: msgspec.Struct, now: Callable[[], float]) -> None:
+        """Send, and take the answer that is owed. Raises `Refused` for a refusal."""
+        await self.messages.send(message)
+        self.buyer.receive(await self.messages.answer(), now())
+        no = self.buyer.refusal
+        if no is not None:
+            raise Refused(no.reason, no.detail, retry_after_s=no.retry_after_s)
+
+    def candidate(self, opening_fee_nano: int) -> Candidate:
+        return Candidate(
+            peer=self.found.peer,
+            prices=self.quote.prices,
+            ttft_ms=self.quote.ttft_ms,
+            tokens_per_s=self.quote.tokens_per_s,
+            rtt_ms=self.found.rtt_ms,
+            slots_free=self.found.model.slots_free,
+            opening_fee_nano=opening_fee_nano,
+        )
+
+
+class Negotiations:
+    """Negotiates for one answer with some of the providers that were found. An async context manager."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        network: str,
+        need: Need,
+        strategy: BuyerStrategy,
+        opening_fee_nano: Callable[[str], int],
+        draw: Callable[[int], int],
+        clock: Callable[[], float],
+        trace: Trace,
+    ) -> None:
+        self._host = host
+        self._network = network
+        self._need = need
+        self._strategy = strategy
+        self._opening_fee_nano = opening_fee_nano
+        self._draw = draw
+        self._clock = clock
+        self._trace = trace
+        self._talks: list[_Talk] = []
+        self._refusals: list[Error] = []
+
+    async def agree(self, found: Sequence[Found], ask: Ask) -> Deal:
+        """One agreement. Raises `Refused` when nobody wants to, with the last reason that was given."""
+        try:
+            await self._gather(found, ask)
+            while self._talks:
+                ranked = rank([self._candidate(talk) for talk in self._talks], self._need)
+                chosen = choose(ranked, self._draw)
+                talk = next(talk for talk in self._talks if talk.found.peer == chosen.candidate.peer)
+                deal = await self._settle_on(talk, chosen, ranked)
+                if deal is not None:
+                    return deal
+                self._talks.remove(talk)
+            raise self._nobody()
+        finally:
+            with trio.CancelScope(shield=True):
+                for talk in self._talks:
+                    await talk.messages.close()
+
+    async def _gather(self, found: Sequence[Found], ask: Ask) -> None:
+        """First quotes from the most promising providers, all asked at once."""
+        adverts = {one.peer: one for one in found}
+        promising = rank([self._advertised(one) for one in found], self._need)[:MAX_ASKED]
+        async with trio.open_nursery() as nursery:
+            for score in promising:
+                nursery.start_soon(self._ask_one, adverts[score.candidate.peer], ask)
+
+    async def _ask_one(self, found: Found, ask: Ask) -> None:
+        buyer = Buyer(network=self._network, client=self._host.peer, provider=found.peer, verify=verify_by_peer)
+        try:
+            stream = await self._host.open(found.peer, PROTOCOL)
+            talk = _Talk(found, buyer, MessageStream(stream, ToClient))
+            ask = msgspec.structs.replace(ask, nonce=secrets.token_bytes(NONCE_BYTES))
+            await talk.say(buyer.ask(ask), self._clock)
+        except Error as error:
+            self._refusals.append(error)
+            self._trace("no_quote", peer=found.peer, why=str(error))
+            return
+        talk.first_prices = talk.quote.prices
+        self._trace("quote", peer=found.peer, prices=_plain(talk.quote.prices))
+        self._talks.append(talk)
+
+    async def _settle_on(self, talk: _Talk, chosen: Score, ranked: Sequence[Score]) -> Deal | None:
+        """Haggle once, then accept; `None` if the provider will not."""
+        assert talk.first_prices is not None
+        wanted = self._strategy.counter(talk.quote.prices)
+        try:
+            if wanted is not None and talk.buyer.may_counter:
+                self._trace("counter", peer=talk.found.peer, prices=_plain(wanted))
+                await talk.say(talk.buyer.counter(wanted), self._clock)
+                self._trace("quote", peer=talk.found.peer, prices=_plain(talk.quote.prices))
+                if not talk.first_prices.cover(talk.quote.prices):
+                    raise Refused("price", "the answer to the counter-offer was dearer than the first quote")
+            await talk.say(talk.buyer.accept(self._clock()), self._clock)
+        except Error as error:
+            self._refusals.append(error)
+            self._trace("no_deal", peer=talk.found.peer, why=str(error))
+            with suppress(Error):
+                await talk.messages.reset()
+            return None
+        assert talk.buyer.state is State.AGREED
+        assert talk.buyer.signed is not None
+        deal = Deal(talk.quote, talk.buyer.signed, talk.first_prices, explain(chosen, ranked), ranked)
+        self._trace("agreed", peer=deal.provider, prices=_plain(deal.quote.prices), why=deal.why)
+        return deal
+
+    def _candidate(self, talk: _Talk) -> Candidate:
+        return talk.candidate(self._opening_fee_nano(talk.found.peer))
+
+    def _advertised(self, found: Found) -> Candidate:
+        return Candidate(
+            peer=found.peer,
+            prices=found.model.prices,
+            ttft_ms=found.model.ttft_ms,
+            tokens_per_s=found.model.tokens_per_s,
+            rtt_ms=found.rtt_ms,
+            slots_free=found.model.slots_free,
+            opening_fee_nano=self._opening_fee_nano(found.peer),
+        )
+
+    def _nobody(self) -> Error:
+        if not self._refusals:
+            return Refused("no_offer", "no provider is within the price cap; raise it, or try later")
+        return self._refusals[-1]
+
+
+def _plain(prices: Prices) -> dict[str, int]:
+    return {"input": prices.input, "cached_input": prices.cached_input, "output": prices.output}

@@ -1,0 +1,204 @@
+"""The client's payment channels: opened before they are needed, reused while they last, closed together with the payee.
+
+A channel is in the book before it is on chain, and a release before it is carried there: whatever happens in between,
+the money can be found again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from chain.book import Book, Channel
+from chain.channel import Move, Payer, State
+from chain.keeper import BookKeeper
+from chain.keys import verify
+from chain.ledger import ChannelTerms, Ledger, Transaction
+from chain.voucher import RELEASE_TAG, Claim, Signer, claim_is_good
+from p2p.errors import PaymentError, Refused, RemoteError
+from p2p.foreign import translated
+from p2p.host import Host
+from p2p.protocol.advert import ChannelOffer
+from p2p.protocol.negotiate import Refusal
+from p2p.protocol.release import PROTOCOL, CloseRequest, Released, ToClient
+from p2p.stream import open_messages
+from p2p.trace import Trace, silent
+
+SALT_BYTES = 32
+# A deployment that did not happen within this is forgotten; the salt makes the next one another channel.
+OPEN_WITHIN_S = 3600
+# A release is given after the payee's own settlement, which takes some blocks.
+RELEASE_TIMEOUT_S = 60.0
+
+
+class Payers:
+    """Every channel that we pay through, each used by one session at a time."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        keeper: BookKeeper,
+        signer: Signer,
+        deposit_nano: int,
+        channels_max: int,
+        trace: Trace = silent,
+    ) -> None:
+        self._ledger = ledger
+        self._keeper = keeper
+        self._signer = signer
+        self._deposit_nano = deposit_nano
+        self._channels_max = channels_max
+        self._trace = trace
+        self._payers: dict[bytes, Payer] = {}
+        self._known: dict[bytes, Channel] = {}
+        self._leased: set[bytes] = set()
+
+    async def load(self) -> None:
+        """Take up the channels of the book as the chain has them now. Raises `LocalError` or `Unavailable`."""
+        with translated():
+            for known in await self._keeper.do(Book.open_channels):
+                state = await self._ledger.channel(known.channel)
+                gone = state is None and (
+                    known.state is not State.UNFUNDED or await self._ledger.now() > known.terms.open_before
+                )
+                if gone:
+                    await self._keeper.do(lambda book, known=known: book.save_state(known.channel, State.CLOSED))  # type: ignore[misc]
+                elif state is not None and not state.close_at and known.released_nano is None:
+                    self._take_up(known, state.deposited_nano)
+
+    def providers(self) -> frozenset[str]:
+        """The peers that we could pay at once."""
+        return frozenset(self._known[channel].peer for channel in self._payers)
+
+    @asynccontextmanager
+    async def lease(self, provider: str, offer: ChannelOffer, cost_max_nano: int) -> AsyncIterator[Payer]:
+        """A channel to `provider` that can pay for one answer: one that is open, or a new one.
+
+        Raises `PaymentError` (no funds, too many channels) or `Unavailable`.
+        """
+        payer = self._open_to(provider, offer, cost_max_nano) or await self._open(provider, offer, cost_max_nano)
+        self._leased.add(payer.channel)
+        try:
+            yield payer
+        finally:
+            self._leased.discard(payer.channel)
+
+    async def close(self, host: Host, channel: bytes) -> Transaction:
+        """Close together: the provider signs a release, we carry it to the chain.
+
+        Raises `Refused`, `RemoteError`, `Unavailable` or `PaymentError`; the money then stays in the channel.
+        """
+        known = await self._ask_release(host, channel)
+        assert known.released_nano is not None
+        with translated():
+            transaction = await self._ledger.close_by_release(channel, known.released_nano, known.release_signature)
+            await self._keeper.do(lambda book: book.save_state(channel, State.CLOSED))
+        payer = self._payers.pop(channel, None)
+        if payer is not None:
+            payer.move(Move.CLOSE)
+        self._trace("closed", channel=channel.hex(), fee_nano=transaction.fee_nano)
+        return transaction
+
+    async def start_close(self, channel: bytes) -> Transaction:
+        """Close alone: the provider has the challenge period to settle what it has. Raises as `close` does."""
+        with translated():
+            transaction = await self._ledger.start_close(channel)
+            await self._keeper.do(lambda book: book.save_state(channel, State.CLOSING))
+        self._payers.pop(channel, None)
+        return transaction
+
+    async def finalise(self, channel: bytes) -> Transaction:
+        """Take the rest back after the challenge period. Raises as `close` does."""
+        with translated():
+            transaction = await self._ledger.finalise(channel)
+            await self._keeper.do(lambda book: book.save_state(channel, State.CLOSED))
+        return transaction
+
+    async def channels(self) -> Sequence[Channel]:
+        """All of them, as the book has them."""
+        with translated():
+            return await self._keeper.do(Book.channels)
+
+    def _open_to(self, provider: str, offer: ChannelOffer, cost_max_nano: int) -> Payer | None:
+        for channel, payer in self._payers.items():
+            known = self._known[channel]
+            fits = (known.peer, known.terms.payee, known.terms.payee_key) == (
+                provider,
+                offer.payee,
+                offer.payee_key,
+            )
+            covered = payer.deposited_nano - max(payer.authorised_nano, payer.delivered_nano) >= cost_max_nano
+            if fits and covered and payer.state is State.OPEN and channel not in self._leased:
+                return payer
+        return None
+
+    async def _open(self, provider: str, offer: ChannelOffer, cost_max_nano: int) -> Payer:
+        if len(self._payers) >= self._channels_max:
+            raise PaymentError(
+                f"{len(self._payers)} channels are open, the limit; close one: python -m p2p.node channels"
+            )
+        deposit_nano = max(self._deposit_nano, offer.deposit_min_nano, cost_max_nano)
+        with translated():
+            terms = ChannelTerms(
+                payer=self._ledger.wallet.address,
+                payee=offer.payee,
+                payer_key=self._signer.public_key,
+                payee_key=offer.payee_key,
+                challenge_period_s=offer.challenge_period_s,
+                open_before=await self._ledger.now() + OPEN_WITHIN_S,
+                salt=secrets.token_bytes(SALT_BYTES),
+            )
+            channel = self._ledger.channel_id(terms)
+            await self._keeper.do(lambda book: book.add_channel(channel, terms, provider))
+            transaction = await self._ledger.open(terms, deposit_nano)
+            await self._keeper.do(lambda book: book.save_deposited(channel, deposit_nano))
+            known = await self._keeper.do(lambda book: book.channel(channel))
+        self._trace(
+            "channel",
+            channel=channel.hex(),
+            peer=provider,
+            deposited_nano=deposit_nano,
+            fee_nano=transaction.fee_nano,
+        )
+        return self._take_up(known, deposit_nano)
+
+    def _take_up(self, known: Channel, deposited_nano: int) -> Payer:
+        payer = Payer(
+            known.channel,
+            self._ledger.network.global_id,
+            self._signer,
+            deposited_nano=deposited_nano,
+            delivered_nano=known.delivered_nano,
+            authorised_nano=known.authorised_nano,
+        )
+        payer.write_off()
+        self._payers[known.channel] = payer
+        self._known[known.channel] = known
+        return payer
+
+    async def _ask_release(self, host: Host, channel: bytes) -> Channel:
+        """The channel with the provider's release in the book."""
+        with translated():
+            known = await self._keeper.do(lambda book: book.channel(channel))
+        if known.released_nano is not None:
+            return known
+        request = CloseRequest(channel=channel, amount_nano=known.authorised_nano, signature=known.signature)
+        async with open_messages(host, known.peer, PROTOCOL, ToClient) as messages:
+            await messages.send(request)
+            answer = await messages.answer(RELEASE_TIMEOUT_S)
+        if isinstance(answer, Refusal):
+            raise Refused(answer.reason, answer.detail, retry_after_s=answer.retry_after_s)
+        self._check_release(known, answer)
+        with translated():
+            await self._keeper.do(lambda book: book.save_released(channel, answer.amount_nano, answer.signature))
+            return await self._keeper.do(lambda book: book.channel(channel))
+
+    def _check_release(self, known: Channel, released: Released) -> None:
+        claim = Claim(known.channel, released.amount_nano, released.signature)
+        if released.channel != known.channel or released.amount_nano > known.authorised_nano:
+            raise RemoteError("bad_release", "it is for another channel, or more than was authorised")
+        global_id = self._ledger.network.global_id
+        if not claim_is_good(verify, known.terms.payee_key, RELEASE_TAG, global_id, claim):
+            raise RemoteError("bad_release", "the signature is not the payee's")

@@ -1,0 +1,193 @@
+"""The light peer: finds providers, agrees on a price, pays as the answer arrives. For embedding in applications."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from chain.book import Channel
+from chain.keeper import BookKeeper
+from chain.ledger import Ledger, Transaction
+from chain.voucher import Signer
+from inference.engine import Message, Request
+from inference.nursery import open_background
+from p2p.answer import Answer
+from p2p.buying import Deal, Negotiations
+from p2p.discovery import Directory, Found
+from p2p.errors import Unavailable
+from p2p.host import Host
+from p2p.keys import verify_by_peer
+from p2p.payers import Payers
+from p2p.protocol.market import Need
+from p2p.protocol.negotiate import Ask
+from p2p.protocol.price import Prices, Tokens
+from p2p.protocol.receipt import SALT_BYTES
+from p2p.protocol.session import PROTOCOL, SESSION_ID_BYTES, ToClient
+from p2p.protocol.session_client import ClientSession
+from p2p.protocol.strategy import AskForLess, BuyerStrategy
+from p2p.protocol.wire import encode
+from p2p.stream import open_messages
+from p2p.trace import Trace, silent
+
+# What opening and closing a channel costs on TON, from fees measured at the prices of August 2026.
+CHANNEL_LIFE_FEE_NANO = 3_200_000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the client is ready to spend, and what its time is worth to it."""
+
+    prices_max: Prices | None = None
+    deposit_nano: int = 100_000_000
+    channels_max: int = 3
+    nano_per_second: int = 1_000
+    answers_per_channel: int = 100
+    strategy: BuyerStrategy = field(default_factory=lambda: AskForLess(10))
+
+
+def prompt_tokens_bound(messages: Sequence[Message]) -> int:
+    """More tokens than the prompt will have: half its bytes, and room for the chat template.
+
+    Ordinary text has some four bytes a token; a prompt that is denser is refused as over the quote, and nothing lost.
+    """
+    return 128 + sum(16 + -(-len(message.content.encode()) // 2) for message in messages)
+
+
+class LightPeer:
+    """A client on the network. Make one with a running host, ledger and book; `load` it before the first `chat`."""
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        ledger: Ledger,
+        keeper: BookKeeper,
+        identity: Signer,
+        payer_key: Signer,
+        budget: Budget,
+        clock: Callable[[], float],
+        trace: Trace = silent,
+    ) -> None:
+        self._host = host
+        self._keeper = keeper
+        self._identity = identity
+        self._payer_key = payer_key
+        self._budget = budget
+        self._clock = clock
+        self._trace = trace
+        self._network = ledger.network.name
+        self._directory = Directory(host, network=self._network, verify=verify_by_peer, clock=clock, trace=trace)
+        self._payers = Payers(
+            ledger=ledger,
+            keeper=keeper,
+            signer=payer_key,
+            deposit_nano=budget.deposit_nano,
+            channels_max=budget.channels_max,
+            trace=trace,
+        )
+
+    async def load(self) -> None:
+        """Take up the channels that are open already. Raises `LocalError` or `Unavailable`."""
+        await self._payers.load()
+
+    async def find(self, model: str | None = None) -> Sequence[Found]:
+        """Providers of `model` (or of anything) that answer now. Raises `Unavailable` if there are none."""
+        found = await self._directory.find(model)
+        for one in found:
+            self._trace(
+                "found",
+                peer=one.peer,
+                model=one.model.id,
+                input=one.model.prices.input,
+                output=one.model.prices.output,
+                slots_free=one.model.slots_free,
+                rtt_ms=one.rtt_ms,
+            )
+        if not found:
+            what = f"of {model} " if model else ""
+            raise Unavailable(
+                f"no provider {what}answers; check the bootstrap addresses, or start one: python -m p2p.node provide"
+            )
+        return found
+
+    async def agree(self, found: Sequence[Found], request: Request) -> Deal:
+        """A price for this request with one of these providers. Raises `Refused` or `Unavailable`."""
+        bound = prompt_tokens_bound(request.messages)
+        need = Need(
+            tokens=Tokens(input=bound // 2, output=request.max_tokens // 2),
+            prices_max=self._budget.prices_max,
+            nano_per_second=self._budget.nano_per_second,
+            answers_per_channel=self._budget.answers_per_channel,
+        )
+        ready = self._payers.providers()
+        negotiations = Negotiations(
+            self._host,
+            network=self._network,
+            need=need,
+            strategy=self._budget.strategy,
+            opening_fee_nano=lambda peer: 0 if peer in ready else CHANNEL_LIFE_FEE_NANO,
+            draw=secrets.randbelow,
+            clock=self._clock,
+            trace=self._trace,
+        )
+        ask = Ask(
+            model=request.model,
+            prompt_tokens=bound,
+            max_tokens=request.max_tokens,
+            payer_key=self._payer_key.public_key,
+            nonce=bytes(SALT_BYTES),  # replaced by a fresh one for each provider
+        )
+        return await negotiations.agree(found, ask)
+
+    @asynccontextmanager
+    async def answer(self, deal: Deal, request: Request) -> AsyncIterator[Answer]:
+        """The answer to `request` under `deal`. Leaving the context early cancels it and pays what was done.
+
+        Raises `PaymentError` or `Unavailable` before the first piece; later errors come from iterating.
+        """
+        quote = deal.quote
+        async with (
+            self._payers.lease(deal.provider, quote.channel, quote.worst_cost_nano) as payer,
+            open_messages(self._host, deal.provider, PROTOCOL, ToClient) as messages,
+            open_background() as background,
+        ):
+            core = ClientSession(
+                session=secrets.token_bytes(SESSION_ID_BYTES),
+                quote=quote,
+                signed_quote=deal.signed,
+                payer=payer,
+                request=encode(request),
+                salt=secrets.token_bytes(SALT_BYTES),
+                max_tokens=request.max_tokens,
+                signer=self._identity,
+                verify=verify_by_peer,
+            )
+            answer = Answer(
+                deal=deal, payer=payer, core=core, messages=messages, keeper=self._keeper, clock=self._clock
+            )
+            background.start_soon(answer.run)
+            try:
+                yield answer
+            finally:
+                with trio.CancelScope(shield=True):
+                    await answer.cancel()
+
+    @asynccontextmanager
+    async def chat(self, messages: Sequence[Message], *, model: str, max_tokens: int) -> AsyncIterator[Answer]:
+        """Find, agree, pay and answer, in one."""
+        request = Request(model=model, messages=tuple(messages), max_tokens=max_tokens)
+        deal = await self.agree(await self.find(model), request)
+        async with self.answer(deal, request) as answer:
+            yield answer
+
+    async def close_channel(self, channel: bytes) -> Transaction:
+        """Close a channel together with its provider. Raises as `Payers.close` does."""
+        return await self._payers.close(self._host, channel)
+
+    async def channels(self) -> Sequence[Channel]:
+        """Every channel that we ever paid through."""
+        return await self._payers.channels()
