@@ -27,16 +27,15 @@ def encode_error(code: int, message: str) -> bytes:
 
 
 def decode(data: bytes) -> tuple[str, dict[str, Any], bytes]:
-    """Name, fields and the bytes that follow. Fields may be shorter than their types say: the data end where they end.
-
-    Raises `Malformed`.
-    """
+    """Name, fields and the bytes that follow. Raises `Malformed`."""
     try:
         decoded, used = _schemas().deserialize(data)
     except Exception as error:  # the decoder raises many kinds
         raise Malformed("not a TL object") from error
     if not isinstance(decoded, dict):
         raise Malformed("unknown TL constructor")
+    if used > len(data):  # the decoder takes what there is and goes on
+        raise Malformed("a TL object is cut short")
     return decoded.pop("@type"), decoded, data[used:]
 
 
