@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib.resources import files
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -67,6 +69,9 @@ def world() -> World:
 
 
 def test_the_numbers_are_the_contracts() -> None:
+    source = files("chain.contract").joinpath("channel.tolk").read_text()
+    codes = {name: int(code) for name, code in re.findall(r"const ERR_(\w+) *= (\d+)\n", source)}
+    assert {each.name: each.value for each in Exit if each}.items() <= codes.items()
     assert (CALL_VALUE_NANO, MIN_DEPOSIT_NANO) == (cells.CALL_VALUE_NANO, cells.MIN_DEPOSIT_NANO)
 
 
@@ -179,6 +184,18 @@ def test_a_channel_opens_in_time_or_not_at_all(world: World) -> None:
     with pytest.raises(TransactionFailed) as caught:
         world.opened()
     assert caught.value.exit_code == Exit.TOO_LATE
+
+
+def test_a_strangers_attempt_does_not_keep_the_payer_from_opening(world: World) -> None:
+    channel = world.chain.channel_id(terms())
+    with pytest.raises(TransactionFailed, match=str(Exit.NOT_PAYER.value)):
+        world.chain.open(STRANGER, terms(), GRAM)
+    with pytest.raises(TransactionFailed, match=str(Exit.NOT_OPEN.value)):
+        world.chain.top_up(PAYER, channel, GRAM)
+    world.opened()
+    state = world.chain.channel(channel)
+    assert state
+    assert state.deposited_nano == GRAM
 
 
 def test_what_cannot_be_sent_costs_nothing(world: World) -> None:

@@ -1,0 +1,262 @@
+"""The `Ledger` on TON: a W5 wallet that carries operations to channels, and reads what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import trio
+from pytoniq_core import Address, Cell, MessageAny, StateInit
+from pytoniq_core.tlb.block import CurrencyCollection
+from pytoniq_core.tlb.transaction import ExternalMsgInfo, InternalMsgInfo
+
+from chain import trail, w5
+from chain.contract import cells
+from chain.errors import ChainError, ChannelUnusable, InsufficientFunds, LedgerUnavailable, TransactionFailed
+from chain.ledger import ChannelState, ChannelTerms, Network, Op, Transaction
+from chain.voucher import Claim
+from chain.wallet import WALLET_MARGIN_NANO, WalletKey
+
+if TYPE_CHECKING:
+    from chain.ton import LiteServers
+
+ORDER_LIFE_S = 60  # after which a signed order that was not taken is void
+CONFIRM_TIMEOUT_S = 60.0
+POLL_S = 0.3
+
+
+class Head(NamedTuple):
+    """An account's newest transaction."""
+
+    lt: int
+    hash: bytes
+
+
+class Account(NamedTuple):
+    """Proven account state. `state` holds code and data, and is `None` for an account without code."""
+
+    balance_nano: int
+    state: Any
+    head: Head | None
+
+
+class Refused(Exception):
+    """A lite-server's honest no to a message."""
+
+
+class TonWallet:
+    """A W5 wallet, deployed with its first order. A `chain.ledger.Wallet`."""
+
+    def __init__(self, servers: LiteServers, key: WalletKey, network: Network) -> None:
+        self.address = key.address(network)
+        self.account = Address(self.address)
+        self._servers = servers
+        self._key = key
+        self._network = network
+        self._turn = trio.Lock()  # an order is good for one sequence number, so they go one by one
+
+    async def balance(self) -> int:
+        return (await self._servers.account(self.account)).balance_nano
+
+    async def send(
+        self, to: Address, value_nano: int, body: Cell, init: StateInit | None = None, *, bounce: bool = True
+    ) -> Any:
+        """Have the wallet send a message; returns the wallet's transaction that did.
+
+        Raises `InsufficientFunds` before anything is signed, or `LedgerUnavailable`. In the second case the order may
+        still be taken during the next `ORDER_LIFE_S` seconds: look before it is repeated.
+        """
+        value = CurrencyCollection(value_nano, None)
+        message = MessageAny(InternalMsgInfo(True, bounce, False, None, to, value, 0, 0, 0, 0), init, body)
+        async with self._turn:
+            account = await self._servers.account(self.account)
+            if account.balance_nano < value_nano + WALLET_MARGIN_NANO:
+                needed = value_nano + WALLET_MARGIN_NANO
+                raise InsufficientFunds(f"the wallet holds {account.balance_nano} nano of the {needed} needed")
+            taken = w5.seqno(account.state.data) if account.state else 0
+            valid_until = await self._servers.now() + ORDER_LIFE_S
+            order = w5.order(self._key, self._network.global_id, taken, valid_until, message)
+            first = None if account.state else w5.state_init(self._key.public_key, self._network.global_id)
+            external = MessageAny(ExternalMsgInfo(None, self.account, 0), first, order)
+            done = await self._submit(external.serialize().to_boc(), order, account.head, valid_until)
+        if not trail.sent(done):
+            raise InsufficientFunds("the wallet could not pay for the message")
+        return done
+
+    async def _submit(self, message: bytes, order: Cell, head: Head | None, valid_until: int) -> Any:
+        """Hand the order in and wait for the transaction that took it."""
+        refusal = ""
+        try:
+            await self._servers.send(message)
+        except Refused as error:
+            # It may have been taken all the same: a lost answer makes us send again what is then out of turn.
+            refusal = str(error)
+        after_lt = head.lt if head else 0
+        while True:
+            for transaction in await self.history(after_lt):
+                taken = transaction.in_msg
+                if taken and taken.is_external and taken.body.hash == order.hash:
+                    return transaction
+            if refusal:
+                raise LedgerUnavailable(f"the order was not taken: {refusal}")
+            if await self._servers.now() > valid_until:
+                raise LedgerUnavailable("the order was not taken in time and is void")
+            await trio.sleep(POLL_S)
+
+    async def history(self, after_lt: int = 0) -> list[Any]:
+        """The wallet's transactions later than `after_lt`, newest first."""
+        head = (await self._servers.account(self.account)).head
+        return await self._servers.history(self.account, head, after_lt)
+
+
+class TonLedger:
+    """A `chain.ledger.Ledger` over lite-servers. Made by `chain.ton.open_ton`; many tasks may use it."""
+
+    def __init__(self, servers: LiteServers, key: WalletKey, network: Network) -> None:
+        self.network = network
+        self.wallet = TonWallet(servers, key, network)
+        self._servers = servers
+        self._payers: dict[bytes, Address] = {}  # of channels seen: who gets what is left, so who saw them close
+
+    def channel_id(self, terms: ChannelTerms) -> bytes:
+        return cells.channel_id(terms)
+
+    async def now(self) -> int:
+        return await self._servers.now()
+
+    async def channel(self, channel: bytes) -> ChannelState | None:
+        account = await self._servers.account(cells.channel_address(channel))
+        if account.state is None:
+            return None
+        found = cells.channel_state(channel, account.state, account.balance_nano)
+        self._payers[channel] = Address(found.terms.payer)
+        return found
+
+    async def open(self, terms: ChannelTerms, deposit_nano: int) -> Transaction:
+        channel, init = cells.channel_id(terms), cells.state_init(terms)
+        known = await self.channel(channel)
+        if known is not None and known.deposited_nano:
+            raise ChannelUnusable("a channel with these terms is open")
+        self._payers[channel] = Address(terms.payer)
+        value_nano = deposit_nano + cells.CALL_VALUE_NANO
+        return await self._carry("open", channel, cells.open_channel(deposit_nano), value_nano, init)
+
+    async def top_up(self, channel: bytes, amount_nano: int) -> Transaction:
+        value_nano = amount_nano + cells.CALL_VALUE_NANO
+        return await self._call("top_up", channel, cells.top_up(amount_nano), value_nano)
+
+    async def settle(self, channel: bytes, amount_nano: int, signature: bytes) -> Transaction:
+        voucher = Claim(channel, amount_nano, signature)
+        return await self._call("settle", channel, cells.settle(self.network.global_id, voucher))
+
+    async def close_by_payee(self, channel: bytes, claim: tuple[int, bytes] | None) -> Transaction:
+        voucher = Claim(channel, *claim) if claim else None
+        return await self._call("close_by_payee", channel, cells.close_by_payee(self.network.global_id, voucher))
+
+    async def close_by_release(self, channel: bytes, amount_nano: int, signature: bytes) -> Transaction:
+        release = Claim(channel, amount_nano, signature)
+        return await self._call("close_by_release", channel, cells.close_by_release(self.network.global_id, release))
+
+    async def start_close(self, channel: bytes) -> Transaction:
+        return await self._call("start_close", channel, cells.start_close())
+
+    async def finalise(self, channel: bytes) -> Transaction:
+        return await self._call("finalise", channel, cells.finalise())
+
+    async def transactions(self, channel: bytes) -> Sequence[Transaction]:
+        """As `Ledger`. Of a closed channel that this wallet never had to do with, nothing is found."""
+        history = await self._history(channel)
+        carriers: list[Any] = []
+        for carrier in {transaction.in_msg.info.src for transaction in history}:
+            first_lt = min(each.in_msg.info.created_lt for each in history if trail.came_from(each, carrier))
+            head = (await self._servers.account(carrier)).head
+            carriers += await self._servers.history(carrier, head, first_lt - trail.MAX_SENT - 1)
+        return tuple(trail.records(history, carriers))
+
+    async def transfer(self, destination: str, amount_nano: int) -> None:
+        """Withdraw to another wallet. Raises `ChainError` if `destination` is no address."""
+        try:
+            to = Address(destination)
+        except Exception as error:
+            raise ChainError(f"{destination!r} is not a TON address") from error
+        await self.wallet.send(to, amount_nano, Cell.empty(), bounce=False)
+
+    async def _call(self, op: Op, channel: bytes, body: Cell, value_nano: int = cells.CALL_VALUE_NANO) -> Transaction:
+        if await self.channel(channel) is None:
+            raise ChannelUnusable(f"there is no channel {channel.hex()}")
+        return await self._carry(op, channel, body, value_nano)
+
+    async def _carry(
+        self, op: Op, channel: bytes, body: Cell, value_nano: int, init: StateInit | None = None
+    ) -> Transaction:
+        """Carry one operation and wait for its end, which is when what it did not use has come back."""
+        address = cells.channel_address(channel)
+        ordered = await self.wallet.send(address, value_nano, body, init)
+        executed, own = await self._confirmed(op, address, ordered)
+        code = trail.exit_code(executed)
+        if code is None:
+            raise ChannelUnusable("the channel was closed meanwhile")
+        if code:
+            raise TransactionFailed(op, code)
+        return Transaction(
+            op=op,
+            hash=executed.cell.hash.hex(),
+            fee_nano=trail.fee_nano(executed, own),
+            exit_code=code,
+            balance_nano=(await self._servers.account(address)).balance_nano,
+        )
+
+    async def _confirmed(self, op: Op, channel: Address, ordered: Any) -> tuple[Any, list[Any]]:
+        with trio.move_on_after(CONFIRM_TIMEOUT_S):
+            while True:
+                ended = await self._ended(channel, ordered)
+                if ended is not None:
+                    return ended
+                await trio.sleep(POLL_S)
+        raise LedgerUnavailable(f"{op} was sent and is not confirmed yet: look before it is repeated")
+
+    async def _ended(self, channel: Address, ordered: Any) -> tuple[Any, list[Any]] | None:
+        """The channel's transaction for an order, and the wallet's since then; `None` while some are missing."""
+        own = [*await self.wallet.history(ordered.lt), ordered]
+        (asked,) = trail.sent(ordered)
+        for answer in own:
+            if not trail.came_from(answer, channel):
+                continue
+            executed = await self._sender(answer.in_msg, channel)
+            if executed is not None and trail.took(executed, asked):
+                ours = [each for each in trail.sent(executed) if each.info.dest == self.wallet.account]
+                arrived = all(any(trail.took(each, message) for each in own) for message in ours)
+                return (executed, own) if arrived else None
+        return None
+
+    async def _sender(self, message: Any, source: Address) -> Any | None:
+        """The transaction of `source` that sent a message."""
+        for lt in trail.sender_lts(message):
+            found = await self._servers.transaction(source, lt)
+            if found is not None:
+                return found
+        return None
+
+    async def _history(self, channel: bytes) -> list[Any]:
+        """All of a channel's transactions, newest first.
+
+        A destroyed account has no head to start from any more, but its last message, with what was left, went to the
+        payer's wallet. Where the payer is forgotten, what our own wallet got last leads back to the one who opened.
+        """
+        address = cells.channel_address(channel)
+        head = (await self._servers.account(address)).head
+        if head is not None:
+            return await self._servers.history(address, head)
+        if channel not in self._payers:
+            seen = await self._history_until(address, self.wallet.account)
+            if not seen:
+                return []
+            self._payers[channel] = seen[-1].in_msg.info.src
+        return await self._history_until(address, self._payers[channel])
+
+    async def _history_until(self, channel: Address, witness: Address) -> list[Any]:
+        """A channel's transactions up to the last that sent something to `witness`."""
+        seen = await self._servers.history(witness, (await self._servers.account(witness)).head)
+        last = next((each for each in seen if trail.came_from(each, channel)), None)
+        executed = await self._sender(last.in_msg, channel) if last else None
+        return await self._servers.history(channel, Head(executed.lt, executed.cell.hash)) if executed else []
