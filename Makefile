@@ -33,7 +33,7 @@ lint: .venv/.tools ## check style and types
 	@$(BIN)/mypy
 
 bench: .venv/.tools ## run the benchmarks
-	@set -e; for script in tests/bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 
 contract: ## compile the channel contract anew (needs Node and npm)
 	@command -v npm >/dev/null || { echo "Compiling the contract needs Node and npm: apt-get install npm" >&2; exit 1; }
