@@ -22,7 +22,7 @@ from pytoniq_core import Address
 
 from chain.errors import ChainError, LedgerUnavailable, NetworkMismatch
 from chain.ledger import Network
-from chain.tonledger import Account, Head, Refused, TonLedger
+from chain.tonledger import Account, Head, TonLedger
 from chain.wallet import WalletKey
 
 ANSWER_TIMEOUT_S = 10.0
@@ -107,8 +107,8 @@ class LiteServers:
 
         return await self._ask(ask)
 
-    async def send(self, message: bytes) -> None:
-        """Hand in an external message; sending one twice does no harm. Raises `Refused`."""
+    async def send(self, message: bytes) -> str:
+        """Hand in an external message; to send one twice does no harm. Returns why it was refused, or nothing."""
 
         async def ask(client: LiteClient) -> str:
             try:
@@ -117,9 +117,7 @@ class LiteServers:
                 return str(error.message) or "refused"
             return ""
 
-        refusal = await self._ask(ask)
-        if refusal:
-            raise Refused(refusal)
+        return await self._ask(ask)
 
     async def _ask(self, question: Callable[[LiteClient], Awaitable[T]]) -> T:
         """Ask one server, then the others, then the first once more: its connection may just have been old."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from chain.ton import LiteServers
 
 ORDER_LIFE_S = 60  # after which a signed order that was not taken is void
+ORDER_GRACE_S = 10  # for the chain's clock being behind ours
 CONFIRM_TIMEOUT_S = 60.0
 POLL_S = 0.3
 
@@ -38,10 +40,6 @@ class Account(NamedTuple):
     balance_nano: int
     state: Any
     head: Head | None
-
-
-class Refused(Exception):
-    """A lite-server's honest no to a message."""
 
 
 class TonWallet:
@@ -63,8 +61,8 @@ class TonWallet:
     ) -> Any:
         """Have the wallet send a message; returns the wallet's transaction that did.
 
-        Raises `InsufficientFunds` before anything is signed, or `LedgerUnavailable`. In the second case the order may
-        still be taken during the next `ORDER_LIFE_S` seconds: look before it is repeated.
+        Raises `InsufficientFunds` or `LedgerUnavailable`, and then nothing was sent. Once the order is signed, a server
+        that goes away is waited for until the order is void, so that nobody has to guess.
         """
         value = CurrencyCollection(value_nano, None)
         message = MessageAny(InternalMsgInfo(True, bounce, False, None, to, value, 0, 0, 0, 0), init, body)
@@ -78,30 +76,34 @@ class TonWallet:
             order = w5.order(self._key, self._network.global_id, taken, valid_until, message)
             first = None if account.state else w5.state_init(self._key.public_key, self._network.global_id)
             external = MessageAny(ExternalMsgInfo(None, self.account, 0), first, order)
-            done = await self._submit(external.serialize().to_boc(), order, account.head, valid_until)
+            done = await self._submit(external.serialize().to_boc(), order, account.head.lt if account.head else 0)
         if not trail.sent(done):
             raise InsufficientFunds("the wallet could not pay for the message")
         return done
 
-    async def _submit(self, message: bytes, order: Cell, head: Head | None, valid_until: int) -> Any:
-        """Hand the order in and wait for the transaction that took it."""
-        refusal = ""
-        try:
-            await self._servers.send(message)
-        except Refused as error:
-            # It may have been taken all the same: a lost answer makes us send again what is then out of turn.
-            refusal = str(error)
-        after_lt = head.lt if head else 0
-        while True:
-            for transaction in await self.history(after_lt):
-                taken = transaction.in_msg
-                if taken and taken.is_external and taken.body.hash == order.hash:
-                    return transaction
-            if refusal:
-                raise LedgerUnavailable(f"the order was not taken: {refusal}")
-            if await self._servers.now() > valid_until:
-                raise LedgerUnavailable("the order was not taken in time and is void")
-            await trio.sleep(POLL_S)
+    async def _submit(self, message: bytes, order: Cell, after_lt: int) -> Any:
+        """Hand the order in, as often as that fails, and wait for the transaction that took it."""
+        refusal = None
+        with trio.move_on_after(ORDER_LIFE_S + ORDER_GRACE_S):
+            while True:
+                with suppress(LedgerUnavailable):
+                    if refusal is None:
+                        refusal = await self._servers.send(message)
+                    done = await self._taken(order, after_lt)
+                    if done is not None:
+                        return done
+                    # Looked for before it is believed: when an answer was lost, we sent again what was taken already.
+                    if refusal:
+                        break
+                await trio.sleep(POLL_S)
+        raise LedgerUnavailable(f"the order was not taken: {refusal or 'it is void by now'}")
+
+    async def _taken(self, order: Cell, after_lt: int) -> Any | None:
+        for transaction in await self.history(after_lt):
+            message = transaction.in_msg
+            if message and message.is_external and message.body.hash == order.hash:
+                return transaction
+        return None
 
     async def history(self, after_lt: int = 0) -> list[Any]:
         """The wallet's transactions later than `after_lt`, newest first."""
@@ -110,7 +112,10 @@ class TonWallet:
 
 
 class TonLedger:
-    """A `chain.ledger.Ledger` over lite-servers. Made by `chain.ton.open_ton`; many tasks may use it."""
+    """A `chain.ledger.Ledger` over lite-servers. Made by `chain.ton.open_ton`; many tasks may use it.
+
+    Whoever cancels an operation cannot know whether it was sent: look before it is repeated.
+    """
 
     def __init__(self, servers: LiteServers, key: WalletKey, network: Network) -> None:
         self.network = network
@@ -192,41 +197,39 @@ class TonLedger:
         """Carry one operation and wait for its end, which is when what it did not use has come back."""
         address = cells.channel_address(channel)
         ordered = await self.wallet.send(address, value_nano, body, init)
-        executed, own = await self._confirmed(op, address, ordered)
+        with trio.move_on_after(CONFIRM_TIMEOUT_S):
+            while True:
+                with suppress(LedgerUnavailable):
+                    done = await self._done(op, address, ordered)
+                    if done is not None:
+                        return done
+                await trio.sleep(POLL_S)
+        raise LedgerUnavailable(f"{op} was sent and is not confirmed yet: look before it is repeated")
+
+    async def _done(self, op: Op, channel: Address, ordered: Any) -> Transaction | None:
+        """What came of an order, once all that it sent back has arrived."""
+        own = [*await self.wallet.history(ordered.lt), ordered]
+        executed = await self._answered(channel, ordered, own)
+        if executed is None:
+            return None
+        ours = [each for each in trail.sent(executed) if each.info.dest == self.wallet.account]
+        if not all(any(trail.took(each, message) for each in own) for message in ours):
+            return None
         code = trail.exit_code(executed)
         if code is None:
             raise ChannelUnusable("the channel was closed meanwhile")
         if code:
             raise TransactionFailed(op, code)
-        return Transaction(
-            op=op,
-            hash=executed.cell.hash.hex(),
-            fee_nano=trail.fee_nano(executed, own),
-            exit_code=code,
-            balance_nano=(await self._servers.account(address)).balance_nano,
-        )
+        return trail.record(op, executed, own, (await self._servers.account(channel)).balance_nano)
 
-    async def _confirmed(self, op: Op, channel: Address, ordered: Any) -> tuple[Any, list[Any]]:
-        with trio.move_on_after(CONFIRM_TIMEOUT_S):
-            while True:
-                ended = await self._ended(channel, ordered)
-                if ended is not None:
-                    return ended
-                await trio.sleep(POLL_S)
-        raise LedgerUnavailable(f"{op} was sent and is not confirmed yet: look before it is repeated")
-
-    async def _ended(self, channel: Address, ordered: Any) -> tuple[Any, list[Any]] | None:
-        """The channel's transaction for an order, and the wallet's since then; `None` while some are missing."""
-        own = [*await self.wallet.history(ordered.lt), ordered]
+    async def _answered(self, channel: Address, ordered: Any, own: Sequence[Any]) -> Any | None:
+        """The channel's transaction for an order, found by what it sent back: the channel may be gone by then."""
         (asked,) = trail.sent(ordered)
         for answer in own:
-            if not trail.came_from(answer, channel):
-                continue
-            executed = await self._sender(answer.in_msg, channel)
-            if executed is not None and trail.took(executed, asked):
-                ours = [each for each in trail.sent(executed) if each.info.dest == self.wallet.account]
-                arrived = all(any(trail.took(each, message) for each in own) for message in ours)
-                return (executed, own) if arrived else None
+            if trail.came_from(answer, channel):
+                executed = await self._sender(answer.in_msg, channel)
+                if executed is not None and trail.took(executed, asked):
+                    return executed
         return None
 
     async def _sender(self, message: Any, source: Address) -> Any | None:

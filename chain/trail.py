@@ -15,7 +15,7 @@ from typing import Any
 from pytoniq_core import Address
 
 from chain.contract import cells
-from chain.ledger import Transaction
+from chain.ledger import Op, Transaction
 
 MAX_SENT = 2  # messages that one operation sends: a payout, and what is returned
 
@@ -77,6 +77,19 @@ def fee_nano(executed: Any, carrier: Iterable[Any]) -> int:
     return total
 
 
+def record(op: Op, executed: Any, carrier: Iterable[Any], balance_nano: int) -> Transaction:
+    """An operation that the channel's code executed, as a `Ledger` tells of it."""
+    code = exit_code(executed)
+    assert code is not None
+    return Transaction(
+        op=op,
+        hash=executed.cell.hash.hex(),
+        fee_nano=fee_nano(executed, carrier),
+        exit_code=code,
+        balance_nano=balance_nano,
+    )
+
+
 def records(history: Sequence[Any], carriers: Iterable[Any]) -> Iterator[Transaction]:
     """The operations among all of a channel's transactions, oldest first, with the balance after each.
 
@@ -90,13 +103,7 @@ def records(history: Sequence[Any], carriers: Iterable[Any]) -> Iterator[Transac
             continue
         balance += message.info.value_coins - transaction.total_fees.grams
         balance -= sum(each.info.value_coins + each.info.fwd_fee for each in sent(transaction))
-        op, code = cells.operation(message.body), exit_code(transaction)
-        if op is not None and code is not None:
+        op = cells.operation(message.body)
+        if op is not None and exit_code(transaction) is not None:
             own = [each for each in wallets if each.account_addr == message.info.src.hash_part]
-            yield Transaction(
-                op=op,
-                hash=transaction.cell.hash.hex(),
-                fee_nano=fee_nano(transaction, own),
-                exit_code=code,
-                balance_nano=balance,
-            )
+            yield record(op, transaction, own, balance)

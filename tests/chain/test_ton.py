@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -412,6 +412,9 @@ class Relay:
         self._nursery = nursery
         self._port = 0
         self._serving = trio.CancelScope()
+        self.chunks_left = 0  # that the client may still send before all is cut; 0 for no end
+        self.was_cut = trio.Event()
+        self.back = trio.Event()
 
     async def start(self) -> None:
         (listener,) = await trio.open_tcp_listeners(self._port, host="127.0.0.1")
@@ -423,6 +426,16 @@ class Relay:
         self._serving.cancel()
         await trio.testing.wait_all_tasks_blocked()
 
+    async def cut_after(self, chunks: int) -> None:
+        """Cut the line when the client has sent so many times, and be back a little later."""
+        self.back = trio.Event()
+        self.was_cut = trio.Event()
+        self.chunks_left = chunks
+        await self.was_cut.wait()
+        await trio.sleep(0.2)
+        await self.start()
+        self.back.set()
+
     def config(self, config: dict[str, Any]) -> dict[str, Any]:
         return config | {"liteservers": [self._server | {"port": self._port}]}
 
@@ -433,12 +446,19 @@ class Relay:
     async def _relay(self, client: trio.SocketStream) -> None:
         server = await trio.open_tcp_stream("127.0.0.1", self._server["port"])
         async with server, trio.open_nursery() as nursery:
-            nursery.start_soon(self._copy, client, server, nursery.cancel_scope)
-            nursery.start_soon(self._copy, server, client, nursery.cancel_scope)
+            nursery.start_soon(self._copy, client, server, client, nursery.cancel_scope)
+            nursery.start_soon(self._copy, server, client, client, nursery.cancel_scope)
 
-    async def _copy(self, source: trio.SocketStream, sink: trio.SocketStream, done: trio.CancelScope) -> None:
+    async def _copy(
+        self, source: trio.SocketStream, sink: trio.SocketStream, client: trio.SocketStream, done: trio.CancelScope
+    ) -> None:
         try:
             async for data in source:
+                if source is client and self.chunks_left:
+                    self.chunks_left -= 1
+                    if not self.chunks_left:
+                        self._serving.cancel()
+                        self.was_cut.set()
                 await sink.send_all(data)
         except trio.BrokenResourceError:
             pass
@@ -466,6 +486,35 @@ async def test_a_server_that_goes_away_is_found_again(devnet: Devnet) -> None:
             assert state
             assert state.deposited_nano == 2 * GRAM
         await relay.cut()
+
+
+@pytest.mark.slow
+async def test_a_cut_at_any_point_leaves_no_doubt_about_what_happened(devnet: Devnet) -> None:
+    """An operation that returned happened once, one that raised did not happen, wherever the line was cut."""
+    key = new_key()
+    await devnet.fund(key)
+    outcomes = []
+    async with trio.open_nursery() as nursery:
+        relay = Relay(devnet.config, nursery)
+        await relay.start()
+        async with open_ton(relay.config(devnet.config), key, network=devnet.network) as ledger:
+            channel = await opened(ledger, ledger, GRAM // 10)
+            for chunks in range(1, 20, 3):
+                nursery.start_soon(relay.cut_after, chunks)
+                try:
+                    await ledger.top_up(channel, GRAM // 10)
+                    outcomes.append(True)
+                except LedgerUnavailable:
+                    outcomes.append(False)
+                while relay.chunks_left:  # it was over before the cut
+                    with suppress(LedgerUnavailable):
+                        await ledger.now()
+                await relay.back.wait()
+                state = await ledger.channel(channel)
+                assert state
+                assert state.deposited_nano == (1 + sum(outcomes)) * GRAM // 10
+        await relay.cut()
+    assert set(outcomes) == {True, False}
 
 
 async def test_a_dead_server_is_passed_over(devnet: Devnet) -> None:
