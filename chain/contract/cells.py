@@ -13,7 +13,7 @@ from chain.ledger import ChannelState, ChannelTerms, Op
 from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Claim, claim_bytes
 
 CALL_VALUE_NANO = 20_000_000
-"""Enough to attach to any operation at ten times the prices of 2026; what is not used comes back."""
+"""Enough to attach to any operation at five times the prices of 2026; what is not used comes back."""
 
 MIN_DEPOSIT_NANO = 10_000_000
 """The contract takes no deposit or top-up below this."""

@@ -89,7 +89,7 @@ class Chain:
         """Move the clock forward and make a block, so that everyone sees it. Returns the new time."""
         if seconds < 0:
             raise ValueError("time goes forward only")
-        self._offset_s += seconds
+        self._offset_s = self.now() + seconds - int(self._clock())
         return self.tick().time
 
     def tick(self) -> Block:

@@ -60,6 +60,7 @@ def test_time_goes_forward_only() -> None:
         local.advance(-1)
     clock[0] -= 1000
     assert local.tick().time == local.now() == NOW + 3600
+    assert local.advance(1) == NOW + 3601
 
 
 async def test_waiting_for_a_block_ends_with_it(local: Chain, autojump_clock: trio.testing.MockClock) -> None:
