@@ -1,0 +1,302 @@
+"""One channel, two ends, and a road between them that loses, repeats and reorders."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from chain.channel import MOVES, Move, Payee, Payer, State
+from chain.errors import BadVoucher, ChannelUnusable, InsufficientDeposit
+from chain.keys import Ed25519Signer, verify
+from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Claim, claim_is_good, sign_claim
+
+CHANNEL = bytes(range(32))
+GLOBAL_ID = -239
+PAYER = Ed25519Signer(b"v" * 32)
+PAYEE = Ed25519Signer(b"r" * 32)
+OTHER = Ed25519Signer(b"o" * 32)
+
+
+def payer(deposited_nano: int = 100, delivered_nano: int = 0, authorised_nano: int = 0) -> Payer:
+    return Payer(
+        CHANNEL,
+        GLOBAL_ID,
+        PAYER,
+        deposited_nano=deposited_nano,
+        delivered_nano=delivered_nano,
+        authorised_nano=authorised_nano,
+    )
+
+
+def payee(deposited_nano: int = 100, delivered_nano: int = 0, accepted: Claim | None = None) -> Payee:
+    return Payee(
+        CHANNEL,
+        GLOBAL_ID,
+        PAYER.public_key,
+        verify,
+        deposited_nano=deposited_nano,
+        delivered_nano=delivered_nano,
+        accepted=accepted,
+    )
+
+
+def voucher(amount_nano: int, *, signer: Ed25519Signer = PAYER, channel: bytes = CHANNEL) -> Claim:
+    return sign_claim(signer, VOUCHER_TAG, GLOBAL_ID, channel, amount_nano)
+
+
+# The table
+
+
+@pytest.mark.parametrize(("state", "move"), list(product(State, Move)))
+def test_every_move_is_in_the_table_or_refused(state: State, move: Move) -> None:
+    for end in (payer(), payee()):
+        end.state = state
+        if (state, move) in MOVES:
+            end.move(move)
+            assert end.state is MOVES[state, move]
+        else:
+            with pytest.raises(ChannelUnusable, match=f"{state.name} cannot {move.name}"):
+                end.move(move)
+            assert end.state is state
+
+
+def test_the_table_leads_only_onwards_and_always_to_the_end() -> None:
+    order = list(State)
+    assert all(order.index(begin) <= order.index(end) for (begin, _), end in MOVES.items())
+    assert all(MOVES[state, Move.CLOSE] is State.CLOSED for state in State)
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.OPEN])
+def test_vouchers_are_for_open_channels(state: State) -> None:
+    paying, paid = payer(), payee()
+    paying.state = paid.state = state
+    with pytest.raises(ChannelUnusable, match=state.name):
+        paying.authorise(1)
+    with pytest.raises(ChannelUnusable, match=state.name):
+        paid.accept(voucher(1))
+
+
+def test_a_channel_opens_with_its_deposit_and_a_stale_look_takes_nothing_back() -> None:
+    end = payer(deposited_nano=0)
+    assert end.state is State.UNFUNDED
+    end.funded(100)
+    assert (end.state, end.deposited_nano) == (State.OPEN, 100)
+    end.funded(60)
+    assert end.deposited_nano == 100
+    end.funded(150)
+    assert end.deposited_nano == 150
+
+
+# Vouchers
+
+
+def test_the_payer_signs_up_to_the_deposit_and_never_less_than_before() -> None:
+    end = payer()
+    assert end.authorise(40) == voucher(40)
+    assert end.authorise(10) == voucher(40)
+    with pytest.raises(InsufficientDeposit):
+        end.authorise(101)
+    assert end.authorised_nano == 40
+    assert end.authorise(100) == voucher(100)
+
+
+def test_the_payee_takes_what_is_higher_and_ignores_what_is_late() -> None:
+    end = payee()
+    assert end.accept(voucher(40))
+    assert not end.accept(voucher(40))
+    assert not end.accept(voucher(39))
+    assert not end.accept(Claim(CHANNEL, -5, b"s" * 64))
+    assert end.accepted == voucher(40)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        voucher(101),
+        voucher(1 << 63),
+        Claim(CHANNEL, 1 << 80, b"s" * 64),
+        voucher(50, signer=OTHER),
+        voucher(50, channel=bytes(32)),
+        sign_claim(PAYER, RELEASE_TAG, GLOBAL_ID, CHANNEL, 50),
+        sign_claim(PAYER, VOUCHER_TAG, GLOBAL_ID + 1, CHANNEL, 50),
+        Claim(CHANNEL, 50, b""),
+    ],
+)
+def test_a_bad_voucher_changes_nothing(claim: Claim) -> None:
+    end = payee()
+    end.accept(voucher(40))
+    with pytest.raises(BadVoucher):
+        end.accept(claim)
+    assert end.accepted == voucher(40)
+
+
+def test_unpaid_work_is_written_off_and_credit_is_kept() -> None:
+    end = payee()
+    end.deliver(30)
+    assert end.unpaid_nano == 30
+    assert end.write_off() == 30
+    assert end.delivered_nano == 0
+    end.accept(voucher(40))
+    end.deliver(10)
+    assert end.unpaid_nano == -30
+    assert end.write_off() == 0
+    assert end.delivered_nano == 10
+
+
+def test_what_to_settle() -> None:
+    end = payee()
+    assert end.to_settle(at_least_nano=0) is None
+    end.accept(voucher(40))
+    assert end.to_settle(at_least_nano=40) == voucher(40)
+    assert end.to_settle(at_least_nano=41) is None
+    end.settled_nano = 30
+    assert end.to_settle(at_least_nano=11) is None
+    end.move(Move.START_CLOSE)
+    assert end.to_settle(at_least_nano=11) == voucher(40), "the payer is leaving: every nano counts"
+    end.settled_nano = 40
+    assert end.to_settle(at_least_nano=0) is None
+
+
+@pytest.mark.parametrize(
+    ("authorised", "delivered", "settled", "amount"),
+    [(50, 30, 0, 30), (30, 50, 0, 30), (50, 30, 40, 40), (0, 20, 0, 0)],
+)
+def test_a_release_is_for_what_was_delivered_and_paid_but_not_below_what_is_settled(
+    authorised: int, delivered: int, settled: int, amount: int
+) -> None:
+    end = payee(delivered_nano=delivered, accepted=voucher(authorised) if authorised else None)
+    end.settled_nano = settled
+    release = end.release(PAYEE)
+    assert release.amount_nano == amount
+    assert claim_is_good(verify, PAYEE.public_key, RELEASE_TAG, GLOBAL_ID, release)
+    assert end.release(PAYEE) == release, "asked again, the same"
+    assert end.state is State.RELEASED
+
+
+# Everything at once
+
+
+@dataclass
+class Disk:
+    """What both ends persisted, as the book keeps it."""
+
+    payer_authorised: int = 0
+    payer_delivered: int = 0
+    payee_accepted: Claim | None = None
+    payee_delivered: int = 0
+    payer_state: State = State.OPEN
+    payee_state: State = State.OPEN
+
+
+class Road(RuleBasedStateMachine):
+    """Vouchers are lost, repeated and reordered, and both ends crash between any two steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deposit = 1000
+        self.disk = Disk()
+        self.road: list[Claim] = []
+        self.highest_sent = self.highest_accepted = 0
+        self.released: Claim | None = None
+        self.payer, self.payee = payer(self.deposit), payee(self.deposit)
+
+    @rule(more=st.integers(0, 300))
+    def authorise(self, more: int) -> None:
+        total = self.payer.authorised_nano + more
+        if self.payer.state is not State.OPEN:
+            with pytest.raises(ChannelUnusable):
+                self.payer.authorise(total)
+        elif total > self.deposit:
+            with pytest.raises(InsufficientDeposit):
+                self.payer.authorise(total)
+        else:
+            claim = self.payer.authorise(total)
+            self.disk.payer_authorised = claim.amount_nano
+            self.road.append(claim)
+            self.highest_sent = max(self.highest_sent, claim.amount_nano)
+
+    @precondition(lambda self: self.road)
+    @rule(data=st.data(), keep=st.booleans())
+    def arrive(self, data: st.DataObject, keep: bool) -> None:
+        place = data.draw(st.integers(0, len(self.road) - 1))
+        claim = self.road[place] if keep else self.road.pop(place)
+        if self.payee.state is not State.OPEN:
+            with pytest.raises(ChannelUnusable):
+                self.payee.accept(claim)
+            return
+        news = self.payee.accept(claim)
+        assert news == (claim.amount_nano > self.highest_accepted)
+        if news:
+            self.disk.payee_accepted = claim
+            self.highest_accepted = claim.amount_nano
+
+    @precondition(lambda self: self.road)
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        self.road.pop(data.draw(st.integers(0, len(self.road) - 1)))
+
+    @rule(amount=st.integers(-5, 1 << 70), signer=st.sampled_from([PAYER, PAYEE, OTHER]))
+    def forge(self, amount: int, signer: Ed25519Signer) -> None:
+        """A signature over another amount, or by another key: never taken."""
+        with suppress(BadVoucher, ChannelUnusable):
+            assert not self.payee.accept(Claim(CHANNEL, amount, voucher(1 << 60, signer=signer).signature))
+
+    @rule(nano=st.integers(0, 200))
+    def work(self, nano: int) -> None:
+        if self.payee.state is State.OPEN:
+            self.payee.deliver(nano)
+            self.disk.payee_delivered = self.payee.delivered_nano
+
+    @rule()
+    def write_off(self) -> None:
+        unpaid, delivered = self.payee.unpaid_nano, self.payee.delivered_nano
+        assert self.payee.write_off() == delivered - self.payee.delivered_nano == max(0, unpaid)
+        assert self.payee.unpaid_nano <= 0
+        self.disk.payee_delivered = self.payee.delivered_nano
+
+    @precondition(lambda self: self.payee.state is State.OPEN)
+    @rule(more=st.integers(1, 500))
+    def top_up(self, more: int) -> None:
+        self.deposit += more
+        self.payee.funded(self.deposit)
+        if self.payer.state is State.OPEN:
+            self.payer.funded(self.deposit)
+
+    @precondition(lambda self: self.payee.state in {State.OPEN, State.RELEASED})
+    @rule()
+    def release(self) -> None:
+        claim = self.payee.release(PAYEE)
+        self.disk.payee_state = self.payee.state
+        assert self.released in (None, claim), "there is one release, whatever comes after"
+        self.released = claim
+
+    @rule()
+    def restart_payer(self) -> None:
+        self.payer = payer(self.deposit, self.disk.payer_delivered, self.disk.payer_authorised)
+        self.payer.state = self.disk.payer_state
+
+    @rule()
+    def restart_payee(self) -> None:
+        self.payee = payee(self.deposit, self.disk.payee_delivered, self.disk.payee_accepted)
+        self.payee.state = self.disk.payee_state
+
+    @invariant()
+    def nothing_above_the_deposit_and_nothing_goes_down(self) -> None:
+        assert self.highest_accepted == self.payee.authorised_nano <= self.highest_sent <= self.deposit
+        assert self.payer.authorised_nano == self.highest_sent
+
+    @invariant()
+    def a_released_channel_takes_no_voucher(self) -> None:
+        if self.released is not None:
+            assert self.payee.state is State.RELEASED
+            assert self.released.amount_nano <= self.payee.authorised_nano
+
+
+Road.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestRoad = Road.TestCase
