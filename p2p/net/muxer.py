@@ -182,6 +182,10 @@ class MuxedConn(IMuxedConn):
             with trio.CancelScope(shield=True):
                 await self._conn.close()
 
+    async def wait_stopped(self) -> None:
+        """Return once the connection is over and nothing of it is left to be sent."""
+        await self._stopped.wait()
+
     async def _carry_on(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run one of the three tasks; when one of them ends, the channel is of no use to the others."""
         try:

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_x25519
+from libp2p.custom_types import TProtocol
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as StockNoise
 from libp2p.stream_muxer.yamux.yamux import Yamux as StockYamux
+from multiaddr import Multiaddr
 
+from p2p.host import Host, Stream
+from p2p.net import yamux
+from p2p.net.libp2p_host import open_host
 from p2p.net.muxer import MuxedConn
 from p2p.net.noise import NoiseTransport
 
+LISTEN = ("/ip4/127.0.0.1/tcp/0",)
+ECHO = "/bombyx/echo/1"
 STOCK, OURS = "stock", "ours"
 
 
@@ -82,3 +91,43 @@ async def read_exactly(stream: Any, size: int) -> bytes:
         assert piece, "the stream ended early"
         data += piece
     return bytes(data)
+
+
+def stock_host(name: str) -> Any:
+    """A libp2p host as the library makes it, on Noise and Yamux; run it with `host.run(...)`."""
+    key = create_new_key_pair(seed(name))
+    return new_host(
+        key_pair=key,
+        sec_opt={NOISE_PROTOCOL: StockNoise(key, noise_privkey=create_x25519().private_key)},
+        muxer_opt={TProtocol(yamux.PROTOCOL): StockYamux},
+        listen_addrs=[Multiaddr(LISTEN[0])],
+    )
+
+
+def a_host(name: str, *, dht_server: bool = True, listen: tuple[str, ...] = LISTEN, network: str = "test") -> Any:
+    return open_host(seed(name), listen, dht_server=dht_server, network=network)
+
+
+def raw(host: Host) -> Any:
+    """The library's host within one of ours, for what the seam does not show."""
+    return host._host  # type: ignore[attr-defined]
+
+
+async def read_to_end(stream: Stream) -> bytes:
+    data = bytearray()
+    while piece := await stream.read(65536):
+        data += piece
+    return bytes(data)
+
+
+async def echo(stream: Stream) -> None:
+    while data := await stream.read(65536):
+        await stream.write(data)
+    await stream.close()
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Wait for something that libp2p tells nobody about."""
+    with trio.fail_after(timeout_s):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.01)

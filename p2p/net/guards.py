@@ -1,0 +1,126 @@
+"""Cures for the faults of libp2p 0.8.1 that an open network cannot live with.
+
+Here are those that need no class of ours. The larger ones have their own modules: the session and the muxer (`noise`,
+`muxer`: broken by cancellation, no enforced flow control, no keep-alive), the mesh (`gossip`) and the DHT (`dht`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import libp2p.network.connection.swarm_connection as swarm_connection
+import libp2p.network.swarm as swarm
+import trio
+from libp2p.network.auto_connector import AutoConnector
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.exceptions import SwarmException
+from libp2p.rcmgr.connection_limits import ConnectionLimits
+from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
+
+from p2p.net import yamux
+from p2p.net.muxer import MuxedConn, YamuxNegotiation
+
+MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS_PER_PEER = 3
+UPGRADE_TIMEOUT_S = 10.0  # for the handshakes of a new connection, and of a new stream
+RESET_TIMEOUT_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def connection_config() -> ConnectionConfig:
+    """Limits for the swarm. Fault: `max_connections - min_connections` is the cap on inbound connections."""
+    return ConnectionConfig(
+        max_connections=MAX_CONNECTIONS,
+        min_connections=0,
+        low_watermark=0,
+        high_watermark=MAX_CONNECTIONS,
+        max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
+        inbound_upgrade_timeout=UPGRADE_TIMEOUT_S,
+        outbound_upgrade_timeout=UPGRADE_TIMEOUT_S,
+        inbound_stream_protocol_negotiation_timeout=UPGRADE_TIMEOUT_S,
+        outbound_stream_protocol_negotiation_timeout=UPGRADE_TIMEOUT_S,
+    )
+
+
+def resource_manager() -> ResourceManager:
+    """Limits that cannot be turned against us.
+
+    Fault: the stock manager counts all peers' streams together, so 40 peers can take the places of all others; the
+    muxer bounds them per connection instead. Its "graceful degradation" and circuit breaker shut the node to everyone
+    when a stranger fills a limit.
+    """
+    return ResourceManager(
+        limits=ResourceLimits(max_connections=MAX_CONNECTIONS, max_streams=MAX_CONNECTIONS * yamux.MAX_INBOUND_STREAMS),
+        connection_limits=ConnectionLimits(
+            max_established_per_peer=2 * MAX_CONNECTIONS_PER_PEER, max_established_total=MAX_CONNECTIONS
+        ),
+        enable_metrics=False,
+        enable_circuit_breaker=False,
+        enable_graceful_degradation=False,
+    )
+
+
+class _NoAutoConnector(AutoConnector):
+    """Fault: the stock one dials every peer that was ever heard of, up to the mean of the watermarks, even if one is 0.
+
+    Started or not, it would remember every peer that left.
+    """
+
+    async def start(self) -> None:
+        pass
+
+    def record_disconnect(self, peer_id: Any) -> None:
+        pass
+
+
+def guard(host: Any) -> None:
+    """Cure a `BasicHost` that does not run yet."""
+    network = host.get_network()
+    network.upgrader.muxer_multistream = YamuxNegotiation()
+    network.auto_connector = _NoAutoConnector(swarm=network)
+    network.retry_config = RetryConfig(max_retries=0)  # whoever dials knows better when to try again
+    _contain_stream_handlers(host, network)
+    _free_inbound_places(network)
+
+
+def guard_process() -> None:
+    """Cure what 0.8.1 keeps in its modules, for every host in the process. May be called often."""
+    # Fault: after a dial that succeeded, the swarm waits its "happy eyeballs" delay for a failure that never comes.
+    swarm._HAPPY_EYEBALLS_DELAY = 0.0
+    # A peer's misbehaviour is not news to the operator; the library logs much of it as error or warning.
+    logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+    # Fault: this module logs to the root logger, which also installs a handler on it that prints to stderr.
+    swarm_connection.logging = logging.getLogger("libp2p.network.connection")
+
+
+def _contain_stream_handlers(host: Any, network: Any) -> None:
+    """Fault: an exception in any inbound stream's handler ends the swarm, and with it the host."""
+    negotiate_and_handle = host._swarm_stream_handler  # there is no public name for it, only a setter
+
+    async def contained(stream: Any) -> None:
+        try:
+            await negotiate_and_handle(stream)
+        except Exception as error:
+            _log.debug("a stream of protocol %s failed: %r", stream.get_protocol(), error)
+            with trio.move_on_after(RESET_TIMEOUT_S, shield=True):
+                await stream.reset()
+
+    network.set_stream_handler(contained)
+
+
+def _free_inbound_places(network: Any) -> None:
+    """Fault: an inbound connection holds its place, and a task, until the host ends: then all are taken for good.
+
+    The task that holds the place waits after this upgrade. So the upgrade lasts as long as the connection, and raises
+    at its end, which makes the task clean up and give the place back.
+    """
+    upgrade = network.upgrade_inbound_raw_conn
+
+    async def upgrade_and_stay(raw_conn: Any, maddr: Any) -> None:
+        muxed: MuxedConn = await upgrade(raw_conn, maddr)
+        await muxed.wait_stopped()
+        raise SwarmException("the connection ended")
+
+    network.upgrade_inbound_raw_conn = upgrade_and_stay

@@ -1,0 +1,132 @@
+"""What strangers may try against a host, and the library's faults that they would use."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import pytest
+import trio
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.exceptions import StreamFailure
+from libp2p.network.exceptions import SwarmException
+from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
+from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from loopback import ECHO, LISTEN, a_host, echo, raw, read_exactly, seed, stock_host, until
+from multiaddr import Multiaddr
+
+from p2p.host import Host, PeerAddress
+from p2p.net import guards
+
+
+def port_of(host: Host) -> int:
+    return int(host.addresses()[0].split("/")[4])
+
+
+def info(host: Host) -> Any:
+    return info_from_p2p_addr(Multiaddr(host.addresses()[0]))
+
+
+async def assert_serves(host: Host) -> None:
+    """A fresh peer can connect, open a stream and get its echo."""
+    host.serve(ECHO, echo)
+    async with a_host("a fresh peer", listen=()) as peer:
+        peer.learn(PeerAddress(host.peer, tuple(host.addresses())))
+        with trio.fail_after(10):
+            stream = await peer.open(host.peer, ECHO)
+            await stream.write(b"alive?")
+            assert await stream.read(100) == b"alive?"
+
+
+async def test_the_stock_stack_speaks_with_ours_both_ways() -> None:
+    async with a_host("ours") as ours:
+        ours.serve(ECHO, echo)
+        stock = stock_host("stock")
+
+        async def stock_echo(stream: Any) -> None:
+            await stream.write(await stream.read(100))
+            await stream.close()
+
+        stock.set_stream_handler(TProtocol(ECHO), stock_echo)
+        async with stock.run([Multiaddr(LISTEN[0])]):
+            await stock.connect(info(ours))
+            stream = await stock.new_stream(info(ours).peer_id, [TProtocol(ECHO)])
+            data = random.Random(2).randbytes(1_000_000)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.write, data)
+                assert await read_exactly(stream, len(data)) == data
+            back = await ours.open(str(stock.get_id()), ECHO)
+            await back.write(b"and back")
+            assert await back.read(100) == b"and back"
+            await until(lambda: "/ipfs/ping/1.0.0" in raw(ours).get_peerstore().get_protocols(stock.get_id()))
+            await stock.get_network().close()
+
+
+async def test_plain_text_is_refused() -> None:
+    key = create_new_key_pair(seed("plain"))
+    plain = new_host(key_pair=key, sec_opt={TProtocol(PLAINTEXT_PROTOCOL_ID): InsecureTransport(key)})
+    async with a_host("ours") as ours, plain.run([]):
+        with pytest.raises(SwarmException):
+            await plain.get_network().dial_addr(info(ours).addrs[0], info(ours).peer_id)
+
+
+async def test_garbage_and_silence_on_the_port() -> None:
+    dice = random.Random(4)
+    async with a_host("a") as a:
+        silent = [await trio.open_tcp_stream("127.0.0.1", port_of(a)) for _ in range(40)]
+        for number in range(100):
+            garbage = dice.randbytes(dice.choice([1, 20, 5000]))
+            prefix = b"\x13/multistream/1.0.0\n\x07/noise\n" if number % 2 else b""
+            async with await trio.open_tcp_stream("127.0.0.1", port_of(a)) as stream:
+                await stream.send_all(prefix + garbage)
+        await assert_serves(a)
+        for stream in silent:
+            await stream.aclose()
+
+
+@pytest.mark.slow
+async def test_three_hundred_inbound_connections_leave_nothing() -> None:
+    """Stock, each would hold a place and a task for the host's life, and the 251st would be refused."""
+    async with a_host("a") as a, AsyncExitStack() as stack:
+        visitors = [await stack.enter_async_context(a_host(f"visitor {number}", listen=())) for number in range(10)]
+        swarm = raw(a).get_network()
+        tasks = trio.lowlevel.current_statistics().tasks_living
+        for visitor in visitors * 30:  # by turns: one peer may connect ten times a second
+            connection = await raw(visitor).get_network().dial_addr(info(a).addrs[0], info(a).peer_id)
+            await connection.muxed_conn.close()
+        await until(lambda: swarm._inbound_limiter.borrowed_tokens == 0)
+        await until(lambda: trio.lowlevel.current_statistics().tasks_living <= tasks)
+        await assert_serves(a)
+
+
+async def test_an_exception_of_the_librarys_own_handlers_is_contained() -> None:
+    async with a_host("a") as a, a_host("b", listen=()) as b:
+
+        async def broken(stream: Any) -> None:
+            raise ExceptionGroup("libp2p", [ValueError("deep")])
+
+        raw(a).set_stream_handler(TProtocol("/broken/1"), broken)
+        b.learn(PeerAddress(a.peer, tuple(a.addresses())))
+        await b.connect(a.addresses()[0])
+        with suppress(StreamFailure):  # the reset may overtake the end of the negotiation
+            await raw(b).new_stream(info(a).peer_id, [TProtocol("/broken/1")])
+        await assert_serves(a)
+
+
+async def test_peers_that_we_hear_of_are_not_dialled_unasked() -> None:
+    async with a_host("a") as a, a_host("b") as b:
+        raw(a).get_peerstore().add_addrs(info(b).peer_id, info(b).addrs, 1000)
+        swarm = raw(a).get_network()
+        await swarm.auto_connector.maybe_connect()
+        assert swarm.get_total_connections() == 0
+        assert swarm.connection_config.max_connections == guards.MAX_CONNECTIONS
+
+
+async def test_a_dial_does_not_wait_for_a_failure_that_never_comes() -> None:
+    async with a_host("a") as a, a_host("b") as b:
+        started_at = trio.current_time()
+        await raw(a).connect(PeerInfo(info(b).peer_id, info(b).addrs))
+        assert trio.current_time() - started_at < 0.2  # stock: 0.25 s more than the dial takes
