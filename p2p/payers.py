@@ -94,7 +94,7 @@ class Payers:
         assert known.released_nano is not None
         with translated():
             transaction = await self._ledger.close_by_release(channel, known.released_nano, known.release_signature)
-            await self._keeper.do(lambda book: book.save_state(channel, State.CLOSED))
+            await self._keeper.do(lambda book: _save_closed(book, known))
         payer = self._payers.pop(channel, None)
         if payer is not None:
             payer.move(Move.CLOSE)
@@ -202,3 +202,10 @@ class Payers:
         global_id = self._ledger.network.global_id
         if not claim_is_good(verify, known.terms.payee_key, RELEASE_TAG, global_id, claim):
             raise RemoteError("bad_release", "the signature is not the payee's")
+
+
+def _save_closed(book: Book, known: Channel) -> None:
+    """The contract paid out what was released, no more and no less, or the close would have failed."""
+    assert known.released_nano is not None
+    book.save_settled(known.channel, known.released_nano)
+    book.save_state(known.channel, State.CLOSED)

@@ -184,6 +184,19 @@ class LightPeer:
         async with self.answer(deal, request) as answer:
             yield answer
 
+    @property
+    def can_pay(self) -> bool:
+        """Whether a channel is open already."""
+        return bool(self._payers.providers())
+
+    async def start_close(self, channel: bytes) -> Transaction:
+        """Close without the provider; `finalise` after the challenge period. Raises as `Payers.close` does."""
+        return await self._payers.start_close(channel)
+
+    async def finalise(self, channel: bytes) -> Transaction:
+        """Take back what is left after the challenge period. Raises as `Payers.close` does."""
+        return await self._payers.finalise(channel)
+
     async def close_channel(self, channel: bytes) -> Transaction:
         """Close a channel together with its provider. Raises as `Payers.close` does."""
         return await self._payers.close(self._host, channel)

@@ -1,0 +1,153 @@
+"""The command line's words: parsing only."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from p2p.errors import LocalError
+
+PROGRAM = "python -m p2p.node"
+
+EXAMPLES = f"""\
+examples:
+  {PROGRAM} demo                          a whole network on this machine, one paid answer
+  {PROGRAM}                               a provider of your own to play with, until Ctrl-C
+  {PROGRAM} ask "What is silk?"           ask whoever sells it cheapest
+  cat report.txt | {PROGRAM} ask "Summarise this"
+  {PROGRAM} provide --price-output 150000000
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line, and end the program like every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise LocalError(f"{message}; see {self.prog} --help")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Raises `LocalError` for what is not understood."""
+    return _parser().parse_args(arguments)
+
+
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The flags that were given and that are configuration, nested like the configuration."""
+    nested: dict[str, Any] = {}
+    for name, value in vars(options).items():
+        section, _, key = name.partition(".")
+        if value is not None and key:
+            (nested if section == "node" else nested.setdefault(section, {}))[key] = value
+    return nested
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        PROGRAM,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Bombyx: sell and buy private LLM inference, peer to peer.",
+    )
+    parser.set_defaults(command="solo", json=False, config=None)
+    _general(parser)
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    _demo(_command(commands, "demo", "start a small network on this machine and ask it one question"))
+    _provide(_command(commands, "provide", "sell answers of a model"))
+    _ask(_command(commands, "ask", "ask one question and pay for the answer"))
+    _relay(_command(commands, "relay", "run a bootstrap peer, through which others find each other"))
+    _channels(_command(commands, "channels", "list your payment channels, or close one"))
+    _receipts(_command(commands, "receipts", "list receipts, or verify one that somebody shows you"))
+    _wallet(_command(commands, "wallet", "show your wallet, or fund it on a devnet"))
+    return parser
+
+
+def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
+    parser.set_defaults(command=name)
+    _general(parser)
+    return parser
+
+
+def _general(parser: argparse.ArgumentParser) -> None:
+    """Options that stand before or behind the command alike; a missing one must not hide the other place's."""
+    for flag, dest, metavar, what in (
+        ("--home", "node.home", "DIR", "keys, books and network file (~/.bombyx)"),
+        ("--network", "node.network", "FILE", "how to join (HOME/network.json)"),
+        ("--config", "config", "FILE", "a TOML file with any of the settings"),
+    ):
+        parser.add_argument(flag, dest=dest, metavar=metavar, help=what, default=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="machine-readable output", default=argparse.SUPPRESS)
+
+
+def _hosting(parser: argparse.ArgumentParser) -> None:
+    where = "where to listen (/ip4/127.0.0.1/tcp/0); may be repeated"
+    parser.add_argument("--listen", dest="node.listen", action="append", metavar="MULTIADDR", help=where)
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", default="What is the capital of France?", help="the question")
+    parser.add_argument("--max-tokens", dest="ask.max_tokens", metavar="N", help="length of the answer, at most (256)")
+    parser.add_argument("--providers", type=int, default=3, metavar="N", help="how many to start, 1 to 8 (3)")
+    parser.add_argument("--keep", action="store_true", help="leave the network up and say how to talk to it")
+
+
+def _provide(parser: argparse.ArgumentParser) -> None:
+    _hosting(parser)
+    for flag, what in {
+        "engine": "llamacpp (default) or scripted",
+        "model": "path of a .gguf file (the embedded SmolLM2)",
+        "slots": "answers side by side (2)",
+        "context": "tokens of prompt and answer for each slot (2048)",
+        "price-input": "nano per million prompt tokens",
+        "price-cached-input": "nano per million cached prompt tokens",
+        "price-output": "nano per million answer tokens",
+        "discount-percent": "how far the price may fall while slots are free (0)",
+        "deposit-min-nano": "smallest channel that is served",
+        "challenge-period-s": "how long you may be offline without losing vouchers (3600)",
+        "settle-at-nano": "carry vouchers to the chain once this much is unsettled",
+    }.items():
+        parser.add_argument(f"--{flag}", dest=f"provide.{flag.replace('-', '_')}", metavar="X", help=what)
+    parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")
+
+
+def _ask(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="?", default="", help="the question; what comes on stdin is put below it")
+    for flag, what in {
+        "model": "the model's id",
+        "max-tokens": "length of the answer, at most (256)",
+        "temperature": "0 (default) is greedy",
+        "seed": "the same seed gives the same answer",
+        "price-max-input": "refuse dearer providers: nano per million prompt tokens",
+        "price-max-output": "refuse dearer providers: nano per million answer tokens",
+        "counter-percent": "how far below the best quote the counter-offer goes (10); 0 for none",
+        "deposit-nano": "size of a channel that has to be opened",
+    }.items():
+        parser.add_argument(f"--{flag}", dest=f"ask.{flag.replace('-', '_')}", metavar="X", help=what)
+    parser.add_argument("--close", action="store_true", help="close the channel afterwards")
+    parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money first")
+
+
+def _relay(parser: argparse.ArgumentParser) -> None:
+    _hosting(parser)
+    chain = "the chain's configuration: python -m chain.devnet --config-out FILE writes one"
+    parser.add_argument("--chain", type=Path, metavar="FILE", required=True, help=chain)
+    parser.add_argument("--network-out", type=Path, metavar="FILE", help="where to write the network file")
+
+
+def _channels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("list", "close", "start-close", "finalise"), default="list")
+    parser.add_argument("channel", nargs="?", default="", help="the first digits of a channel's id")
+    parser.add_argument("--provider", action="store_true", help="those that pay you, not those you pay through")
+
+
+def _receipts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("list", "verify"), default="list")
+    parser.add_argument("file", nargs="?", type=Path, help="a receipt, as bytes in hex")
+    parser.add_argument("--provider", action="store_true", help="those of answers that you sold")
+
+
+def _wallet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("show", "fund"), default="show")
+    parser.add_argument("--provider", action="store_true", help="the one that is paid, not the one that pays")

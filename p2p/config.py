@@ -1,0 +1,133 @@
+"""One configuration: a TOML file, then `BOMBYX_*` variables, then flags, each over the one before.
+
+Unknown keys are errors. A variable is named after the key, with the section in front: `BOMBYX_HOME`,
+`BOMBYX_PROVIDE_PRICE_OUTPUT`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from p2p.errors import LocalError
+from p2p.protocol.price import Prices
+
+PREFIX = "BOMBYX_"
+SECTIONS = ("provide", "ask")
+EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Percent = Annotated[int, msgspec.Meta(ge=0, le=90)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+
+
+class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a provider sells and on what terms. Prices are nano per million tokens."""
+
+    engine: str = "llamacpp"  # or `scripted`, for trying things out without a model
+    model: str = ""  # path of a .gguf file; empty for the embedded model
+    slots: Count = 2  # answers given side by side
+    context: Count = 2048  # tokens of prompt and answer, for each slot
+    price_input: Nano = 60_000_000
+    price_cached_input: Nano = 30_000_000
+    price_output: Nano = 180_000_000
+    discount_percent: Percent = 0  # how far the price may fall while slots are free
+    window_cap_nano: Nano = 1_000_000  # the most that is ever unpaid on one answer
+    deposit_min_nano: Nano = 50_000_000
+    challenge_period_s: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)] = 3600
+    settle_at_nano: Nano = 120_000_000  # settling costs about 1.2 million nano: 1% of this
+
+    @property
+    def prices(self) -> Prices:
+        return Prices(self.price_input, self.price_cached_input, self.price_output)
+
+
+class AskConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client wants and what it will spend."""
+
+    model: str = EMBEDDED_MODEL
+    max_tokens: Count = 256
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.0
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
+    price_max_input: Nano | None = None
+    price_max_output: Nano | None = None
+    counter_percent: Percent = 10  # how far below the best quote the one counter-offer goes; 0 for none
+    deposit_nano: Nano = 100_000_000
+    channels_max: Count = 3
+
+    @property
+    def prices_max(self) -> Prices | None:
+        """The caps as prices; a missing one caps nothing."""
+        if self.price_max_input is None and self.price_max_output is None:
+            return None
+        top = 1 << 53
+        inputs = top if self.price_max_input is None else self.price_max_input
+        return Prices(inputs, inputs, top if self.price_max_output is None else self.price_max_output)
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a node can be told."""
+
+    home: str = "~/.bombyx"  # keys, books and the network file
+    network: str = ""  # the network file; empty for `network.json` in the home
+    listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    provide: ProvideConfig = ProvideConfig()
+    ask: AskConfig = AskConfig()
+
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home).expanduser()
+
+    @property
+    def network_path(self) -> Path:
+        return Path(self.network).expanduser() if self.network else self.home_path / "network.json"
+
+
+def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
+    """Merge the three sources. `flags` is nested like the file. Raises `LocalError` with what to do."""
+    merged: dict[str, Any] = {}
+    _merge(merged, _read_file(file) if file else {})
+    _merge(merged, _read_environment(environment))
+    _merge(merged, flags)
+    try:
+        return msgspec.convert(merged, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise LocalError(f"configuration: {error}") from None
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise LocalError(f"cannot read the configuration file {file}: {os.strerror(error.errno or 0)}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LocalError(f"{file} is not valid TOML: {error}") from None
+
+
+def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in environment.items():
+        if name.startswith(PREFIX):
+            key = name.removeprefix(PREFIX).lower()
+            section, _, rest = key.partition("_")
+            if section in SECTIONS:
+                found.setdefault(section, {})[rest] = value
+            else:
+                found[key] = value.split(",") if key == "listen" else value
+    return found
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping):
+            nested = into.setdefault(key, {})
+            if not isinstance(nested, dict):
+                raise LocalError(f"configuration: {key} is a section")
+            _merge(nested, value)
+        else:
+            into[key] = value

@@ -1,0 +1,82 @@
+"""The file that says how to join a network: its bootstrap peers and its chain's lite-servers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from chain.ledger import Network
+from p2p.errors import LocalError
+
+
+class ChainMark(msgspec.Struct, frozen=True):
+    """What a Bombyx network adds to a TON global configuration."""
+
+    name: str
+    global_id: int
+    control: str = ""  # a devnet's faucet
+
+
+class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`chain` is a TON global configuration with our mark under `bombyx`."""
+
+    bootstraps: tuple[str, ...]
+    chain: dict[str, Any]
+
+    @property
+    def mark(self) -> ChainMark:
+        return msgspec.convert(self.chain["bombyx"], ChainMark)
+
+    @property
+    def chain_network(self) -> Network:
+        return Network(self.mark.name, self.mark.global_id)
+
+
+def read_chain(path: Path) -> dict[str, Any]:
+    """A TON global configuration that bears our mark. Raises `LocalError`."""
+    chain: dict[str, Any] = _read(path, dict[str, Any], "chain configuration")
+    _check_mark(chain, path)
+    return chain
+
+
+def read_network(path: Path) -> NetworkFile:
+    """Raises `LocalError` that says how to get such a file."""
+    if not path.exists():
+        raise LocalError(
+            f"there is no network file {path}; start a network with `python -m p2p.node` in another terminal, "
+            "or name a file with --network"
+        )
+    network: NetworkFile = _read(path, NetworkFile, "network file")
+    _check_mark(network.chain, path)
+    return network
+
+
+def write_network(path: Path, network: NetworkFile) -> None:
+    """Whole or not at all. Raises `LocalError`."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(network)) + b"\n")
+        draft.replace(path)
+    except OSError as error:
+        raise LocalError(f"cannot write {path}: {os.strerror(error.errno or 0)}") from None
+
+
+def _check_mark(chain: dict[str, Any], path: Path) -> None:
+    try:
+        msgspec.convert(chain.get("bombyx"), ChainMark)
+    except msgspec.ValidationError as error:
+        raise LocalError(f"{path} has no usable `bombyx` entry for its chain: {error}") from None
+
+
+def _read(path: Path, type_: Any, what: str) -> Any:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=type_)
+    except OSError as error:
+        raise LocalError(f"cannot read the {what} {path}: {os.strerror(error.errno or 0)}") from None
+    except msgspec.DecodeError as error:
+        raise LocalError(f"{path} is not a {what}: {error}") from None

@@ -1,0 +1,572 @@
+"""`python -m p2p.node`: the command line, and the only place where concrete parts are wired together."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+from rich.console import Console
+
+from chain import wallet
+from chain.book import Book, Channel, Receipt, Role
+from chain.devnet.control import ControlFailed, open_control
+from chain.keeper import BookKeeper
+from chain.keys import Ed25519Signer
+from chain.ton import open_ton
+from chain.tonledger import TonLedger
+from inference.engine import Message, Request
+from inference.link import Spec
+from inference.llamacpp import GgufFile, LlamaCpp
+from inference.measure import measure
+from inference.nursery import open_background
+from inference.scripted import Scripted
+from inference.worker import open_worker
+from p2p import arguments, demo
+from p2p.config import Config, ProvideConfig
+from p2p.config import load as load_config
+from p2p.errors import Error, LocalError, PaymentError, Unavailable
+from p2p.foreign import translated
+from p2p.host import Host
+from p2p.keys import load_or_create_seed, verify_by_peer
+from p2p.localnet import LocalOffer, open_local_network
+from p2p.net.libp2p_host import open_host
+from p2p.network_file import NetworkFile, read_chain, read_network, write_network
+from p2p.peer import Budget, LightPeer
+from p2p.protocol.receipt import SignedReceipt, verify_receipt
+from p2p.protocol.strategy import AskForLess, FixedPrice, TakeIt, UtilisationPrice
+from p2p.protocol.wire import decode
+from p2p.provider import Provider
+from p2p.purchase import amount, buy
+from p2p.selling import PriceList
+from p2p.story import JsonLines, Story, gram, short
+from p2p.trace import Trace
+
+USAGE = 2  # exit code for what the user must change
+INTERRUPTED = 130  # as shells say it of SIGINT
+FAUCET_NANO = 2_000_000_000
+ROLE_NAMES: dict[Role, str] = {"payer": "client", "payee": "provider"}
+KEEPS_RUNNING = frozenset({"solo", "provide", "relay"})
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a command works with: its options, its settings, and how it speaks."""
+
+    options: argparse.Namespace
+    config: Config
+    story: Story
+    trace: Trace
+
+    def print_json(self, value: Any) -> None:
+        """The command's one result, on standard output."""
+        print(msgspec.json.encode(value).decode(), flush=True)  # noqa: T201 - the command's own voice
+
+
+@dataclass(frozen=True)
+class Node:
+    """A role on the network, wired: host, money, keys."""
+
+    host: Host
+    ledger: TonLedger
+    keeper: BookKeeper
+    identity: Ed25519Signer
+    channel_key: Ed25519Signer
+    network: NetworkFile
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 to be changed by the user, 130 interrupted."""
+    try:
+        options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
+        file = Path(options.config) if options.config else None
+        config = load_config(file, os.environ, arguments.overrides(options))
+        code = trio.run(_run, options, config)
+    except BaseException as error:
+        code = _explain(error)
+    sys.exit(code)
+
+
+def _explain(error: BaseException) -> int:
+    """One line for what is known to happen; a bug keeps its traceback."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if not isinstance(error, Error):
+        raise error
+    print(f"bombyx: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+    return USAGE if isinstance(error, LocalError) else 1
+
+
+async def _run(options: argparse.Namespace, config: Config) -> int:
+    """The command, until it is done or told to stop."""
+    session = _session(options, config)
+    command: Callable[[Session], Awaitable[None]] = COMMANDS[options.command]
+    stopped = False
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_background() as background:
+            with trio.CancelScope() as scope:
+
+                async def stop_on_signal() -> None:
+                    nonlocal stopped
+                    await anext(signals)
+                    stopped = True
+                    scope.cancel()
+
+                background.start_soon(stop_on_signal)
+                if getattr(options, "until_stdin_closes", False):
+                    background.start_soon(_stop_when_stdin_closes, scope)
+                await command(session)
+    return INTERRUPTED if stopped and options.command not in KEEPS_RUNNING else 0
+
+
+async def _stop_when_stdin_closes(scope: trio.CancelScope) -> None:
+    """For a parent that may be killed: its end of the pipe closes then, whatever happened to it."""
+    while True:
+        await trio.lowlevel.wait_readable(0)
+        if not os.read(0, 4096):
+            scope.cancel()
+            return
+
+
+def _session(options: argparse.Namespace, config: Config) -> Session:
+    # What `ask` prints on standard output is the answer alone, so that it can be piped.
+    story = Story(Console(stderr=options.command == "ask", quiet=options.json))
+    lines = options.json and options.command in {"provide", "relay"}
+    return Session(options, config, story, JsonLines(sys.stdout) if lines else story)
+
+
+@asynccontextmanager
+async def open_node(config: Config, network: NetworkFile, role: Role, listen: Sequence[str]) -> AsyncIterator[Node]:
+    """Keys, book, chain and network of one role. Raises `LocalError` or `Unavailable`."""
+    home = _role_home(config, role)
+    with translated():
+        key = load_wallet(home)
+        identity = Ed25519Signer(load_or_create_seed(home / "identity.key"))
+        channel_key = Ed25519Signer(load_or_create_seed(home / "channel.key"))
+        async with AsyncExitStack() as stack:
+            book = stack.enter_context(Book(home / "book.sqlite", role, network.chain_network))
+            ton = open_ton(network.chain, key, network=network.chain_network)
+            ledger = await stack.enter_async_context(ton)
+            libp2p = open_host(identity.seed, listen, dht_server=bool(listen), network=network.mark.name)
+            host = await stack.enter_async_context(libp2p)
+            await join(host, network.bootstraps)
+            yield Node(host, ledger, BookKeeper(book), identity, channel_key, network)
+
+
+def load_wallet(home: Path) -> wallet.WalletKey:
+    """The role's wallet, made on first use. Raises `WalletUnusable`."""
+    path = home / "wallet.key"
+    return wallet.load(path) if path.exists() else wallet.create(path)
+
+
+async def join(host: Host, bootstraps: Sequence[str]) -> None:
+    """Connect to every bootstrap that answers. Raises `Unavailable` if none does."""
+    joined: list[str] = []
+
+    async def try_one(address: str) -> None:
+        try:
+            joined.append(await host.connect(address))
+        except Unavailable:
+            return
+
+    async with trio.open_nursery() as nursery:
+        for address in bootstraps:
+            nursery.start_soon(try_one, address)
+    if bootstraps and not joined:
+        raise Unavailable("no bootstrap peer answers; is the network still up?")
+
+
+def _role_home(config: Config, role: Role) -> Path:
+    home = config.home_path / ROLE_NAMES[role]
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"cannot make {home}: {error.strerror}; name another place with --home") from None
+    return home
+
+
+async def fund(node: Node, amount_nano: int = FAUCET_NANO) -> None:
+    """Play money from a devnet's faucet. Raises `LocalError` elsewhere."""
+    control = node.network.mark.control
+    if not control:
+        raise LocalError(f"there is no faucet on {node.network.mark.name}: send GRAM to {node.ledger.wallet.address}")
+    try:
+        async with open_control(control) as faucet:
+            await faucet.faucet(node.ledger.wallet.address, amount_nano)
+    except ControlFailed as error:
+        raise Unavailable(f"the devnet's faucet: {error}") from error
+
+
+# Commands
+
+
+async def relay(session: Session) -> None:
+    """A bootstrap peer."""
+    options, config = session.options, session.config
+    chain = read_chain(options.chain)
+    home = config.home_path
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    seed = load_or_create_seed(home / "identity.key")
+    async with open_host(seed, config.listen, dht_server=True, network=chain["bombyx"]["name"]) as host:
+        network = NetworkFile(bootstraps=tuple(host.addresses()), chain=chain)
+        path = options.network_out or config.network_path
+        write_network(path, network)
+        session.trace("ready", peer=host.peer, addresses=list(host.addresses()), network=str(path))
+        session.story.say(f"A bootstrap peer is up: {host.addresses()[0]}")
+        session.story.say(f"Others join with --network {path}. Ctrl-C ends it.")
+        await trio.sleep_forever()
+
+
+async def provide(session: Session) -> None:
+    """Sell answers until told to stop."""
+    config = session.config.provide
+    network = read_network(session.config.network_path)
+    with translated():
+        async with open_worker(_engine(config)) as engine:
+            session.story.say("Loading the model and measuring its speed …")
+            measured = {model.id: await measure(engine, model.id) for model in engine.models()}
+            async with (
+                open_node(session.config, network, "payee", session.config.listen) as node,
+                open_background() as background,
+            ):
+                if session.options.faucet:
+                    await fund(node)
+                provider = Provider(
+                    host=node.host,
+                    engine=engine,
+                    measured=measured,
+                    ledger=node.ledger,
+                    keeper=node.keeper,
+                    identity=node.identity,
+                    payee_key=node.channel_key,
+                    price_list=_price_list(config),
+                    deposit_min_nano=config.deposit_min_nano,
+                    challenge_period_s=config.challenge_period_s,
+                    settle_at_nano=config.settle_at_nano,
+                    clock=time.time,
+                    trace=session.trace,
+                )
+                await background.start(provider.run)
+                _tell_provider_ready(session, node, measured)
+                await trio.sleep_forever()
+
+
+def _engine(config: ProvideConfig) -> Spec:
+    if config.engine == "scripted":
+        return Scripted(slots=config.slots)
+    if config.engine != "llamacpp":
+        raise LocalError(f"there is no engine {config.engine!r}: llamacpp or scripted")
+    return LlamaCpp(model=_gguf(config.model), slots=config.slots, context=config.context)
+
+
+def _gguf(model: str) -> GgufFile | None:
+    """The user's own model, sold under its file's name."""
+    path = Path(model).expanduser()
+    return GgufFile(str(path), path.stem, path.stem.split("-")[0].lower()) if model else None
+
+
+def _price_list(config: ProvideConfig) -> PriceList:
+    if config.discount_percent:
+        return PriceList(
+            config.prices, UtilisationPrice(config.prices, config.discount_percent), config.window_cap_nano
+        )
+    return PriceList(config.prices, FixedPrice(config.prices), config.window_cap_nano)
+
+
+def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any]) -> None:
+    session.trace(
+        "ready", peer=node.host.peer, addresses=list(node.host.addresses()), wallet=node.ledger.wallet.address
+    )
+    for model, speed in measured.items():
+        session.story.say(f"Serving {model}: {speed.ttft_ms} ms to the first token, {speed.tokens_per_s} tokens/s.")
+    session.story.say(f"I am {short(node.host.peer)}, paid to {node.ledger.wallet.address}. Ctrl-C ends it.")
+
+
+@asynccontextmanager
+async def open_client(config: Config, network: NetworkFile, trace: Trace) -> AsyncIterator[tuple[Node, LightPeer]]:
+    """A light peer: it dials and is not dialled."""
+    ask = config.ask
+    async with open_node(config, network, "payer", listen=()) as node:
+        peer = LightPeer(
+            host=node.host,
+            ledger=node.ledger,
+            keeper=node.keeper,
+            identity=node.identity,
+            payer_key=node.channel_key,
+            budget=Budget(
+                prices_max=ask.prices_max,
+                deposit_nano=ask.deposit_nano,
+                channels_max=ask.channels_max,
+                strategy=AskForLess(ask.counter_percent) if ask.counter_percent else TakeIt(),
+            ),
+            clock=time.time,
+            trace=trace,
+        )
+        await peer.load()
+        yield node, peer
+
+
+def _request(config: Config, prompt: str) -> Request:
+    ask = config.ask
+    return Request(
+        model=ask.model,
+        messages=(Message("user", prompt),),
+        max_tokens=ask.max_tokens,
+        temperature=ask.temperature,
+        seed=ask.seed,
+    )
+
+
+async def ask(session: Session) -> None:
+    """One question; the answer goes to standard output."""
+    request = _request(session.config, _prompt(session.options.prompt))
+    network = read_network(session.config.network_path)
+    async with open_client(session.config, network, session.trace) as (node, peer):
+        if session.options.faucet:
+            await fund(node)
+        await _require_money(session.config, node, peer)
+        piece = (lambda _: None) if session.options.json else _print_piece
+        bought = await buy(peer, request, piece)
+        if session.options.close:
+            await peer.close_channel(bought.answer.channel)
+        if session.options.json:
+            session.print_json(bought.summary)
+            return
+        _print_piece("\n")
+        session.story.table("", bought.rows())
+
+
+def _print_piece(text: str) -> None:
+    print(text, end="", flush=True)  # noqa: T201 - the answer
+
+
+def _prompt(words: str) -> str:
+    """The question, and below it what was piped in. Raises `LocalError` if there is neither."""
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read()
+    prompt = "\n\n".join(part for part in (words.strip(), piped.strip()) if part)
+    if not prompt:
+        raise LocalError(f'nothing was asked; try: {arguments.PROGRAM} ask "What is silk?"')
+    return prompt
+
+
+async def _require_money(config: Config, node: Node, peer: LightPeer) -> None:
+    """Say early and clearly that a channel cannot be paid for."""
+    if peer.can_pay:
+        return
+    with translated():
+        balance = await node.ledger.wallet.balance()
+    needed = config.ask.deposit_nano + wallet.WALLET_MARGIN_NANO
+    if balance < needed:
+        hint = "add --faucet" if node.network.mark.control else "send GRAM to it"
+        raise PaymentError(
+            f"the wallet {node.ledger.wallet.address} holds {gram(balance)} and a channel needs {gram(needed)}: {hint}"
+        )
+
+
+async def run_demo(session: Session) -> None:
+    """A whole network on this machine, one paid answer."""
+    options, story = session.options, session.story
+    if not 1 <= options.providers <= 8:
+        raise LocalError("--providers: from 1 to 8")
+    async with _local_directory() as directory:
+        config = msgspec.structs.replace(session.config, home=str(directory))
+        offers = demo.offers(options.providers)
+        async with open_local_network(
+            directory, offers, step=_step(story), tell=demo.report(story, "settled", "released")
+        ) as network:
+            demo.introduce(network, story)
+            async with open_client(config, network.file, session.trace) as (node, peer):
+                await fund(node)
+                result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
+            if options.json:
+                session.print_json(result)
+            if options.keep:
+                demo.how_to_go_on(network.path, story)
+                await trio.sleep_forever()
+
+
+async def solo(session: Session) -> None:
+    """What a bare `python -m p2p.node` does: a provider, a bootstrap and a devnet to play with."""
+    story = session.story
+    home = session.config.home_path
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    story.say("[bold]A network of your own on this machine[/] (play money, nothing is announced outside)")
+    async with (
+        _local_directory() as directory,
+        open_local_network(
+            directory,
+            [LocalOffer(("--settle-at-nano", "1"))],
+            step=_step(story),
+            tell=demo.report(story, "served", "settled", "released"),
+        ) as network,
+    ):
+        write_network(session.config.network_path, network.file)
+        story.say(f"Ready. It sells {session.config.ask.model}. In another terminal, type:")
+        story.say(f'  {arguments.PROGRAM} ask --faucet "What is the capital of France?"')
+        story.say(
+            "What it earns is shown here. Ctrl-C ends it; `demo` shows more, `provide --help` how to sell for real."
+        )
+        await trio.sleep_forever()
+
+
+def _step(story: Story) -> Callable[[str], None]:
+    return lambda what: story.say(f"Starting {what} …")
+
+
+@asynccontextmanager
+async def _local_directory() -> AsyncIterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="bombyx-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def channels(session: Session) -> None:
+    """List channels, or close one."""
+    role: Role = "payee" if session.options.provider else "payer"
+    network = read_network(session.config.network_path)
+    if session.options.action == "list":
+        with translated(), Book(_book_path(session.config, role), role, network.chain_network) as book:
+            _list_channels(session, book.channels())
+        return
+    async with open_client(session.config, network, session.trace) as (_, peer):
+        channel = _pick(await peer.channels(), session.options.channel)
+        action = {"close": peer.close_channel, "start-close": peer.start_close, "finalise": peer.finalise}
+        transaction = await action[session.options.action](channel.channel)
+        session.story.say(f"Done: {transaction.op}, fee {gram(transaction.fee_nano)}.")
+        if session.options.json:
+            session.print_json(transaction)
+
+
+def _pick(known: Sequence[Channel], prefix: str) -> Channel:
+    fitting = [one for one in known if prefix and one.channel.hex().startswith(prefix)]
+    if len(fitting) != 1:
+        raise LocalError(f"{len(fitting)} channels begin with {prefix!r}; see {arguments.PROGRAM} channels")
+    return fitting[0]
+
+
+def _book_path(config: Config, role: Role) -> Path:
+    return _role_home(config, role) / "book.sqlite"
+
+
+def _list_channels(session: Session, known: Sequence[Channel]) -> None:
+    if session.options.json:
+        session.print_json([_channel_json(one) for one in known])
+        return
+    if not known:
+        session.story.say("No channels yet.")
+    for one in known:
+        session.story.table(
+            f"{one.channel.hex()[:16]}… {one.state.name} with {short(one.peer)}",
+            [
+                ("deposited", amount(one.deposited_nano)),
+                ("authorised", amount(one.authorised_nano)),
+                ("delivered", amount(one.delivered_nano)),
+                ("settled", amount(one.settled_nano)),
+            ],
+        )
+
+
+def _channel_json(one: Channel) -> dict[str, Any]:
+    return {
+        "channel": one.channel.hex(),
+        "peer": one.peer,
+        "state": one.state.name.lower(),
+        "deposited_nano": one.deposited_nano,
+        "authorised_nano": one.authorised_nano,
+        "delivered_nano": one.delivered_nano,
+        "settled_nano": one.settled_nano,
+    }
+
+
+async def receipts(session: Session) -> None:
+    """List receipts, or verify one with nothing but itself and the network's name."""
+    network = read_network(session.config.network_path)
+    if session.options.action == "verify":
+        _verify(session, network)
+        return
+    role: Role = "payee" if session.options.provider else "payer"
+    with translated(), Book(_book_path(session.config, role), role, network.chain_network) as book:
+        kept = book.receipts()
+    if session.options.json:
+        session.print_json([_receipt_json(one) for one in kept])
+        return
+    for one in kept:
+        session.story.say(f"{one.session.hex()}  {short(one.peer)}  {amount(one.cost_nano)}")
+
+
+def _receipt_json(one: Receipt) -> dict[str, Any]:
+    return {
+        "session": one.session.hex(),
+        "peer": one.peer,
+        "cost_nano": one.cost_nano,
+        "at": one.at,
+        "receipt": one.signed.hex(),
+    }
+
+
+def _verify(session: Session, network: NetworkFile) -> None:
+    path: Path | None = session.options.file
+    if path is None:
+        raise LocalError("name the file: receipts verify FILE")
+    try:
+        content = bytes.fromhex(path.read_text().strip())
+    except (OSError, ValueError):
+        raise LocalError(f"{path} holds no receipt in hex") from None
+    signed: SignedReceipt = decode(content, SignedReceipt)
+    receipt = verify_receipt(signed, network=network.mark.name, verify=verify_by_peer)
+    if session.options.json:
+        session.print_json({"verified": True, "provider": receipt.provider, "client": receipt.client})
+        return
+    session.story.say(
+        f"Good: {short(receipt.provider)} and {short(receipt.client)} both signed for {receipt.tokens.input} tokens "
+        f"in, {receipt.tokens.output} out, {amount(receipt.session_total_nano)}."
+    )
+
+
+async def show_wallet(session: Session) -> None:
+    """The wallet's address and balance; on a devnet it can be funded."""
+    role: Role = "payee" if session.options.provider else "payer"
+    network = read_network(session.config.network_path)
+    async with open_node(session.config, network, role, listen=()) as node:
+        if session.options.action == "fund":
+            await fund(node)
+        with translated():
+            balance = await node.ledger.wallet.balance()
+        if session.options.json:
+            session.print_json({"address": node.ledger.wallet.address, "balance_nano": balance})
+            return
+        session.story.table(
+            f"wallet of the {ROLE_NAMES[role]} on {network.mark.name}",
+            [("address", node.ledger.wallet.address), ("balance", amount(balance))],
+        )
+
+
+COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
+    "solo": solo,
+    "demo": run_demo,
+    "provide": provide,
+    "ask": ask,
+    "relay": relay,
+    "channels": channels,
+    "receipts": receipts,
+    "wallet": show_wallet,
+}
+
+
+if __name__ == "__main__":
+    main()

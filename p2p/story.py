@@ -1,0 +1,127 @@
+"""What happens, told to a person: the terminal's side of `p2p.trace`. Plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+NANO_PER_GRAM = 1_000_000_000
+
+
+def short(peer: str) -> str:
+    """A peer id as people tell them apart: its last six characters."""
+    return f"…{peer[-6:]}"
+
+
+def gram(nano: int) -> str:
+    """An amount in GRAM with all nine decimals that it needs."""
+    whole, rest = divmod(abs(nano), NANO_PER_GRAM)
+    text = f"{whole}.{rest:09d}".rstrip("0").rstrip(".")
+    return f"{'-' if nano < 0 else ''}{text} GRAM"
+
+
+def per_million(input_nano: int, output_nano: int) -> str:
+    """A price as people compare it."""
+    return f"{gram(input_nano)} in, {gram(output_nano)} out, for a million tokens"
+
+
+class Story:
+    """A `Trace` that prints one line for each thing a newcomer would want to know."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def __call__(self, kind: str, /, **fields: Any) -> None:
+        line = self.line({"event": kind, **fields})
+        if line:
+            self.say(line)
+
+    def line(self, record: Mapping[str, Any]) -> str:
+        """What is said of a record; nothing for those that are for machines only."""
+        make = LINES.get(record["event"])
+        return make(record) if make else ""
+
+    def say(self, line: str, *, markup: bool = True) -> None:
+        """One line, by default with rich's markup."""
+        self.console.print(line, highlight=False, soft_wrap=True, markup=markup)
+
+    def piece(self, text: str) -> None:
+        """A piece of the answer, as it comes."""
+        self.console.print(escape(text), end="", highlight=False, soft_wrap=True)
+
+    def table(self, title: str, rows: list[tuple[str, str]]) -> None:
+        """Two columns."""
+        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+        table.add_column(style="dim")
+        table.add_column()
+        for name, value in rows:
+            table.add_row(name, escape(value))
+        self.console.print(table)
+
+
+class JsonLines:
+    """A `Trace` that writes one JSON object a line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __call__(self, kind: str, /, **fields: object) -> None:
+        self._out.write(json.dumps({"event": kind, **fields}) + "\n")
+        self._out.flush()
+
+
+def _found(f: Mapping[str, Any]) -> str:
+    return (
+        f"  [cyan]found[/] {short(f['peer'])}: {per_million(f['input'], f['output'])}; "
+        f"{f['slots_free']} free, {f['rtt_ms']} ms away"
+    )
+
+
+def _quote(f: Mapping[str, Any]) -> str:
+    return f"  [cyan]quote[/] {short(f['peer'])}: {per_million(f['prices']['input'], f['prices']['output'])}"
+
+
+def _counter(f: Mapping[str, Any]) -> str:
+    return (
+        f"  [yellow]counter-offer[/] to {short(f['peer'])}: {per_million(f['prices']['input'], f['prices']['output'])}"
+    )
+
+
+def _agreed(f: Mapping[str, Any]) -> str:
+    return (
+        f"  [green]agreed[/] with {short(f['peer'])} ({f['why']}): "
+        f"{per_million(f['prices']['input'], f['prices']['output'])}"
+    )
+
+
+def _channel(f: Mapping[str, Any]) -> str:
+    return (
+        f"  [green]channel[/] {f['channel'][:8]}… to {short(f['peer'])} holds {gram(f['deposited_nano'])} "
+        f"(opening cost {gram(f['fee_nano'])})"
+    )
+
+
+LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "found": _found,
+    "probe_failed": lambda f: f"  [dim]{short(f['peer'])} is announced but does not answer: left out[/]",
+    "quote": _quote,
+    "no_quote": lambda f: f"  [dim]{short(f['peer'])} made no quote: {escape(f['why'])}[/]",
+    "counter": _counter,
+    "no_deal": lambda f: f"  [dim]{short(f['peer'])} did not accept: {escape(f['why'])}[/]",
+    "agreed": _agreed,
+    "channel": _channel,
+    "served": lambda f: (
+        f"  [green]served[/] {short(f['peer'])}: {f['tokens_in']} tokens in, {f['tokens_out']} out, "
+        f"earned {gram(f['earned_nano'])}"
+    ),
+    "settled": lambda f: f"  [green]settled[/] {gram(f['settled_nano'])} on chain (fee {gram(f['fee_nano'])})",
+    "settle_failed": lambda f: f"  [red]not settled yet[/]: {escape(f['why'])}; the voucher stays good",
+    "released": lambda f: f"  [green]released[/] channel {f['channel'][:8]}…: the client may close it",
+    "closed": lambda f: f"  [green]closed[/] channel {f['channel'][:8]}… together (fee {gram(f['fee_nano'])})",
+    "refused": lambda f: f"  [dim]refused {short(f['peer'])}: {escape(f['reason'])}[/]",
+}
