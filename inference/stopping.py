@@ -18,6 +18,8 @@ class StopFilter:
 
     def feed(self, text: str, tokens: int) -> Delta | None:
         """Take the next piece of the answer; return what became final with it, if anything did."""
+        if not self._stop:  # nothing is ever held back
+            return Delta(text, tokens) if text or tokens else None
         self._held.append(Delta(text, tokens))
         held = "".join(piece.text for piece in self._held)
         found = [at for at in (held.find(stop) for stop in self._stop) if at >= 0]

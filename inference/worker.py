@@ -25,6 +25,7 @@ from inference.nursery import open_background
 _MAX_JOBS = 1024
 _PATIENCE_S = 2.0  # a request waits this long for a restart; beyond, it is refused at once
 _HEALTH_S = 5.0
+_PROGRAM = ["-m", "inference.child"]
 _END_S = 2.0
 
 _from_worker: msgspec.msgpack.Decoder[link.FromWorker] = msgspec.msgpack.Decoder(link.FromWorker)
@@ -221,7 +222,7 @@ async def _spawn() -> trio.Process:
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
     try:
         return await trio.lowlevel.open_process(
-            [sys.executable, "-P", "-m", "inference.child"],
+            [sys.executable, "-P", *_PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": path},

@@ -1,0 +1,158 @@
+"""What every engine must do, checked on each: in this process and through a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import pytest
+import trio
+
+from inference.engine import Capacity, Delta, Engine, Finished, Message, Request
+from inference.errors import BadRequest, ContextOverflow, ModelMissing
+from inference.llamacpp import LlamaCpp, open_llamacpp
+from inference.scripted import Scripted, open_scripted
+from inference.worker import open_worker
+
+LLAMA = LlamaCpp(slots=2, context=512)
+SCRIPTED = Scripted(slots=2, tokens_per_s=500, ttft_s=0.02)
+
+
+class Asker:
+    """Asks one engine, and checks what is true of every answer."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.model = engine.models()[0]
+
+    def request(self, content: str = "Name some colours.", max_tokens: int = 8, **rest: Any) -> Request:
+        return Request(model=self.model.id, messages=(Message("user", content),), max_tokens=max_tokens, **rest)
+
+    async def text(self, request: Request) -> tuple[str, Finished]:
+        async with self.engine.generate(request) as items:
+            *deltas, finished = [item async for item in items]
+        assert isinstance(finished, Finished)
+        assert all(isinstance(delta, Delta) for delta in deltas)
+        parts = [delta for delta in deltas if isinstance(delta, Delta)]
+        usage = finished.usage
+        assert sum(part.tokens for part in parts) == usage.completion_tokens <= request.max_tokens
+        assert usage.prompt_tokens == await self.engine.count(request.model, request.messages)
+        assert 0 <= usage.cached_tokens < usage.prompt_tokens
+        if finished.reason == "length":
+            assert usage.completion_tokens == request.max_tokens
+        return "".join(part.text for part in parts), finished
+
+    async def until_free(self) -> None:
+        with trio.fail_after(10):
+            while self.engine.capacity() != Capacity(2, 2):  # noqa: ASYNC110 - capacity has no event to wait for
+                await trio.sleep(0.01)
+
+
+async def check_limits(ask: Asker) -> None:
+    for max_tokens in (1, 2, 5):
+        _, finished = await ask.text(ask.request(max_tokens=max_tokens))
+        assert finished.reason == "length"
+
+
+async def check_seeds(ask: Asker) -> None:
+    first, again, other = [
+        (await ask.text(ask.request("Write a poem.", temperature=1.0, seed=seed)))[0] for seed in (5, 5, 6)
+    ]
+    assert first == again != other
+
+
+async def check_stop(ask: Asker) -> None:
+    whole, _ = await ask.text(ask.request(max_tokens=12))
+    stop = whole[len(whole) // 2 :][:4]
+    text, finished = await ask.text(ask.request(max_tokens=12, stop=("never said", stop)))
+    assert text == whole[: whole.index(stop)]
+    assert finished.reason == "stop"
+    assert finished.usage.completion_tokens < 12
+
+
+async def check_cancel(ask: Asker) -> None:
+    for _ in range(3):  # one more than there are slots
+        with trio.fail_after(10):
+            async with ask.engine.generate(ask.request("Tell a long story.", 300)) as items:
+                assert isinstance(await anext(items), Delta)
+                assert ask.engine.capacity().free < 2
+    with trio.move_on_after(0):
+        await ask.text(ask.request())
+    await ask.until_free()
+
+
+async def check_queue(ask: Asker) -> None:
+    texts: dict[int, str] = {}
+
+    async def client(number: int) -> None:
+        texts[number], _ = await ask.text(ask.request(max_tokens=2))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(client, number)
+    assert set(texts) == set(range(5))
+    await ask.until_free()
+
+
+async def check_prefill(ask: Asker) -> None:
+    request = ask.request(" ".join(str(number) for number in range(12)), 2)
+    prompt_tokens = await ask.engine.count(request.model, request.messages)
+    assert await ask.engine.prefill(request, prompt_tokens // 2) >= prompt_tokens // 2
+    assert await ask.engine.prefill(request, prompt_tokens + 100) == prompt_tokens
+    _, finished = await ask.text(request)
+    assert finished.usage.cached_tokens == prompt_tokens - 1
+
+
+async def check_refusals(ask: Asker) -> None:
+    with pytest.raises(BadRequest):
+        await ask.text(ask.request(max_tokens=0))
+    with pytest.raises(BadRequest):
+        await ask.engine.count(ask.model.id, ())
+    with pytest.raises(ModelMissing):
+        await ask.engine.count("another/model", (Message("user", "a"),))
+    too_long = ask.request("word " * 9000)
+    with pytest.raises(ContextOverflow) as caught:
+        await ask.text(too_long)
+    assert caught.value.context == ask.model.context
+    assert caught.value.prompt_tokens == await ask.engine.count(ask.model.id, too_long.messages) > ask.model.context
+    with pytest.raises(ContextOverflow):
+        await ask.text(ask.request(max_tokens=ask.model.context))
+    await ask.until_free()
+
+
+async def check_errors_of_the_reader(ask: Asker) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with ask.engine.generate(ask.request()):
+            raise KeyError("mine")
+    await ask.until_free()
+
+
+CHECKS = [
+    check_limits,
+    check_seeds,
+    check_stop,
+    check_cancel,
+    check_queue,
+    check_prefill,
+    check_refusals,
+    check_errors_of_the_reader,
+]
+
+
+@pytest.mark.parametrize(
+    "opener",
+    [
+        pytest.param(lambda: open_scripted(SCRIPTED), id="scripted"),
+        pytest.param(lambda: open_worker(SCRIPTED), id="scripted in a worker"),
+        pytest.param(lambda: open_llamacpp(LLAMA), id="llamacpp", marks=pytest.mark.slow),
+        pytest.param(lambda: open_worker(LLAMA), id="llamacpp in a worker", marks=pytest.mark.slow),
+    ],
+)
+async def test_the_contract_holds(opener: Callable[[], AbstractAsyncContextManager[Engine]]) -> None:
+    async with opener() as engine:
+        await engine.health()
+        assert engine.capacity() == Capacity(2, 2)
+        for check in CHECKS:  # one after the other on one engine: loading is what costs
+            await check(Asker(engine))
+        await engine.health()
