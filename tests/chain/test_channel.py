@@ -6,14 +6,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chain.channel import MOVES, Move, Payee, Payer, State
+from chain.channel import MOVES, Move, Payee, Payer, State, require_acceptable
 from chain.errors import BadVoucher, ChannelUnusable, InsufficientDeposit
 from chain.keys import Ed25519Signer, verify
+from chain.ledger import ChannelState, ChannelTerms
 from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Claim, claim_is_good, sign_claim
 
 CHANNEL = bytes(range(32))
@@ -177,6 +179,54 @@ def test_a_release_is_for_what_was_delivered_and_paid_but_not_below_what_is_sett
     assert claim_is_good(verify, PAYEE.public_key, RELEASE_TAG, GLOBAL_ID, release)
     assert end.release(PAYEE) == release, "asked again, the same"
     assert end.state is State.RELEASED
+
+
+# What a payee looks at first
+
+TERMS = ChannelTerms(
+    payer="0:" + "1" * 64,
+    payee="0:" + "2" * 64,
+    payer_key=PAYER.public_key,
+    payee_key=PAYEE.public_key,
+    challenge_period_s=3600,
+    open_before=2000,
+    salt=b"s" * 32,
+)
+ON_CHAIN = ChannelState(terms=TERMS, deposited_nano=100, settled_nano=0, close_at=0, balance_nano=100)
+
+
+def look(state: ChannelState) -> None:
+    require_acceptable(
+        state,
+        payee=TERMS.payee,
+        payee_key=PAYEE.public_key,
+        payer_key=PAYER.public_key,
+        deposit_min_nano=100,
+        challenge_period_min_s=3600,
+    )
+
+
+def test_a_channel_with_our_terms_is_served() -> None:
+    look(ON_CHAIN)
+    look(msgspec.structs.replace(ON_CHAIN, deposited_nano=101))
+    look(msgspec.structs.replace(ON_CHAIN, terms=msgspec.structs.replace(TERMS, challenge_period_s=3601)))
+
+
+@pytest.mark.parametrize(
+    ("terms", "state", "fault"),
+    [
+        ({"payee": TERMS.payer}, {}, "another wallet"),
+        ({"payee_key": OTHER.public_key}, {}, "another payee key"),
+        ({"payer_key": OTHER.public_key}, {}, "another payer key"),
+        ({"challenge_period_s": 3599}, {}, "too short"),
+        ({}, {"deposited_nano": 99}, "too small"),
+        ({}, {"close_at": 1}, "closing"),
+    ],
+)
+def test_a_channel_with_other_terms_is_not(terms: dict[str, object], state: dict[str, object], fault: str) -> None:
+    changed = msgspec.structs.replace(ON_CHAIN, terms=msgspec.structs.replace(TERMS, **terms), **state)
+    with pytest.raises(ChannelUnusable, match=fault):
+        look(changed)
 
 
 # Everything at once

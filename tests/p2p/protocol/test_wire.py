@@ -104,6 +104,7 @@ def assert_malformed(payload: bytes, kind: typing.Any) -> None:
         pytest.param(b"\x82\xa4type\xa9heartbeat\xc4\x01a\x01", id="a key of bytes"),
         pytest.param(packed({"type": "heartbeat", 1: 2}), id="a key that is a number"),
         pytest.param(b"\x82\xa4type\xa9heartbeat\xa1x\xd4\x05\x00", id="an extension"),
+        pytest.param(b"\x82\xa4type\xa9heartbeat\xa1x\xc7\x00\x05", id="an empty extension"),
         pytest.param(b"\x82\xa4type\xa9heartbeat\xa1x\xd6\xff\x00\x00\x00\x00", id="a timestamp"),
         pytest.param(b"\x81\xa4type\xa2\xff\xfe", id="not UTF-8"),
         pytest.param(b"\xdd\xff\xff\xff\xff", id="an array of four thousand million"),
@@ -365,6 +366,13 @@ def test_a_frame_cut_short_is_noticed() -> None:
     reader = FrameReader()
     assert reader.feed(frame(Heartbeat())[:-1]) == []
     assert reader.unfinished
+
+
+@pytest.mark.parametrize("size", [0, 100, 127, 128, 20_000, MAX_FRAME_BYTES - 44])
+def test_a_written_frame_is_read_back(size: int) -> None:
+    message = Delta(text="x" * size, tokens=1, total_tokens=1)
+    assert frame(message) == length(len(encode(message))) + encode(message)
+    assert FrameReader().feed(frame(message)) == [encode(message)]
 
 
 def test_a_message_that_fits_no_frame_is_our_own_fault() -> None:
