@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import select
 import signal
 import threading
@@ -129,8 +130,9 @@ def _exit_soon() -> None:
 
 
 def main() -> None:
-    """Keep the pipes for frames alone: what anything prints goes to stderr. A terminal's Ctrl-C is our owner's."""
+    """Keep the pipes for frames alone: what anything prints goes to stderr. An interrupt is our owner's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold prompts
     stdin, stdout = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)

@@ -25,8 +25,8 @@ from inference.nursery import open_background
 _MAX_JOBS = 1024
 _PATIENCE_S = 2.0  # a request waits this long for a restart; beyond, it is refused at once
 _HEALTH_S = 5.0
-_PROGRAM = ["-m", "inference.child"]
 _END_S = 2.0
+_PROGRAM = ["-m", "inference.child"]
 
 _from_worker: msgspec.msgpack.Decoder[link.FromWorker] = msgspec.msgpack.Decoder(link.FromWorker)
 
@@ -36,10 +36,10 @@ Pipe = TypeVar("Pipe", bound=trio.abc.AsyncResource)
 class _Child:
     """One run of the process, and the jobs that wait for it."""
 
-    def __init__(self, process: trio.Process, ready: link.Ready) -> None:
+    def __init__(self, process: trio.Process) -> None:
         self.process = process
-        self.ready = ready
         self.worked = False
+        self._over: EngineError | None = None
         # Each job puts two frames in at most, so `_MAX_JOBS` bounds this.
         self._outbox, self._frames = trio.open_memory_channel[bytes](2 * _MAX_JOBS)
         self._jobs: dict[int, tuple[link.Job, Answer[Any]]] = {}
@@ -52,6 +52,8 @@ class _Child:
     @contextmanager
     def job(self, make: Callable[[int], link.Job], limit: int) -> Iterator[Answer[Any]]:
         """Have a job done, of at most `limit` items. Leaving early cancels it."""
+        if self._over is not None:
+            raise self._over
         if len(self._jobs) >= _MAX_JOBS:
             raise EngineError("the engine has too many requests")
         job = make(next(self._ids))
@@ -74,6 +76,8 @@ class _Child:
                 self._take(message)
 
     def fail(self, error: EngineError) -> None:
+        """The process is over: so is every job, also those that come late."""
+        self._over = error
         for _, answer in self._jobs.values():
             answer.end(error)
         self._jobs.clear()
@@ -184,7 +188,7 @@ class Worker:
             try:
                 inbox = link.Inbox(_pipe(process.stdout), _from_worker)
                 self._ready = await self._handshake(process, inbox)
-                self._child = _Child(process, self._ready)
+                self._child = _Child(process)
                 task_status.started(self._child)
                 await self._tend(self._child, inbox)
             finally:
@@ -192,11 +196,7 @@ class Worker:
 
     async def _handshake(self, process: trio.Process, inbox: link.Inbox[link.FromWorker]) -> link.Ready:
         try:
-            with trio.fail_after(self._start_timeout_s):
-                return await _greet(process, inbox, self._spec)
-        except trio.TooSlowError:
-            self._backoff.died(trio.current_time())
-            raise EngineError(f"the engine did not start within {self._start_timeout_s:g} s") from None
+            return await _greet(process, inbox, self._spec, self._start_timeout_s)
         except EngineError:
             self._backoff.died(trio.current_time())
             raise
@@ -232,18 +232,22 @@ async def _spawn() -> trio.Process:
         raise EngineError(f"cannot start the engine's process: {error.strerror}") from error
 
 
-async def _greet(process: trio.Process, inbox: link.Inbox[link.FromWorker], spec: link.Spec) -> link.Ready:
-    with suppress(trio.BrokenResourceError):  # what the worker said before it broke the pipe is worth more
-        await _pipe(process.stdin).send_all(link.encode(link.Open(spec)))
-    match await inbox.next():
-        case link.Ready() as ready:
-            return ready
-        case link.Failed() as failed:
-            raise link.raised(failed)
-        case None:
-            raise EngineDied("the engine's process ended while it started")
-        case _:
-            raise EngineDied("the worker spoke out of turn")
+async def _greet(
+    process: trio.Process, inbox: link.Inbox[link.FromWorker], spec: link.Spec, timeout_s: float
+) -> link.Ready:
+    with trio.move_on_after(timeout_s):
+        with suppress(trio.BrokenResourceError):  # what the worker said before it broke the pipe is worth more
+            await _pipe(process.stdin).send_all(link.encode(link.Open(spec)))
+        match await inbox.next():
+            case link.Ready() as ready:
+                return ready
+            case link.Failed() as failed:
+                raise link.raised(failed)
+            case None:
+                raise EngineDied("the engine's process ended while it started")
+            case _:
+                raise EngineDied("the worker spoke out of turn")
+    raise EngineError(f"the engine did not start within {timeout_s:g} s")
 
 
 async def _end(process: trio.Process) -> None:

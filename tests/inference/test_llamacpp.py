@@ -64,7 +64,8 @@ async def check_counts_equal_the_ids(engine: LlamaCppEngine) -> None:
         same = await engine._server.call("POST", "/completion", body)
         ids = same["tokens"] if same["stop_type"] == "limit" else same["tokens"][:-1]
         assert sum(delta.tokens for delta in deltas) == len(ids) == finished.usage.completion_tokens
-        assert "".join(delta.text for delta in deltas) == same["content"].removesuffix("\ufffd")
+        # What the last token only begins to spell is not delivered.
+        assert same["content"].startswith("".join(delta.text for delta in deltas))
 
 
 async def check_a_long_prompt_can_be_left_in_the_middle(engine: LlamaCppEngine) -> None:

@@ -13,7 +13,7 @@ import trio
 from inference import worker
 from inference.engine import Capacity, Delta, Finished, Message, Request
 from inference.errors import EngineDied, EngineError, ModelMissing
-from inference.link import Ready, Value, encode
+from inference.link import Health, Ready, Value, encode
 from inference.llamacpp import GgufFile, LlamaCpp
 from inference.script import answer
 from inference.scripted import SCRIPTED_MODEL, Scripted
@@ -103,6 +103,16 @@ async def test_a_killed_worker_fails_its_requests_and_the_next_one_restarts_it()
         assert await collect(engine, ask(max_tokens=2)) == list(answer(ask(max_tokens=2)))
         assert pid_of(engine) != old
         assert not is_running(old)
+
+
+async def test_a_request_that_meets_a_worker_just_dead_fails_at_once() -> None:
+    async with open_worker(FAST) as engine:
+        child = await engine.start()
+        os.kill(child.process.pid, signal.SIGKILL)
+        while engine.pid is not None:  # noqa: ASYNC110 - the owner's view of a death has no event
+            await trio.sleep(0.01)
+        with pytest.raises(EngineDied), child.job(Health, limit=1):
+            pass
 
 
 async def test_a_worker_that_keeps_dying_is_left_alone_until_it_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
