@@ -87,7 +87,7 @@ def _hosting(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompt", default="What is the capital of France?", help="the question")
+    parser.add_argument("--prompt", default="Explain in two sentences why the sky is blue.", help="the question")
     parser.add_argument("--max-tokens", dest="ask.max_tokens", metavar="N", help="length of the answer, at most (256)")
     parser.add_argument("--providers", type=int, default=3, metavar="N", help="how many to start, 1 to 8 (3)")
     parser.add_argument("--keep", action="store_true", help="leave the network up and say how to talk to it")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from rich.markup import escape
 
 from chain.ledger import Ledger, Transaction
 from inference.engine import Request
@@ -64,11 +65,10 @@ async def demonstrate(
     network: LocalNetwork, peer: LightPeer, ledger: Ledger, request: Request, story: Story
 ) -> dict[str, Any]:
     """One question from discovery to settlement; returns what `--json` prints."""
+    story.say(f"[bold]The question:[/] {escape(request.messages[-1].content)}")
     story.say("[bold]The client looks around, asks for quotes, and bargains[/]")
-    story.say(f"[bold]It asks:[/] {request.messages[-1].content}", markup=False)
     bought = await buy(peer, request, story.piece)
-    story.say("")
-    story.say("[bold]Settling, and closing the channel together[/]")
+    story.say("\n[bold]Settling, and closing the channel together[/]")
     channel = bought.answer.channel
     await peer.close_channel(channel)
     settled = next(known.settled_nano for known in await peer.channels() if known.channel == channel)

@@ -415,7 +415,7 @@ async def solo(session: Session) -> None:
     ):
         write_network(session.config.network_path, network.file)
         story.say(f"Ready. It sells {session.config.ask.model}. In another terminal, type:")
-        story.say(f'  {arguments.PROGRAM} ask --faucet "What is the capital of France?"')
+        story.say(f'  {arguments.PROGRAM} ask --faucet "Why is the sky blue?"')
         story.say(
             "What it earns is shown here. Ctrl-C ends it; `demo` shows more, `provide --help` how to sell for real."
         )

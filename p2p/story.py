@@ -46,9 +46,9 @@ class Story:
         make = LINES.get(record["event"])
         return make(record) if make else ""
 
-    def say(self, line: str, *, markup: bool = True) -> None:
-        """One line, by default with rich's markup."""
-        self.console.print(line, highlight=False, soft_wrap=True, markup=markup)
+    def say(self, line: str) -> None:
+        """One line, with rich's markup."""
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def piece(self, text: str) -> None:
         """A piece of the answer, as it comes."""
@@ -61,7 +61,7 @@ class Story:
         table.add_column()
         for name, value in rows:
             table.add_row(name, escape(value))
-        self.console.print(table)
+        self.console.print(table, soft_wrap=not self.console.is_terminal)
 
 
 class JsonLines:
