@@ -171,12 +171,13 @@ class TonLedger:
     async def transactions(self, channel: bytes) -> Sequence[Transaction]:
         """As `Ledger`. Of a closed channel that this wallet never had to do with, nothing is found."""
         history = await self._history(channel)
-        carriers: list[Any] = []
-        for carrier in {transaction.in_msg.info.src for transaction in history}:
-            first_lt = min(each.in_msg.info.created_lt for each in history if trail.came_from(each, carrier))
+        calls = [transaction for transaction in history if trail.asked(transaction)]
+        wallets: list[Any] = []
+        for carrier in {transaction.in_msg.info.src for transaction in calls}:
+            first_lt = min(each.in_msg.info.created_lt for each in calls if trail.came_from(each, carrier))
             head = (await self._servers.account(carrier)).head
-            carriers += await self._servers.history(carrier, head, first_lt - trail.MAX_SENT - 1)
-        return tuple(trail.records(history, carriers))
+            wallets += await self._servers.history(carrier, head, first_lt - trail.MAX_SENT - 1)
+        return tuple(trail.records(history, wallets))
 
     async def transfer(self, destination: str, amount_nano: int) -> None:
         """Withdraw to another wallet. Raises `ChainError` if `destination` is no address."""

@@ -20,15 +20,15 @@ from chain.ledger import Op, Transaction
 MAX_SENT = 2  # messages that one operation sends: a payout, and what is returned
 
 
-def raw(address: Address) -> str:
-    """An address in raw form."""
-    text: str = address.to_str(is_user_friendly=False)
-    return text
-
-
 def sent(transaction: Any) -> list[Any]:
     """The internal messages that a transaction sent."""
     return [message for message in transaction.out_msgs if message.is_internal]
+
+
+def asked(transaction: Any) -> Op | None:
+    """The operation that a channel was asked for by it; `None` for any other transaction, on whatever account."""
+    message = transaction.in_msg
+    return cells.operation(message.body) if message and message.is_internal else None
 
 
 def came_from(transaction: Any, source: Address) -> bool:
@@ -98,12 +98,11 @@ def records(history: Sequence[Any], carriers: Iterable[Any]) -> Iterator[Transac
     wallets = list(carriers)
     balance = 0
     for transaction in reversed(history):
-        message = transaction.in_msg
-        if message is None or not message.is_internal:
-            continue
-        balance += message.info.value_coins - transaction.total_fees.grams
+        if transaction.in_msg and transaction.in_msg.is_internal:
+            balance += transaction.in_msg.info.value_coins
+        balance -= transaction.total_fees.grams
         balance -= sum(each.info.value_coins + each.info.fwd_fee for each in sent(transaction))
-        op = cells.operation(message.body)
+        op = asked(transaction)
         if op is not None and exit_code(transaction) is not None:
-            own = [each for each in wallets if each.account_addr == message.info.src.hash_part]
+            own = [each for each in wallets if each.account_addr == transaction.in_msg.info.src.hash_part]
             yield record(op, transaction, own, balance)
