@@ -28,8 +28,9 @@ from p2p.protocol.wire import (
 
 SALT_BYTES = 16
 
-Temperature = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seed = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Reason = Literal["stop", "length", "cancelled", "failed"]
 
 
@@ -39,7 +40,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: Size
     temperature: Temperature
     top_p: Probability
-    seed: Nat
+    seed: Seed
 
 
 class Receipt(SignedBody, frozen=True, kw_only=True, tag="bombyx/receipt/1"):
