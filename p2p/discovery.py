@@ -29,6 +29,10 @@ MAX_PROBES_AT_ONCE = 8
 SERVE_TIMEOUT_S = 10.0
 
 
+# What a bootstrap peer listens to. Adverts of other families travel among the providers that serve them.
+KNOWN_FAMILIES = ("deepseek", "gemma", "glm", "gpt-oss", "llama", "mistral", "qwen", "smollm")
+
+
 def family_topic(network: str, family: str) -> str:
     """The gossip topic of one model family."""
     return f"bombyx/{network}/adverts/{family}"

@@ -98,6 +98,11 @@ class Child:
         return lines[-1] if lines else "it said nothing"
 
 
+def steps(providers: int) -> int:
+    """How many things are waited for until a local network is up."""
+    return 2 + providers
+
+
 @asynccontextmanager
 async def open_local_network(
     directory: Path,
@@ -108,7 +113,8 @@ async def open_local_network(
 ) -> AsyncIterator[LocalNetwork]:
     """A devnet, a bootstrap peer and one provider for each offer, until the context is left.
 
-    `step` is told what is being started; `tell` gets what the providers report. Raises `Unavailable`.
+    `step` is told what is being waited for, `steps(len(offers))` times; `tell` gets what the providers report. Raises
+    `Unavailable`.
     """
     chain, network = directory / "chain.json", directory / "network.json"
     async with AsyncExitStack() as stack, open_background() as background:
@@ -127,7 +133,6 @@ async def open_local_network(
             "--network-out", str(network),
         )  # fmt: skip
         await bootstrap.wait_ready()
-        step(f"{len(offers)} provider{'s' if len(offers) > 1 else ''}, each loading the model")
         providers = [
             await start(
                 f"provider-{number}", "p2p.node", "provide", "--home", str(directory / f"provider-{number}"),
@@ -135,7 +140,8 @@ async def open_local_network(
             )
             for number, offer in enumerate(offers, start=1)
         ]  # fmt: skip
-        for provider in providers:
+        for number, provider in enumerate(providers, start=1):
+            step(f"provider {number} of {len(providers)}, each loading its model")
             await provider.wait_ready()
             background.start_soon(provider.follow, tell)
         yield LocalNetwork(network, read_network(network), providers)

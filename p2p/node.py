@@ -36,11 +36,12 @@ from inference.worker import open_worker
 from p2p import arguments, demo
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
+from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.errors import Error, LocalError, PaymentError, Unavailable
 from p2p.foreign import translated
 from p2p.host import Host
 from p2p.keys import load_or_create_seed, verify_by_peer
-from p2p.localnet import LocalOffer, open_local_network
+from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.net.libp2p_host import open_host
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
@@ -227,7 +228,9 @@ async def relay(session: Session) -> None:
         session.trace("ready", peer=host.peer, addresses=list(host.addresses()), network=str(path))
         session.story.say(f"A bootstrap peer is up: {host.addresses()[0]}")
         session.story.say(f"Others join with --network {path}. Ctrl-C ends it.")
-        await trio.sleep_forever()
+        # A bootstrap peer carries everybody's adverts, so it listens to every family.
+        directory = Directory(host, network=chain["bombyx"]["name"], verify=verify_by_peer, clock=time.time)
+        await directory.listen(KNOWN_FAMILIES)
 
 
 async def provide(session: Session) -> None:
@@ -381,49 +384,41 @@ async def run_demo(session: Session) -> None:
     options, story = session.options, session.story
     if not 1 <= options.providers <= 8:
         raise LocalError("--providers: from 1 to 8")
-    async with _local_directory() as directory:
-        config = msgspec.structs.replace(session.config, home=str(directory))
-        offers = demo.offers(options.providers)
-        async with open_local_network(
-            directory, offers, step=_step(story), tell=demo.report(story, "settled", "released")
-        ) as network:
-            demo.introduce(network, story)
-            async with open_client(config, network.file, session.trace) as (node, peer):
-                await fund(node)
-                result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
-            if options.json:
-                session.print_json(result)
-            if options.keep:
-                demo.how_to_go_on(network.path, story)
-                await trio.sleep_forever()
+    tell = demo.report(story, "settled", "released")
+    async with _local_network(story, demo.offers(options.providers), tell) as network:
+        demo.introduce(network, story)
+        config = msgspec.structs.replace(session.config, home=str(network.path.parent))
+        async with open_client(config, network.file, session.trace) as (node, peer):
+            await fund(node)
+            result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
+        if options.json:
+            session.print_json(result)
+        if options.keep:
+            demo.how_to_go_on(network.path, story)
+            await trio.sleep_forever()
 
 
 async def solo(session: Session) -> None:
     """What a bare `python -m p2p.node` does: a provider, a bootstrap and a devnet to play with."""
     story = session.story
-    home = session.config.home_path
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     story.say("[bold]A network of your own on this machine[/] (play money, nothing is announced outside)")
-    async with (
-        _local_directory() as directory,
-        open_local_network(
-            directory,
-            [LocalOffer(("--settle-at-nano", "1"))],
-            step=_step(story),
-            tell=demo.report(story, "served", "settled", "released"),
-        ) as network,
-    ):
+    tell = demo.report(story, "served", "settled", "released")
+    async with _local_network(story, [LocalOffer(("--settle-at-nano", "1"))], tell) as network:
         write_network(session.config.network_path, network.file)
         story.say(f"Ready. It sells {session.config.ask.model}. In another terminal, type:")
         story.say(f'  {arguments.PROGRAM} ask --faucet "Why is the sky blue?"')
-        story.say(
-            "What it earns is shown here. Ctrl-C ends it; `demo` shows more, `provide --help` how to sell for real."
-        )
+        story.say("What it earns is shown here. Ctrl-C ends it. `demo` shows more.")
         await trio.sleep_forever()
 
 
-def _step(story: Story) -> Callable[[str], None]:
-    return lambda what: story.say(f"Starting {what} …")
+@asynccontextmanager
+async def _local_network(
+    story: Story, offers: Sequence[LocalOffer], tell: Callable[[Child, Record], None]
+) -> AsyncIterator[LocalNetwork]:
+    async with _local_directory() as directory, AsyncExitStack() as stack:
+        with story.progress(steps(len(offers))) as step:
+            network = await stack.enter_async_context(open_local_network(directory, offers, step=step, tell=tell))
+        yield network
 
 
 @asynccontextmanager

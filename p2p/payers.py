@@ -151,6 +151,7 @@ class Payers:
                 salt=secrets.token_bytes(SALT_BYTES),
             )
             channel = self._ledger.channel_id(terms)
+            self._trace("opening", channel=channel.hex(), peer=provider, deposit_nano=deposit_nano)
             await self._keeper.do(lambda book: book.add_channel(channel, terms, provider))
             transaction = await self._ledger.open(terms, deposit_nano)
             await self._keeper.do(lambda book: book.save_deposited(channel, deposit_nano))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import trio
-from inference.measure import Measured
 
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger
 from chain.voucher import Claim, Signer
 from inference.engine import Engine
-from p2p.discovery import Announcer
+from inference.measure import Measured
+from p2p.discovery import Announcer, Directory
 from p2p.errors import Error, Refused
 from p2p.host import Host, Stream
+from p2p.keys import verify_by_peer
 from p2p.payees import Payees, SettlePolicy
 from p2p.protocol import negotiate, release, session
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer
@@ -78,6 +79,7 @@ class Provider:
             clock=clock,
             trace=trace,
         )
+        self._directory = Directory(host, network=self._network, verify=verify_by_peer, clock=clock, trace=trace)
         self._nursery: trio.Nursery
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -89,6 +91,8 @@ class Provider:
             self._host.serve(release.PROTOCOL, self._serve_release)
             self._nursery.start_soon(self._payees.watch)
             await self._nursery.start(Announcer(self._host, self.advert).run)
+            families = {model.family for model in self._engine.models()}
+            self._nursery.start_soon(self._directory.listen, sorted(families))
             task_status.started()
 
     def advert(self) -> tuple[Advert, Signed]:

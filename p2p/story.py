@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 NANO_PER_GRAM = 1_000_000_000
@@ -50,18 +52,36 @@ class Story:
         """One line, with rich's markup."""
         self.console.print(line, highlight=False, soft_wrap=True)
 
+    @contextmanager
+    def progress(self, steps: int) -> Iterator[Callable[[str], None]]:
+        """Something slow in so many steps: a bar that goes away in a terminal, a line for each step elsewhere.
+
+        Call what it gives with the name of each step as it begins.
+        """
+        if not self.console.is_terminal:
+            yield lambda what: self.say(f"Starting {what} …")
+            return
+        columns = (SpinnerColumn(), TextColumn("Starting {task.description} …"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task("", total=steps, completed=-1)
+            yield lambda what: bar.update(task, description=what, advance=1)
+
     def piece(self, text: str) -> None:
         """A piece of the answer, as it comes."""
         self.console.print(escape(text), end="", highlight=False, soft_wrap=True)
 
     def table(self, title: str, rows: list[tuple[str, str]]) -> None:
-        """Two columns."""
+        """Two columns, which a narrow terminal may wrap and a pipe must not."""
+        if not self.console.is_terminal:
+            width = max(len(name) for name, _ in rows)
+            self.say("\n".join([escape(title), *(f"{name:<{width}}  {escape(value)}" for name, value in rows)]))
+            return
         table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
         table.add_column(style="dim")
         table.add_column()
         for name, value in rows:
             table.add_row(name, escape(value))
-        self.console.print(table, soft_wrap=not self.console.is_terminal)
+        self.console.print(table)
 
 
 class JsonLines:
@@ -114,6 +134,7 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "counter": _counter,
     "no_deal": lambda f: f"  [dim]{short(f['peer'])} did not accept: {escape(f['why'])}[/]",
     "agreed": _agreed,
+    "opening": lambda f: f"  [dim]opening a channel with {gram(f['deposit_nano'])} …[/]",
     "channel": _channel,
     "served": lambda f: (
         f"  [green]served[/] {short(f['peer'])}: {f['tokens_in']} tokens in, {f['tokens_out']} out, "
