@@ -50,17 +50,16 @@ async def open_host(seed: bytes, listen: Sequence[str], *, dht_server: bool, net
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            host = await nursery.start(_run, seed, addresses, dht_server, network)
+            host: Host = await nursery.start(_run, seed, addresses, dht_server, network)
             try:
                 yield host
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 failure = error  # carried around the nursery, which would wrap it
             nursery.cancel_scope.cancel()
-    except ExceptionGroup as group:
-        leaf = _first_leaf(group)
-        if isinstance(leaf, Error):
-            raise leaf from group
-        raise Unavailable(f"the network failed: {leaf!r}") from group
+    except BaseExceptionGroup as group:
+        if group.subgroup(trio.Cancelled):
+            raise  # Trio takes it apart where the cancellation began
+        raise _bare(group) from group
     if failure is not None:
         raise failure
 
@@ -71,7 +70,7 @@ async def _run(
     dht_server: bool,
     network: str,
     *,
-    task_status: trio.TaskStatus[Libp2pHost],
+    task_status: trio.TaskStatus[Host],
 ) -> None:
     """Everything of libp2p that runs, until cancelled."""
     guards.guard_process()
@@ -253,9 +252,14 @@ def _translated(what: str) -> Iterator[None]:
         raise Unavailable(f"{what}: {error}") from error
 
 
-def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
+def _bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that stands for what ended the network's tasks."""
+    if group.subgroup(KeyboardInterrupt):  # Ctrl-C strikes whichever task runs
+        return KeyboardInterrupt()
+    leaf: BaseException = group
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    return leaf if isinstance(leaf, Error) else Unavailable(f"the network failed: {leaf!r}")
 
 
 def _announced(listening: Sequence[Multiaddr]) -> list[Multiaddr]:

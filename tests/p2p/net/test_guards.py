@@ -12,14 +12,20 @@ from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
+from libp2p.identity.identify.pb.identify_pb2 import Identify
+from libp2p.kad_dht.pb import kademlia_pb2 as kad_pb2
 from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
+from libp2p.pubsub.pb import rpc_pb2
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.utils.varint import encode_varint_prefixed
 from loopback import ECHO, LISTEN, a_host, echo, raw, read_exactly, seed, stock_host, until
 from multiaddr import Multiaddr
 
 from p2p.host import Host, PeerAddress
 from p2p.net import guards
+from p2p.net.dht import protocol_id
 
 
 def port_of(host: Host) -> int:
@@ -130,3 +136,55 @@ async def test_a_dial_does_not_wait_for_a_failure_that_never_comes() -> None:
         started_at = trio.current_time()
         await raw(a).connect(PeerInfo(info(b).peer_id, info(b).addrs))
         assert trio.current_time() - started_at < 0.2  # stock: 0.25 s more than the dial takes
+
+
+def mutated(dice: random.Random, message: bytes) -> bytes:
+    """`message` with some bytes changed, cut off or added."""
+    data = bytearray(message)
+    for _ in range(dice.randrange(4)):
+        if data:
+            data[dice.randrange(len(data))] = dice.randrange(256)
+    return bytes(data[: dice.randrange(len(data) + 1)]) if dice.random() < 0.2 else bytes(data)
+
+
+def plausible(dice: random.Random, topic: str, peer: bytes) -> bytes:
+    """One message of one of the library's own protocols, mostly well formed."""
+    record = kad_pb2.Message.Peer(id=peer, addrs=[dice.randbytes(8)])
+    rpc = rpc_pb2.RPC(
+        subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic)],
+        publish=[rpc_pb2.Message(data=b"x", topicIDs=[topic], from_id=peer, seqno=dice.randbytes(8), signature=b"s")],
+        control=rpc_pb2.ControlMessage(
+            ihave=[rpc_pb2.ControlIHave(topicID=topic, messageIDs=[dice.randbytes(8)])],
+            iwant=[rpc_pb2.ControlIWant(messageIDs=[dice.randbytes(8)])],
+            graft=[rpc_pb2.ControlGraft(topicID=topic)],
+            prune=[rpc_pb2.ControlPrune(topicID=topic, backoff=dice.randrange(2**62))],
+        ),
+    )
+    kad = kad_pb2.Message(
+        type=dice.choice(kad_pb2.Message.MessageType.keys()),
+        key=dice.randbytes(34),
+        providerPeers=[record],
+        closerPeers=[record],
+    )
+    identify = Identify(public_key=dice.randbytes(36), listen_addrs=[dice.randbytes(8)], protocols=["x" * 50])
+    messages: list[Any] = [rpc, rpc, kad, identify]
+    return mutated(dice, dice.choice(messages).SerializeToString())
+
+
+@pytest.mark.slow
+async def test_fuzzed_messages_to_the_librarys_protocols() -> None:
+    """Stock, a host is dead within some 400 of these."""
+    dice = random.Random(6)
+    protocols = ["/meshsub/1.1.0", "/meshsub/1.1.0", protocol_id("test"), "/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0"]
+    async with a_host("a") as a, a.subscribe("adverts", lambda payload, peer: True), a_host("evil") as evil:
+        await evil.connect(a.addresses()[0])
+        me = info(evil).peer_id.to_bytes()
+        for _ in range(400):
+            with suppress(StreamFailure, SwarmException, StreamError):
+                stream = await raw(evil).new_stream(info(a).peer_id, [TProtocol(dice.choice(protocols))])
+                for _ in range(dice.randrange(1, 4)):
+                    message = plausible(dice, "/bombyx/test/adverts", dice.choice([me, b"", dice.randbytes(34)]))
+                    await stream.write(encode_varint_prefixed(message))
+                await (stream.close() if dice.random() < 0.5 else stream.reset())
+        await assert_serves(a)
+        await a.publish("adverts", b"still working")
