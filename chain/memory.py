@@ -24,7 +24,7 @@ MIN_DEPOSIT_NANO = 10_000_000
 CALL_VALUE_NANO = 20_000_000  # attached to an operation on top of a deposit; what is not used comes back
 PREPAID_RENT_NANO = 2_598_487  # attached at the opening, given back to the payer at the end
 
-# As on the devnet, whose prices are mainnet's of August 2026, for a wallet that is deployed; test_ton.py compares.
+# On the devnet, with mainnet's prices of August 2026, for a wallet that is deployed; test_ton_model.py compares.
 FEES_NANO: Mapping[Op, int] = {
     "open": 2_420_000,
     "top_up": 977_000,

@@ -1,27 +1,21 @@
-"""The ledger on TON, through pytoniq and a real lite-server's wire, beside the model of it in memory.
-
-One devnet process serves the whole file. Time moves on it for everybody, so each test opens channels of its own.
-"""
+"""The ledger on TON, through pytoniq and a real lite-server's wire. Each test opens channels of its own."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import trio
-import trio.testing
+from on_devnet import GRAM, RELEASE_KEY, Devnet, Relay, new_key, new_terms, opened, running_devnet, signed
 from pytoniq_core import Address
 
 from chain.contract import cells
-from chain.devnet.control import open_control
 from chain.errors import (
     ChainError,
     ChannelUnusable,
@@ -30,242 +24,17 @@ from chain.errors import (
     NetworkMismatch,
     TransactionFailed,
 )
-from chain.keys import Ed25519Signer, verify
-from chain.ledger import ChannelTerms, Ledger, Network, Transaction
-from chain.memory import FEES_NANO, PREPAID_RENT_NANO, Exit, MemoryChain
+from chain.ledger import Network
+from chain.memory import PREPAID_RENT_NANO, Exit
 from chain.ton import open_ton
 from chain.tonledger import Head, TonLedger
-from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Signer, sign_claim
-from chain.wallet import WalletKey
-
-GRAM = 10**9
-CHALLENGE_S = 3600
-RENT_NANO = 1000  # more than what a channel pays for existing during one test, with its time travel
-VOUCHER_KEY, RELEASE_KEY = Ed25519Signer(b"\3" * 32), Ed25519Signer(b"\4" * 32)
-
-
-class Devnet(msgspec.Struct):
-    """A running `python -m chain.devnet`."""
-
-    config: dict[str, Any]
-    network: Network
-
-    async def fund(self, key: WalletKey, amount_nano: int = 20 * GRAM) -> None:
-        async with open_control(self.config["bombyx"]["control"]) as control:
-            await control.faucet(key.address(self.network), amount_nano)
-
-    async def advance(self, seconds: int) -> None:
-        async with open_control(self.config["bombyx"]["control"]) as control:
-            await control.advance(seconds)
-
-    @asynccontextmanager
-    async def funded(self, *keys: WalletKey) -> AsyncIterator[list[TonLedger]]:
-        """Ledgers of wallets that hold money and have been deployed, by paying each other a little."""
-        for key in keys:
-            await self.fund(key)
-        async with open_ton(self.config, keys[0], network=self.network) as ledger:
-            await ledger.transfer(ledger.wallet.address, 1)
-            if len(keys) == 1:
-                yield [ledger]
-            else:
-                async with self.funded(*keys[1:]) as others:
-                    yield [ledger, *others]
+from chain.voucher import RELEASE_TAG
 
 
 @pytest.fixture(scope="module")
 def devnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devnet]:
-    path = tmp_path_factory.mktemp("devnet") / "ton.json"
-    command = [sys.executable, "-m", "chain.devnet", "--json", "--until-stdin-closes", "--config-out", str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline(), "the devnet did not start"
-        config = json.loads(path.read_bytes())
-        yield Devnet(config, Network(config["bombyx"]["name"], config["bombyx"]["global_id"]))
-
-
-fresh = iter(range(1, 1 << 20))
-
-
-def new_key() -> WalletKey:
-    return WalletKey(next(fresh).to_bytes(32, "big"))
-
-
-async def new_terms(payer: Ledger, payee: Ledger) -> ChannelTerms:
-    return ChannelTerms(
-        payer=payer.wallet.address,
-        payee=payee.wallet.address,
-        payer_key=VOUCHER_KEY.public_key,
-        payee_key=RELEASE_KEY.public_key,
-        challenge_period_s=CHALLENGE_S,
-        open_before=await payer.now() + 600,
-        salt=next(fresh).to_bytes(32, "big"),
-    )
-
-
-def signed(ledger: Ledger, channel: bytes, amount: int, key: Signer = VOUCHER_KEY, tag: int = VOUCHER_TAG) -> bytes:
-    return sign_claim(key, tag, ledger.network.global_id, channel, amount).signature
-
-
-async def opened(payer: Ledger, payee: Ledger, deposit_nano: int = GRAM) -> bytes:
-    terms = await new_terms(payer, payee)
-    await payer.open(terms, deposit_nano)
-    return payer.channel_id(terms)
-
-
-class Step(msgspec.Struct, frozen=True):
-    """What an operation led to."""
-
-    exit_code: int
-    deposited_nano: int = 0
-    settled_nano: int = 0
-    closing_in_s: int = 0
-
-
-class Story:
-    """Drives two ledgers of any kind and writes down what happens."""
-
-    def __init__(self, payer: Ledger, payee: Ledger, advance: Callable[[int], Awaitable[None]]) -> None:
-        self.payer, self.payee, self.advance = payer, payee, advance
-        self.steps: list[Step] = []
-        self.records: list[Transaction] = []
-        self.balances: list[int] = []  # of both wallets after each channel, without all fees that they paid
-        self._channel = b""
-        self._carriers: list[Ledger] = []
-        self._paid = {payer: 0, payee: 0}
-        self._began = {payer: 0, payee: 0}
-        self._looked_lt = {payer: 0, payee: 0}
-
-    async def run(self) -> None:
-        for ledger in self._paid:
-            await self.received(ledger)
-            self._began[ledger] = await ledger.wallet.balance()
-        await self.release_after_refusals()
-        await self.payee_closes()
-        await self.payer_deserts()
-
-    async def release_after_refusals(self) -> None:
-        payer, payee = self.payer, self.payee
-        channel = await self.open(2 * GRAM, foul=True)
-        await self.step(payer, payer.top_up(channel, GRAM))
-        await self.step(payer, payer.top_up(channel, 1))
-        await self.step(payee, payee.top_up(channel, GRAM))
-        await self.step(payee, payee.settle(channel, 400, signed(payee, channel, 400)))
-        await self.step(payer, payer.settle(channel, GRAM, signed(payer, channel, GRAM)))
-        await self.step(payee, payee.settle(channel, GRAM, signed(payee, channel, GRAM)))
-        await self.step(payee, payee.settle(channel, 401, signed(payee, channel, 401)))
-        await self.step(payee, payee.settle(channel, 2 * GRAM, signed(payee, channel, 2 * GRAM, RELEASE_KEY)))
-        await self.step(payee, payee.settle(channel, 2 * GRAM, signed(payee, channel, 2 * GRAM, tag=RELEASE_TAG)))
-        await self.step(payee, payee.settle(channel, 4 * GRAM, signed(payee, channel, 4 * GRAM)))
-        await self.step(payee, payee.start_close(channel))
-        await self.step(payer, payer.finalise(channel))
-        await self.step(payer, payer.close_by_payee(channel, None))
-        await self.step(payer, payer.close_by_release(channel, 2 * GRAM, signed(payer, channel, 2 * GRAM)))
-        release = signed(payer, channel, 2 * GRAM, RELEASE_KEY, RELEASE_TAG)
-        await self.step(payee, payee.close_by_release(channel, 2 * GRAM, release))
-        await self.step(payer, payer.close_by_release(channel, 2 * GRAM, release))
-        await self.end()
-
-    async def payee_closes(self) -> None:
-        channel = await self.open(GRAM)
-        await self.step(self.payee, self.payee.close_by_payee(channel, (7, signed(self.payee, channel, 7))))
-        await self.end()
-        channel = await self.open(GRAM)
-        await self.step(self.payee, self.payee.close_by_payee(channel, None))
-        await self.end()
-
-    async def payer_deserts(self) -> None:
-        payer, payee = self.payer, self.payee
-        channel = await self.open(GRAM)
-        await self.step(payer, payer.start_close(channel))
-        await self.step(payer, payer.start_close(channel))
-        await self.step(payer, payer.top_up(channel, GRAM))
-        await self.step(payee, payee.settle(channel, 300, signed(payee, channel, 300)))
-        await self.step(payer, payer.finalise(channel))
-        await self.advance(CHALLENGE_S)
-        await self.step(payee, payee.finalise(channel))
-        await self.end()
-
-    async def open(self, deposit_nano: int, *, foul: bool = False) -> bytes:
-        terms = await new_terms(self.payer, self.payee)
-        self._channel, self._carriers = self.payer.channel_id(terms), []
-        if foul:
-            await self.step(self.payee, self.payee.open(terms, deposit_nano))
-            await self.step(self.payer, self.payer.top_up(self._channel, deposit_nano))
-        await self.step(self.payer, self.payer.open(terms, deposit_nano))
-        return self._channel
-
-    async def step(self, carrier: Ledger, operation: Awaitable[Transaction]) -> None:
-        code = 0
-        try:
-            done = await operation
-        except TransactionFailed as failed:
-            code = failed.exit_code
-        state, now = await carrier.channel(self._channel), await carrier.now()
-        if not code:
-            assert done.balance_nano == (state.balance_nano if state else 0)
-        closing_in_s = state.close_at - now if state and state.close_at else 0
-        for ledger in self._paid:
-            taken_nano = await self.received(ledger)
-            self._paid[ledger] += 0 if ledger is carrier else taken_nano
-        self._carriers.append(carrier)
-        self.steps.append(Step(code, state.deposited_nano, state.settled_nano, closing_in_s) if state else Step(code))
-
-    async def end(self) -> None:
-        """The channel is closed: compare what the chain remembers with what was done, and count the money."""
-        records = await self.payer.transactions(self._channel)
-        assert await self.payee.transactions(self._channel) == records
-        assert [each.exit_code for each in records] == [each.exit_code for each in self.steps[-len(records) :]]
-        for carrier, each in zip(self._carriers, records, strict=True):
-            self._paid[carrier] += each.fee_nano
-        self.records += records
-        for ledger in self._paid:
-            self.balances.append(await ledger.wallet.balance() + self._paid[ledger] - self._began[ledger])
-
-    async def received(self, ledger: Ledger) -> int:
-        """The fees of the wallet's new transactions. On TON it pays for taking what somebody else's operation sent it,
-        which the model has no part in.
-        """
-        if not isinstance(ledger, TonLedger):
-            return 0
-        taken = await ledger.wallet.history(self._looked_lt[ledger])
-        self._looked_lt[ledger] = max((each.lt for each in taken), default=self._looked_lt[ledger])
-        return sum(each.total_fees.grams for each in taken)
-
-
-async def in_memory(network: Network) -> Story:
-    now = 1_800_000_000
-
-    async def advance(seconds: int) -> None:
-        nonlocal now
-        now += seconds
-
-    chain = MemoryChain(network, now=lambda: now, verify=verify)
-    payer, payee = (chain.ledger("0:" + name * 32) for name in ("aa", "bb"))
-    for ledger in (payer, payee):
-        chain.mint(ledger.wallet.address, 20 * GRAM)
-    story = Story(payer, payee, advance)
-    await story.run()
-    return story
-
-
-@pytest.mark.slow
-async def test_the_model_is_exact(devnet: Devnet) -> None:
-    """The same story on TON and in memory: equal step by step, but for fees, rent and the passing of seconds."""
-    model = await in_memory(devnet.network)
-    async with devnet.funded(new_key(), new_key()) as (payer, payee):
-        real = Story(payer, payee, devnet.advance)
-        await real.run()
-    for told, seen in zip(model.steps, real.steps, strict=True):
-        assert seen == msgspec.structs.replace(told, closing_in_s=seen.closing_in_s)
-        assert 0 <= told.closing_in_s - seen.closing_in_s < 60
-    for recorded, done in zip(model.records, real.records, strict=True):
-        assert (done.op, done.exit_code) == (recorded.op, recorded.exit_code)
-        assert 0 <= recorded.balance_nano - done.balance_nano <= RENT_NANO
-    for told_nano, seen_nano in zip(model.balances, real.balances, strict=True):
-        assert 0 <= told_nano - seen_nano <= RENT_NANO
-    for op, fee_nano in FEES_NANO.items():
-        seen_fees = [done.fee_nano for done in real.records if done.op == op and not done.exit_code]
-        assert max(seen_fees) == pytest.approx(fee_nano, rel=0.05), op
+    with running_devnet(tmp_path_factory.mktemp("devnet")) as devnet:
+        yield devnet
 
 
 async def test_a_channel_is_read_from_proven_state(devnet: Devnet) -> None:
@@ -479,67 +248,6 @@ async def test_what_is_raised_inside_comes_out_as_it_is(devnet: Devnet) -> None:
 
     with pytest.raises(KeyError):
         await fail()
-
-
-class Relay:
-    """Stands between client and lite-server, and can fall silent, hang up and come back."""
-
-    def __init__(self, config: dict[str, Any], nursery: trio.Nursery) -> None:
-        self._server = config["liteservers"][0]
-        self._nursery = nursery
-        self._port = 0
-        self._serving = trio.CancelScope()
-        self.chunks_left = 0  # that the client may still send before all is cut; 0 for no end
-        self.was_cut = trio.Event()
-        self.back = trio.Event()
-
-    async def start(self) -> None:
-        (listener,) = await trio.open_tcp_listeners(self._port, host="127.0.0.1")
-        self._port = listener.socket.getsockname()[1]
-        self._serving = trio.CancelScope()
-        self._nursery.start_soon(self._serve, listener, self._serving)
-
-    async def cut(self) -> None:
-        self._serving.cancel()
-        await trio.testing.wait_all_tasks_blocked()
-
-    async def cut_after(self, chunks: int) -> None:
-        """Cut the line when the client has sent so many times, and be back a little later."""
-        self.back = trio.Event()
-        self.was_cut = trio.Event()
-        self.chunks_left = chunks
-        await self.was_cut.wait()
-        await trio.sleep(0.2)
-        await self.start()
-        self.back.set()
-
-    def config(self, config: dict[str, Any]) -> dict[str, Any]:
-        return config | {"liteservers": [self._server | {"port": self._port}]}
-
-    async def _serve(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
-        with scope:
-            await trio.serve_listeners(self._relay, [listener])
-
-    async def _relay(self, client: trio.SocketStream) -> None:
-        server = await trio.open_tcp_stream("127.0.0.1", self._server["port"])
-        async with server, trio.open_nursery() as nursery:
-            nursery.start_soon(self._copy, client, server, client, nursery.cancel_scope)
-            nursery.start_soon(self._copy, server, client, client, nursery.cancel_scope)
-
-    async def _copy(
-        self, source: trio.SocketStream, sink: trio.SocketStream, client: trio.SocketStream, done: trio.CancelScope
-    ) -> None:
-        try:
-            async for data in source:
-                if source is client and self.chunks_left:
-                    self.chunks_left -= 1
-                    if not self.chunks_left:
-                        self._serving.cancel()
-                        self.was_cut.set()
-                await sink.send_all(data)
-        except trio.BrokenResourceError:
-            pass
-        done.cancel()
 
 
 async def test_a_server_that_goes_away_is_found_again(devnet: Devnet) -> None:
