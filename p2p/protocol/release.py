@@ -6,10 +6,16 @@ which the client carries to the chain. A provider with a session still running o
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import msgspec
+
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.wire import Bytes32, Bytes64, Message, Nat
 
 PROTOCOL = "/bombyx/channel/1"
+
+MaybeSignature = Annotated[bytes, msgspec.Meta(max_length=64)]
 
 
 class CloseRequest(Message, frozen=True, kw_only=True, tag="close_request"):
@@ -17,7 +23,7 @@ class CloseRequest(Message, frozen=True, kw_only=True, tag="close_request"):
 
     channel: Bytes32
     amount_nano: Nat
-    signature: Bytes64
+    signature: MaybeSignature  # empty where nothing was ever signed
 
 
 class Released(Message, frozen=True, kw_only=True, tag="released"):

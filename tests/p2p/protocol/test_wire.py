@@ -210,6 +210,11 @@ def test_an_id_of_the_wrong_length_is_malformed(field: str) -> None:
     assert_malformed(encode(msgspec.structs.replace(start, **{field: b"short"})), session.ToProvider)
 
 
+def test_a_channel_on_which_nothing_was_signed_can_be_closed_too() -> None:
+    request = release.CloseRequest(channel=b"c" * 32, amount_nano=0, signature=b"")
+    assert decode(encode(request), release.CloseRequest) == request
+
+
 def unbounded(kind: typing.Any, path: str) -> list[str]:
     """The integers, floats and names of a type that a peer could make as large as it likes."""
     match kind:
