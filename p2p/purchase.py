@@ -24,6 +24,12 @@ class Purchase:
     answer: Answer
 
     @property
+    def cost_nano(self) -> int:
+        """What this answer cost, as both signed for it."""
+        assert self.answer.receipt is not None, "an answer that ended well has one"
+        return self.answer.receipt.session_total_nano
+
+    @property
     def summary(self) -> dict[str, Any]:
         """For `--json`."""
         deal, timing = self.answer.deal, self.answer.timing
@@ -41,6 +47,7 @@ class Purchase:
             "quoted_first": _price(deal.first_prices),
             "agreed": _price(deal.quote.prices),
             "window_nano": deal.quote.window_nano,
+            "cost_nano": self.cost_nano,
             "authorised_nano": self.answer.authorised_nano,
             "delivered_nano": self.answer.delivered_nano,
             "channel": self.answer.channel.hex(),
@@ -54,8 +61,9 @@ class Purchase:
         return [
             ("tokens", f"{self.answer.prompt_tokens} in, {self.answer.completion_tokens} out"),
             ("price", per_million(deal.quote.prices.input, deal.quote.prices.output)),
-            ("authorised", amount(self.answer.authorised_nano)),
-            ("delivered", amount(self.answer.delivered_nano)),
+            ("cost", amount(self.cost_nano)),
+            ("authorised", f"{amount(self.answer.authorised_nano)} on this channel in all"),
+            ("delivered", f"{amount(self.answer.delivered_nano)} on this channel in all"),
             ("first token", f"{timing.ttft_ms} ms"),
             ("speed", f"{timing.tokens_per_s:.1f} tokens/s"),
         ]
