@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -21,11 +21,8 @@ from rich.console import Console
 
 from chain import wallet
 from chain.book import Book, Channel, Receipt, Role
-from chain.devnet.control import ControlFailed, open_control
 from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer
-from chain.ton import open_ton
-from chain.tonledger import TonLedger
 from inference.engine import Message, Request
 from inference.link import Spec
 from inference.llamacpp import GgufFile, LlamaCpp
@@ -42,7 +39,6 @@ from p2p.foreign import translated
 from p2p.host import Host
 from p2p.keys import load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
-from p2p.net.libp2p_host import open_host
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
 from p2p.protocol.receipt import SignedReceipt, verify_receipt
@@ -53,6 +49,9 @@ from p2p.purchase import amount, buy
 from p2p.selling import PriceList
 from p2p.story import JsonLines, Story, gram, short
 from p2p.trace import Trace
+
+if TYPE_CHECKING:
+    from chain.tonledger import TonLedger
 
 USAGE = 2  # exit code for what the user must change
 INTERRUPTED = 130  # as shells say it of SIGINT
@@ -152,6 +151,10 @@ def _session(options: argparse.Namespace, config: Config) -> Session:
 @asynccontextmanager
 async def open_node(config: Config, network: NetworkFile, role: Role, listen: Sequence[str]) -> AsyncIterator[Node]:
     """Keys, book, chain and network of one role. Raises `LocalError` or `Unavailable`."""
+    # libp2p and pytoniq take a second to import, which `--help` and a mistyped flag need not wait for.
+    from chain.ton import open_ton
+    from p2p.net.libp2p_host import open_host
+
     home = _role_home(config, role)
     with translated():
         key = load_wallet(home)
@@ -204,6 +207,8 @@ async def fund(node: Node, amount_nano: int = FAUCET_NANO) -> None:
     control = node.network.mark.control
     if not control:
         raise LocalError(f"there is no faucet on {node.network.mark.name}: send GRAM to {node.ledger.wallet.address}")
+    from chain.devnet.control import ControlFailed, open_control
+
     try:
         async with open_control(control) as faucet:
             await faucet.faucet(node.ledger.wallet.address, amount_nano)
@@ -216,6 +221,8 @@ async def fund(node: Node, amount_nano: int = FAUCET_NANO) -> None:
 
 async def relay(session: Session) -> None:
     """A bootstrap peer."""
+    from p2p.net.libp2p_host import open_host
+
     options, config = session.options, session.config
     chain = read_chain(options.chain)
     home = config.home_path
