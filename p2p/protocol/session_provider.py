@@ -99,13 +99,15 @@ class ProviderSession:
 
     def refuse(self, refusal: Refusal, now: float) -> list[Event]:
         """Answer `Check` with an honest no."""
-        assert self.state is State.STARTING
+        if self.state is not State.STARTING:  # the client left meanwhile
+            return []
         self.state = State.DONE
         return [self._send(refusal, now)]
 
     def admit(self, quote: Quote, payee: Payee, sampling: Sampling, prompt_tokens: int, now: float) -> list[Event]:
         """Answer `Check` with a yes: the quote is ours and unused, the channel good, the prompt counted."""
-        assert self.state is State.STARTING
+        if self.state is not State.STARTING:
+            return []
         self._quote, self._payee, self._sampling = quote, payee, sampling
         self._prompt_tokens = prompt_tokens
         payee.write_off()
