@@ -132,10 +132,14 @@ async def test_peers_that_we_hear_of_are_not_dialled_unasked() -> None:
 
 
 async def test_a_dial_does_not_wait_for_a_failure_that_never_comes() -> None:
+    took_s = []
     async with a_host("a") as a, a_host("b") as b:
-        started_at = trio.current_time()
-        await raw(a).connect(PeerInfo(info(b).peer_id, info(b).addrs))
-        assert trio.current_time() - started_at < 0.2  # stock: 0.25 s more than the dial takes
+        for _ in range(5):
+            started_at = trio.current_time()
+            await raw(a).connect(PeerInfo(info(b).peer_id, info(b).addrs))
+            took_s.append(trio.current_time() - started_at)
+            await raw(a).disconnect(info(b).peer_id)
+    assert min(took_s) < 0.2  # stock: 0.25 s more than the dial takes, always
 
 
 def mutated(dice: random.Random, message: bytes) -> bytes:
