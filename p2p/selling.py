@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from inference.measure import Measured
+import msgspec
 
 from inference.engine import Engine, ModelInfo
+from inference.measure import Measured
 from p2p.errors import Refused, RemoteError
 from p2p.host import Stream
 from p2p.keys import verify_by_peer
@@ -176,7 +177,7 @@ class Sales:
             valid_until=now + QUOTE_LIFETIME_S,
             nonce=ask.nonce,
         )
-        self._trace("quoted", peer=client, model=ask.model, prices=tuple(prices.__struct_fields__))
+        self._trace("quoted", peer=client, model=ask.model, prices=msgspec.structs.asdict(prices))
         return sign(quote, self._signer)
 
     def _confirm(self, seller: Seller, quote_id: bytes, client: str) -> ToClient:
