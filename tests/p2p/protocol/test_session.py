@@ -285,7 +285,7 @@ def test_a_provider_cannot_claim_work_of_sessions_that_never_were() -> None:
 
 
 def test_a_last_voucher_is_saved_even_if_the_countersignature_with_it_is_bad() -> None:
-    wired = Wired(to_provider=edited(Close, countersignature=b"0" * 64)).run()
+    wired = Wired(to_provider=edited(Close, countersignature=b"0" * 64)).run()  # type: ignore[arg-type]
     assert wired.payee.accepted is not None
     saved = [e.claim for e in wired.provider_events if isinstance(e, SaveClaim)]
     assert saved[-1] == wired.payee.accepted
