@@ -46,6 +46,7 @@ class Asking(SessionRim):
         super().__init__(world, end, self._session, ToClient)
         self._account = account
         self._signed_before_nano = account.payer.authorised_nano
+        self.started_s = world.kernel.now
         self.outcome = Gate[Receipt | Error]()
         self.first_token_s: float | None = None
 
@@ -77,8 +78,11 @@ class Asking(SessionRim):
                 pass
 
     def check_exposure(self) -> None:
-        """A voucher goes beyond what was delivered by no more than the window, or by credit that there was before."""
-        payer = self._account.payer
-        if payer.authorised_nano > self._signed_before_nano:
-            ahead_nano = -payer.unpaid_nano
-            self.world.invariants.exposure(self._end.owner, ahead_nano, self._account.limit_nano)
+        """What this session signed goes beyond what it received by no more than one window.
+
+        Measured within the session: a provider that crashed may have forgotten a window of what it delivered earlier,
+        and that is the client's credit, not new risk.
+        """
+        signed_nano = self._account.payer.authorised_nano - self._signed_before_nano
+        limit_nano = self._account.limit_nano
+        self.world.invariants.exposure(self._end.owner, signed_nano - self._session.cost_nano, limit_nano)
