@@ -11,6 +11,9 @@ import msgspec
 from inference.engine import Message, ModelInfo, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 
+MAX_TEMPERATURE = 100  # beyond this every token is as likely as any other
+MAX_SEED = 1 << 31  # what every engine's random generator takes
+
 _messages = msgspec.msgpack.Decoder(tuple[Message, ...])
 _request = msgspec.msgpack.Decoder(Request)
 
@@ -36,8 +39,10 @@ def check_request(request: Request) -> None:
     _check_types(request, _request)
     if request.max_tokens < 1:
         raise BadRequest("max_tokens must be at least 1")
-    if not (math.isfinite(request.temperature) and request.temperature >= 0):
-        raise BadRequest("temperature must be 0 or more")
+    if not (math.isfinite(request.temperature) and 0 <= request.temperature <= MAX_TEMPERATURE):
+        raise BadRequest(f"temperature must be from 0 to {MAX_TEMPERATURE}")
+    if not 0 <= request.seed < MAX_SEED:
+        raise BadRequest("seed must be from 0 to 2^31 - 1")
     if not 0 < request.top_p <= 1:
         raise BadRequest("top_p must be above 0 and at most 1")
     if "" in request.stop:

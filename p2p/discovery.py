@@ -33,9 +33,9 @@ SERVE_TIMEOUT_S = 10.0
 KNOWN_FAMILIES = ("deepseek", "gemma", "glm", "gpt-oss", "llama", "mistral", "qwen", "smollm")
 
 
-def family_topic(network: str, family: str) -> str:
-    """The gossip topic of one model family."""
-    return f"bombyx/{network}/adverts/{family}"
+def family_topic(family: str) -> str:
+    """The gossip topic of one model family, in the network that the host belongs to."""
+    return f"adverts/{family}"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Announcer:
             for key in provider_keys(advert):
                 nursery.start_soon(self._try, partial(self._host.provide, key))
             for family in sorted({model.family for model in advert.models}):
-                topic = family_topic(advert.network, family)
+                topic = family_topic(family)
                 nursery.start_soon(self._try, partial(self._host.publish, topic, encode(signed)))
 
     async def _try(self, announce: Callable[[], Awaitable[None]]) -> None:
@@ -105,7 +105,6 @@ class Directory:
         self._clock = clock
         self._trace = trace
         self.book = AdvertBook(network=network, verify=verify)
-        self._network = network
 
     async def find(self, model: str | None) -> Sequence[Found]:
         """Every provider of `model` (or of anything) that is known or can be found, and that answers now."""
@@ -137,7 +136,7 @@ class Directory:
         """Take adverts by gossip for ever."""
         async with trio.open_nursery() as nursery:
             for family in families:
-                nursery.start_soon(self._listen_to, family_topic(self._network, family))
+                nursery.start_soon(self._listen_to, family_topic(family))
 
     async def _listen_to(self, topic: str) -> None:
         async with self._host.subscribe(topic, self._is_good) as payloads:

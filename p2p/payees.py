@@ -56,6 +56,7 @@ class Payees:
         self._policy = policy
         self._trace = trace
         self._payees: dict[bytes, Payee] = {}
+        self._clients: dict[bytes, str] = {}  # who pays through each of them
         self._leased: set[bytes] = set()
         self._turns: defaultdict[bytes, trio.Lock] = defaultdict(trio.Lock)
 
@@ -75,10 +76,13 @@ class Payees:
                 payee.settled_nano = known.settled_nano
                 payee.state = known.state
                 self._payees[known.channel] = payee
+                self._clients[known.channel] = known.peer
 
     @asynccontextmanager
     async def lease(self, channel: bytes, peer: str, payer_key: bytes) -> AsyncIterator[Payee]:
         """The channel for one session, looked up on chain first. Raises `Refused` or `Unavailable`."""
+        if self._clients.get(channel, peer) != peer:
+            raise Refused("channel_unusable", "another client pays through it")
         if channel in self._leased:
             raise Refused("channel_busy", "one answer at a time on a channel", retry_after_s=1)
         self._leased.add(channel)
@@ -101,11 +105,15 @@ class Payees:
                 await self._keeper.do(lambda book: book.save_settled(channel, claim.amount_nano))
         self._trace("settled", channel=channel.hex(), settled_nano=claim.amount_nano, fee_nano=transaction.fee_nano)
 
-    async def release(self, last: Claim) -> Claim:
-        """Let the payer close, after settling what is due. Raises `Refused`, `RemoteError`, `PaymentError`."""
+    async def release(self, last: Claim, peer: str) -> Claim:
+        """Let the payer close, after settling what is due. Raises `Refused`, `RemoteError`, `PaymentError`.
+
+        Only the client that paid through the channel may ask: ids of channels, and vouchers that were settled, are
+        public on chain, and a release ends the channel.
+        """
         channel = last.channel
         payee = self._payees.get(channel)
-        if payee is None:
+        if payee is None or self._clients[channel] != peer:
             raise Refused("unknown_channel")
         if channel in self._leased:
             raise Refused("channel_busy", "an answer is still being given", retry_after_s=1)
@@ -138,7 +146,7 @@ class Payees:
         payee = self._payees[channel]
         if state is None:
             payee.move(Move.CLOSE)
-            del self._payees[channel]
+            del self._payees[channel], self._clients[channel]
         elif state.close_at and payee.state is not State.CLOSING:
             payee.move(Move.START_CLOSE)
         await self._keeper.do(lambda book: book.save_state(channel, payee.state))
@@ -189,6 +197,7 @@ class Payees:
             delivered_nano=state.settled_nano,
         )
         self._payees[channel] = payee
+        self._clients[channel] = peer
         self._trace("channel", channel=channel.hex(), peer=peer, deposited_nano=state.deposited_nano)
         return payee
 

@@ -28,6 +28,8 @@ from p2p.trace import Trace, silent
 SALT_BYTES = 32
 # A deployment that did not happen within this is forgotten; the salt makes the next one another channel.
 OPEN_WITHIN_S = 3600
+# A payee that vanishes keeps the deposit from us for this long, at most.
+CHALLENGE_PERIOD_MAX_S = 7 * 86400
 # A release is given after the payee's own settlement, which takes some blocks.
 RELEASE_TIMEOUT_S = 60.0
 
@@ -139,7 +141,14 @@ class Payers:
             raise PaymentError(
                 f"{len(self._payers)} channels are open, the limit; close one: python -m p2p.node channels"
             )
-        deposit_nano = max(self._deposit_nano, offer.deposit_min_nano, cost_max_nano)
+        deposit_nano = self._deposit_nano
+        if max(offer.deposit_min_nano, cost_max_nano) > deposit_nano:
+            raise PaymentError(
+                f"the provider wants a deposit of {offer.deposit_min_nano} nano and the answer may cost "
+                f"{cost_max_nano}, but a channel of ours holds {deposit_nano}: raise --deposit-nano, or ask for less"
+            )
+        if offer.challenge_period_s > CHALLENGE_PERIOD_MAX_S:
+            raise PaymentError(f"the provider could hold the deposit for {offer.challenge_period_s} s")
         with translated():
             terms = ChannelTerms(
                 payer=self._ledger.wallet.address,

@@ -148,7 +148,8 @@ class Provider:
         messages = MessageStream[CloseRequest](stream, CloseRequest)
         request = await messages.answer()
         try:
-            claim = await self._payees.release(Claim(request.channel, request.amount_nano, request.signature))
+            last = Claim(request.channel, request.amount_nano, request.signature)
+            claim = await self._payees.release(last, stream.peer)
         except Refused as no:
             await messages.send(Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s))
         else:

@@ -30,6 +30,7 @@ PROTOCOL = "/bombyx/session/1"
 SESSION_ID_BYTES = 16
 HEARTBEAT_S = 5.0
 SILENCE_S = 20.0  # four heartbeats missed
+PROGRESS_PATIENCE_S = 120.0  # how long a client hears heartbeats and nothing else, a slow machine's prompt included
 PAYMENT_PATIENCE_S = 30.0  # how long a paused provider waits for a voucher, and for the last one
 
 

@@ -15,6 +15,7 @@ from p2p.protocol.receipt import Receipt, ResponseHash, countersign, request_has
 from p2p.protocol.session import (
     CLIENT_HEARS,
     ENDED,
+    PROGRESS_PATIENCE_S,
     Begun,
     Cancel,
     Close,
@@ -86,6 +87,7 @@ class ClientSession:
         self._signed_receipt: Signed | None = None
         self._cancelled = False
         self._liveness = Liveness()
+        self._progress_at = 0.0
 
     @property
     def tokens(self) -> Tokens:
@@ -107,6 +109,7 @@ class ClientSession:
         assert self.state is State.NEW
         self.state = State.STARTING
         self._liveness.heard(now)
+        self._progress_at = now
         ahead = cost_nano(self._quote.prices, Tokens(input=len(self._request) // BYTES_PER_TOKEN_MAX))
         try:
             saved, payment = self._pay(min(ahead, self._quote.window_nano))
@@ -127,6 +130,8 @@ class ClientSession:
         if self.state in ENDED:
             return []
         self._liveness.heard(now)
+        if not isinstance(message, Heartbeat | Pause):
+            self._progress_at = now
         try:
             if self.state not in CLIENT_HEARS[type(message)]:
                 raise RemoteError("out_of_turn", f"{type(message).__name__} while {self.state.name}")
@@ -149,7 +154,9 @@ class ClientSession:
 
     def deadline(self) -> float | None:
         """When `tick` wants to be called, at the latest."""
-        return None if self.state in ENDED or self.state is State.NEW else self._liveness.deadline()
+        if self.state in ENDED or self.state is State.NEW:
+            return None
+        return min(self._liveness.deadline(), self._progress_at + PROGRESS_PATIENCE_S)
 
     def tick(self, now: float) -> list[Event]:
         """Time has passed."""
@@ -157,6 +164,8 @@ class ClientSession:
             return []
         if self._liveness.silent(now):
             return self._fail(Unavailable("the provider fell silent"))
+        if now >= self._progress_at + PROGRESS_PATIENCE_S:
+            return self._fail(Unavailable("the provider makes no progress"))
         return [self._send(Heartbeat(), now)] if self._liveness.heartbeat_due(now) else []
 
     def _handle(self, message: ToClient, now: float) -> list[Event]:

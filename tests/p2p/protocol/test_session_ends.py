@@ -12,6 +12,7 @@ from p2p.protocol.price import Prices, Tokens
 from p2p.protocol.receipt import Sampling
 from p2p.protocol.session import (
     HEARTBEAT_S,
+    PROGRESS_PATIENCE_S,
     Begun,
     Cancel,
     Check,
@@ -179,3 +180,14 @@ def test_the_same_progress_twice_is_refused() -> None:
     (error,) = errors(fresh.client.receive(steps[0], 1000.3))
     assert isinstance(error, RemoteError)
     assert error.code == "bad_progress"
+
+
+def test_a_provider_that_only_sends_heartbeats_is_given_up() -> None:
+    wired = Wired()
+    wired.client.start(1000.0)
+    for second in range(5, 120, 5):
+        wired.client.receive(Heartbeat(), 1000.0 + second)
+        assert not [e for e in wired.client.tick(1000.0 + second) if isinstance(e, Failed)]
+    failed = wired.client.tick(1000.0 + PROGRESS_PATIENCE_S)[-1]
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, Unavailable)
