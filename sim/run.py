@@ -13,6 +13,9 @@ from sim.record import Trace
 from sim.scenario import Scenario
 from sim.world import World
 
+# After the last question and the longest downtime, everything comes to its end well within this.
+WIND_UP_S = 3600.0
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -41,7 +44,7 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
     world = World(scenario, seed)
     settle_in(world)
     try:
-        world.kernel.run()
+        world.kernel.run(until_s=scenario.duration_s + scenario.faults.downtime_s + WIND_UP_S)
     except (Error, ChainError) as error:
         # Everyone is honest here, so a core that raises has found a fault in another one.
         raise Violation(seed, world.kernel.now, f"{type(error).__name__}: {error}") from error

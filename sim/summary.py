@@ -62,9 +62,9 @@ def sections(summary: Summary, timed: Summary) -> list[Section]:
         (
             "Answers",
             [
-                ("asked by " + f"{summary['clients']:,} clients", f"{answers['asked']:,}"),
+                (f"asked by {summary['clients']:,} clients", f"{answers['asked']:,}"),
                 (f"answered by {answers['providers']} of {summary['providers']} providers", f"{answers['answered']:,}"),
-                ("answered at a second or later provider", f"{answers['retried']:,}"),
+                ("answered after a provider failed", f"{answers['retried']:,}"),
                 ("not answered", f"{answers['unanswered']:,}"),
                 ("tokens in / out", f"{answers['tokens_in']:,} / {answers['tokens_out']:,}"),
             ],
@@ -113,12 +113,15 @@ def _print_rich(title: str, table: Sequence[Section], out: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(title=title, show_header=False, box=None, title_justify="left", padding=(0, 2))
+    console = Console(file=out)
+    console.print(f"[italic]{title}[/]")
     for heading, rows in table:
-        grid.add_row(f"[bold cyan]{heading}[/]")
-        for label, value in rows:
-            grid.add_row(f"  {label}", value)
-    Console(file=out).print(grid)
+        grid = Table(show_header=False, box=None, padding=(0, 2))
+        grid.add_column(no_wrap=True, min_width=max(len(label) for _, rows in table for label, _ in rows))
+        grid.add_column(overflow="fold")
+        for row in rows:
+            grid.add_row(*row)
+        console.print(f"\n[bold cyan]{heading}[/]", grid, sep="\n")
 
 
 def _answers(by_kind: dict[str, list[Record]]) -> Summary:

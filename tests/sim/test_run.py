@@ -14,11 +14,13 @@ import pytest
 from small_world import small_toml, small_world
 
 from chain.memory import MemoryChain
+from p2p.protocol.negotiate import Refusal
 from p2p.protocol.receipt import Receipt
 from p2p.protocol.session import SILENCE_S
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.session_provider import ProviderSession
 from sim.errors import Violation
+from sim.payees import Payees
 from sim.run import Outcome, simulate
 from sim.scenario import load_scenario
 from sim.world import World
@@ -144,6 +146,12 @@ def test_a_fault_that_one_core_finds_in_another_ends_the_run(monkeypatch: pytest
     monkeypatch.setattr(ProviderSession, "_make_receipt", dear)
     with pytest.raises(Violation, match="blames a peer: bad_receipt"):
         simulate(small_world(), 1)
+
+
+def test_a_provider_that_never_releases_does_not_hang_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Payees, "release", lambda *_: Refusal(reason="channel_busy"))
+    with pytest.raises(Violation, match=r"\d+ clients are stuck"):
+        simulate(small_world(duration_s="60.0", dying_percent="0"), 1)
 
 
 def test_seed_streams_are_per_actor() -> None:

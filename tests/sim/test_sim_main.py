@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from pathlib import Path
 
@@ -12,7 +13,12 @@ from small_world import small_toml
 
 from sim.__main__ import main
 from sim.errors import Violation
-from sim.summary import percentile
+from sim.summary import percentile, print_table
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -30,6 +36,22 @@ def test_table_names_answers_prices_money_latency_and_digest(scenario: str, caps
     assert re.search(r"^  digest +[0-9a-f]{64}$", out, re.MULTILINE)
     assert re.search(r"^  seed +3$", out, re.MULTILINE)
     assert "\x1b" not in out
+
+
+def test_a_terminal_gets_the_same_lines_in_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    terminal = Terminal()
+    print_table("a title", [("Money", [("paid", "1"), ("given back", "2")])], terminal)
+    assert "\x1b[" in terminal.getvalue()
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert [line.split() for line in plain.splitlines()] == [
+        ["a", "title"],
+        [],
+        ["Money"],
+        ["paid", "1"],
+        ["given", "back", "2"],
+    ]
 
 
 def test_json_is_one_object_and_files_reproduce_the_digest(
