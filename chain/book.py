@@ -62,6 +62,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             UNIQUE (role, peer, session)
         )""",
     ),
+    ("ALTER TABLE channels ADD COLUMN restored INTEGER NOT NULL DEFAULT 0 CHECK (restored IN (0, 1))",),
 )
 
 
@@ -79,6 +80,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     settled_nano: int = 0  # paid out on chain
     released_nano: int | None = None  # where the payee lets the payer close; once set, no voucher is signed or accepted
     release_signature: bytes = b""  # the payee's, kept by the payer so that it can close after a restart
+    restored: bool = False  # known from a backup: what was signed since is not in the book, so it is only closed
 
     @property
     def claim(self) -> Claim | None:
@@ -173,8 +175,8 @@ class Book:
                 raise ChannelUnusable(f"channel {channel.hex()} or its salt was used before")
             self._db.execute(
                 "INSERT INTO channels (channel, peer, terms, state, deposited_nano, authorised_nano, signature,"
-                " delivered_nano, settled_nano, released_nano, release_signature, role, salt)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " delivered_nano, settled_nano, released_nano, release_signature, restored, role, salt)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*_row(new), self.role, terms.salt),
             )
 
@@ -188,12 +190,14 @@ class Book:
     def save_claim(self, claim: Claim) -> None:
         """A voucher: the payer calls this before it sends one, the payee before it counts on one.
 
-        Raises `ChannelUnusable` once the channel was released or closed. While it is closing a voucher is still worth
-        keeping: the payee may settle with it.
+        Raises `ChannelUnusable` once the channel was released or closed, and to a payer whose book came from a backup:
+        it does not know what it has signed since. While a channel is closing a voucher is still worth keeping: the
+        payee may settle with it.
         """
         with self._write():
             known = self.channel(claim.channel)
-            if known.released_nano is not None or known.state is State.CLOSED:
+            forgotten = known.restored and self.role == "payer"
+            if known.released_nano is not None or known.state is State.CLOSED or forgotten:
                 raise ChannelUnusable(f"channel {claim.channel.hex()} takes no more vouchers")
             if claim.amount_nano > known.authorised_nano:
                 self._store(replace(known, authorised_nano=claim.amount_nano, signature=claim.signature))
@@ -227,6 +231,11 @@ class Book:
         with self._write():
             known = self.channel(channel)
             self._store(replace(known, state=_later(known.state, state)))
+
+    def mark_restored(self) -> None:
+        """This book comes from a backup: the channels in it, of both roles, are only settled and closed from now on."""
+        with self._write():
+            self._db.execute("UPDATE channels SET restored = 1")
 
     def channel(self, channel: bytes) -> Channel:
         """Raises `ChannelUnusable` if this role has none of that name."""
@@ -293,7 +302,7 @@ class Book:
         name, _, _, *rest = _row(channel)
         self._db.execute(
             "UPDATE channels SET state = ?, deposited_nano = ?, authorised_nano = ?, signature = ?,"
-            " delivered_nano = ?, settled_nano = ?, released_nano = ?, release_signature = ?"
+            " delivered_nano = ?, settled_nano = ?, released_nano = ?, release_signature = ?, restored = ?"
             " WHERE role = ? AND channel = ?",
             (*rest, self.role, name),
         )
@@ -301,7 +310,7 @@ class Book:
 
 _CHANNELS = (
     "SELECT channel, peer, terms, state, deposited_nano, authorised_nano, signature, delivered_nano, settled_nano,"
-    " released_nano, release_signature FROM channels WHERE role = ?"
+    " released_nano, release_signature, restored FROM channels WHERE role = ?"
 )
 
 
@@ -313,7 +322,7 @@ def _row(channel: Channel) -> tuple[Any, ...]:
 def _channel(row: tuple[Any, ...]) -> Channel:
     fields = dict(zip(Channel.__struct_fields__, row, strict=True))
     terms = msgspec.msgpack.decode(fields["terms"], type=ChannelTerms)
-    return Channel(**fields | {"terms": terms, "state": State[fields["state"]]})
+    return Channel(**fields | {"terms": terms, "state": State[fields["state"]], "restored": bool(fields["restored"])})
 
 
 def _later(one: State, other: State) -> State:

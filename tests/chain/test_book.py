@@ -125,6 +125,26 @@ def test_a_closing_channel_still_keeps_a_voucher_and_a_closed_one_does_not(book:
         book.save_released(CHANNEL, 6)
 
 
+def test_a_payer_signs_nothing_more_on_a_channel_from_a_backup_and_a_payee_may_still_be_paid(path: Path) -> None:
+    roles: tuple[tuple[Role, Path], ...] = (("payer", path), ("payee", path.with_name("sold.sqlite")))
+    for role, role_path in roles:
+        with Book(role_path, role, DEVNET) as book:
+            book.add_channel(CHANNEL, terms(), "peer")
+            book.save_claim(claim(5))
+            book.mark_restored()
+            book.add_channel(b"\x09" * 32, terms(2), "peer")
+    with Book(path, "payer", DEVNET) as book:
+        assert [known.restored for known in book.channels()] == [True, False]
+        with pytest.raises(ChannelUnusable):
+            book.save_claim(claim(6))
+        book.save_state(CHANNEL, State.CLOSING)
+        assert book.channel(CHANNEL).restored
+        book.save_claim(claim(6, b"\x09" * 32))
+    with Book(path.with_name("sold.sqlite"), "payee", DEVNET) as book:
+        book.save_claim(claim(6))
+        assert (book.channel(CHANNEL).authorised_nano, book.channel(CHANNEL).restored) == (6, True)
+
+
 def test_a_stale_look_at_the_chain_reopens_nothing(book: Book) -> None:
     book.save_state(CHANNEL, State.CLOSED)
     book.save_state(CHANNEL, State.OPEN)
