@@ -9,6 +9,7 @@ returns before it acts on it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from chain.errors import BadVoucher, ChannelUnusable, InsufficientDeposit
@@ -75,8 +76,25 @@ def require_acceptable(
             raise ChannelUnusable(fault)
 
 
+@dataclass(slots=True)
+class Lane:
+    """One session's part of a channel. What is paid is fungible; a lane remembers what it was paid for."""
+
+    delivered_nano: int = 0
+    paid_nano: int = 0  # authorised for this session, what it is ahead included
+    shared: bool = False  # another session ran on the channel meanwhile, so totals may be out of step
+
+    @property
+    def unpaid_nano(self) -> int:
+        return max(0, self.delivered_nano - self.paid_nano)
+
+    @property
+    def ahead_nano(self) -> int:
+        return max(0, self.paid_nano - self.delivered_nano)
+
+
 class _End(ABC):
-    """What payer and payee have in common: the amounts and the moves."""
+    """What payer and payee have in common: the amounts, the lanes and the moves."""
 
     def __init__(self, channel: bytes, global_id: int, *, deposited_nano: int, delivered_nano: int) -> None:
         self.channel = channel
@@ -85,6 +103,7 @@ class _End(ABC):
         self.delivered_nano = delivered_nano
         self.settled_nano = 0
         self.state = State.OPEN if deposited_nano else State.UNFUNDED
+        self.lanes: dict[bytes, Lane] = {}
 
     @property
     @abstractmethod
@@ -108,16 +127,38 @@ class _End(ABC):
         self.move(Move.FUND)
         self.deposited_nano = max(self.deposited_nano, deposited_nano)
 
-    def deliver(self, nano: int) -> None:
-        """Work worth `nano` was handed over."""
+    def enter(self, session: bytes) -> Lane:
+        """A session begins on this channel. Raises `ChannelUnusable` if it runs already."""
+        if session in self.lanes:
+            raise ChannelUnusable("that session runs on the channel already")
+        lane = self.lanes[session] = Lane()
+        if len(self.lanes) > 1:
+            for each in self.lanes.values():
+                each.shared = True
+        return lane
+
+    def leave(self, session: bytes) -> int:
+        """A session is over: forget the unpaid work of one that died; returns how much. Credit is kept."""
+        lane = self.lanes.pop(session, Lane())
+        return self.write_off(lane.unpaid_nano)
+
+    def deliver(self, session: bytes, nano: int) -> None:
+        """Work worth `nano` was handed over in a session."""
         assert nano >= 0
+        self.lanes[session].delivered_nano += nano
         self.delivered_nano += nano
 
-    def write_off(self) -> int:
-        """Forget unpaid work of a session that died; returns how much. Credit is kept."""
+    def write_off(self, most_nano: int | None = None) -> int:
+        """Forget unpaid work, all of it or at most so much; returns how much. Credit is kept."""
         lost = max(0, self.unpaid_nano)
+        if most_nano is not None:
+            lost = min(lost, most_nano)
         self.delivered_nano -= lost
         return lost
+
+    def agree_on(self, delivered_nano: int) -> None:
+        """No session runs but one that just began: both ends go on from this total."""
+        self.delivered_nano = delivered_nano
 
     def _require_open(self) -> None:
         if self.state is not State.OPEN:
@@ -144,6 +185,20 @@ class Payer(_End):
     @property
     def authorised_nano(self) -> int:
         return self._authorised_nano
+
+    def pay(self, session: bytes, ahead_nano: int, window_nano: int) -> Claim:
+        """A voucher for all that was delivered and, for this session, `ahead_nano` more.
+
+        All sessions together are paid at most `window_nano` ahead. Persist it, then send it. Raises as `authorise`.
+        """
+        lane = self.lanes[session]
+        others = sum(each.ahead_nano for each in self.lanes.values() if each is not lane)
+        ahead_nano = max(0, min(ahead_nano, window_nano - others))
+        claim = self.authorise(self.delivered_nano + others + ahead_nano)
+        lane.paid_nano = max(lane.paid_nano, lane.delivered_nano + ahead_nano)
+        for each in self.lanes.values():
+            each.paid_nano = max(each.paid_nano, each.delivered_nano)
+        return claim
 
     def authorise(self, total_nano: int) -> Claim:
         """A voucher for `total_nano` in all, never less than an earlier one. Persist it, then send it.

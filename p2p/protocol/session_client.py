@@ -6,7 +6,7 @@ the answer itself it pays for what arrived. What does not fit the quote, the cou
 
 from __future__ import annotations
 
-from chain.channel import Payer
+from chain.channel import Lane, Payer
 from chain.errors import ChainError
 from p2p.errors import Error, PaymentError, Refused, RemoteError, Unavailable
 from p2p.protocol.negotiate import Quote, Refusal
@@ -77,7 +77,6 @@ class ClientSession:
         self._max_tokens = max_tokens
         self._signer = signer
         self._verify = verify
-        self._base_nano = payer.delivered_nano
         self._authorised_before_nano = payer.authorised_nano
         self._prompt_tokens = 0
         self._done = Tokens()
@@ -88,6 +87,7 @@ class ClientSession:
         self._cancelled = False
         self._liveness = Liveness()
         self._progress_at = 0.0
+        self._lane: Lane
 
     @property
     def tokens(self) -> Tokens:
@@ -112,7 +112,10 @@ class ClientSession:
         self._progress_at = now
         ahead = cost_nano(self._quote.prices, Tokens(input=len(self._request) // BYTES_PER_TOKEN_MAX))
         try:
-            saved, payment = self._pay(min(ahead, self._quote.window_nano))
+            self._lane = self._payer.enter(self._session)
+            saved, payment = self._pay(ahead)
+        except ChainError as error:
+            return self._fail(PaymentError(str(error)))
         except PaymentError as error:
             return self._fail(error)
         start = Start(
@@ -177,7 +180,7 @@ class ClientSession:
             case Delta():
                 return self._delta(message, now)
             case Pause():
-                return self._pay_now(now)
+                return self._pay_now(now, message.due_nano)
             case Finished():
                 return self._finished(message, now)
             case Refusal():
@@ -190,7 +193,8 @@ class ClientSession:
     def _begun(self, message: Begun, now: float) -> list[Event]:
         if message.prompt_tokens > self._quote.prompt_tokens:
             raise RemoteError("overcount", "more prompt tokens than the quote covers")
-        self._adopt(message.delivered_nano)
+        if not self._lane.shared:
+            self._adopt(message.delivered_nano)
         self._prompt_tokens = message.prompt_tokens
         self.state = State.PREFILL
         return self._pay_now(now)
@@ -202,7 +206,7 @@ class ClientSession:
         """
         if delivered_nano > self._authorised_before_nano:
             raise RemoteError("bad_total", "the channel's delivered total is more than was ever authorised")
-        self._payer.delivered_nano = self._base_nano = delivered_nano
+        self._payer.agree_on(delivered_nano)
 
     def _progress(self, message: Progress, now: float) -> list[Event]:
         body = open_signed(
@@ -263,7 +267,6 @@ class ClientSession:
             self._done,
             self.cost_nano,
             self._payer.channel,
-            self._payer.delivered_nano,
             self._quote.ttft_ms,
             self._quote.tokens_per_s,
         )
@@ -280,12 +283,15 @@ class ClientSession:
             receipt.tokens,
             receipt.session_total_nano,
             receipt.channel,
-            receipt.channel_total_nano,
             receipt.promised_ttft_ms,
             receipt.promised_tokens_per_s,
         )
         if mine != theirs:
             raise RemoteError("bad_receipt", "it differs from what arrived")
+        # While other sessions run on the channel, some of their frames are on the way.
+        slack_nano = self._quote.window_nano if self._lane.shared else 0
+        if abs(receipt.channel_total_nano - self._payer.delivered_nano) > slack_nano:
+            raise RemoteError("bad_receipt", "the channel's total is not what arrived")
         if (receipt.reason == "cancelled") > self._cancelled:
             raise RemoteError("bad_receipt", "cancelled by nobody")
 
@@ -293,28 +299,33 @@ class ClientSession:
         assert self._receipt is not None
         assert self._signed_receipt is not None
         self.state = State.DONE
+        self._payer.leave(self._session)
         return [Completed(self._receipt, countersign(self._signed_receipt, self._signer))]
 
     def _account(self, done: Tokens) -> None:
         before = self.cost_nano
         self._done = done
-        self._payer.deliver(self.cost_nano - before)
+        self._payer.deliver(self._session, self.cost_nano - before)
 
-    def _pay_now(self, now: float) -> list[Event]:
-        """Pay for what was delivered, and for the next step of the prompt ahead."""
+    def _pay_now(self, now: float, due_nano: int = 0) -> list[Event]:
+        """Pay for what was delivered, and for the next step of the prompt ahead.
+
+        A provider may wait for more than we got: frames of another session on the channel that died on the way to us.
+        It gets that too, within the window.
+        """
         rest = cost_nano(self._quote.prices, Tokens(input=self._prompt_tokens - self._done.input))
+        ahead = rest if self.state is State.PREFILL else due_nano - self._payer.delivered_nano
         before = self._payer.authorised_nano
-        saved, payment = self._pay(min(rest, self._quote.window_nano) if self.state is State.PREFILL else 0)
+        saved, payment = self._pay(ahead)
         return [saved, self._send(payment, now)] if payment.channel_total_nano > before else []
 
     def _pay(self, ahead_nano: int) -> tuple[SaveClaim, Payment]:
         try:
-            claim = self._payer.authorise(self._payer.delivered_nano + ahead_nano)
+            claim = self._payer.pay(self._session, ahead_nano, self._quote.window_nano)
         except ChainError as error:
             raise PaymentError(str(error)) from error
-        session_total = claim.amount_nano - self._base_nano
         return SaveClaim(claim, self._payer.delivered_nano), Payment(
-            session_total_nano=max(0, session_total),
+            session_total_nano=self._lane.paid_nano,
             channel_total_nano=claim.amount_nano,
             signature=claim.signature,
         )
@@ -325,5 +336,5 @@ class ClientSession:
 
     def _fail(self, error: Error) -> list[Event]:
         self.state = State.FAILED
-        self._payer.write_off()
+        self._payer.leave(self._session)
         return [SaveDelivered(self._payer.channel, self._payer.delivered_nano), Failed(error)]

@@ -7,7 +7,7 @@ its patience ends.
 
 from __future__ import annotations
 
-from chain.channel import Payee
+from chain.channel import Lane, Payee
 from chain.errors import ChainError
 from chain.voucher import Claim
 from p2p.errors import EngineError, Error, PaymentError, RemoteError, Unavailable
@@ -78,6 +78,7 @@ class ProviderSession:
         self._start: Start
         self._quote: Quote
         self._payee: Payee
+        self._lane: Lane
         self._sampling: Sampling
 
     @property
@@ -110,17 +111,16 @@ class ProviderSession:
             return []
         self._quote, self._payee, self._sampling = quote, payee, sampling
         self._prompt_tokens = prompt_tokens
-        payee.write_off()
+        self.state = State.PREFILL
+        try:
+            accepted = self._enter()
+        except Error as error:
+            return self._fail(error)
         begun = Begun(
             prompt_tokens=prompt_tokens,
             delivered_nano=payee.delivered_nano,
             accepted_nano=payee.authorised_nano,
         )
-        self.state = State.PREFILL
-        try:
-            accepted = self._accept(self._start.payment)
-        except Error as error:
-            return self._fail(error)
         return [*accepted, self._send(begun, now), *self._next_step(now)]
 
     def prefilled(self, tokens: int, now: float) -> list[Event]:
@@ -155,6 +155,7 @@ class ProviderSession:
             return []
         if self._done == Tokens():
             self.state = State.FAILED
+            self._payee.leave(self._start.session)
             return [self._send(Refusal(reason="engine_failed", detail="nothing is charged"), now), Failed(error)]
         return self._finish("failed", now)
 
@@ -207,6 +208,24 @@ class ProviderSession:
         self.state = State.STARTING
         return [Check(start)]
 
+    def _enter(self) -> list[Event]:
+        """Take a place on the channel, and its first voucher.
+
+        If nobody else is on it, what a session that died left unpaid is written off: down to what was paid before, of
+        which the higher voucher speaks, ours or the one that comes with this session.
+        """
+        payee, payment = self._payee, self._start.payment
+        paid_before = payee.authorised_nano
+        try:
+            self._lane = payee.enter(self._start.session)
+        except ChainError as error:
+            raise RemoteError("out_of_turn", str(error)) from error
+        accepted = self._accept(payment)
+        if not self._lane.shared:
+            base = max(paid_before, payment.channel_total_nano - payment.session_total_nano)
+            payee.agree_on(min(payee.delivered_nano, base))
+        return accepted
+
     def _accept(self, payment: Payment) -> list[Event]:
         """Take a voucher; one that came late is ignored."""
         claim = Claim(self._start.channel, payment.channel_total_nano, payment.signature)
@@ -214,6 +233,7 @@ class ProviderSession:
             news = self._payee.accept(claim)
         except ChainError as error:
             raise RemoteError("bad_voucher", str(error)) from error
+        self._lane.paid_nano = max(self._lane.paid_nano, payment.session_total_nano)
         return [SaveClaim(claim, self._payee.delivered_nano)] if news else []
 
     def _go_on(self, now: float) -> list[Event]:
@@ -316,26 +336,29 @@ class ProviderSession:
         accepted = self._accept(close.payment)  # saved whatever else is wrong: it is money
         if not self._verify(self._quote.client, self._signed_receipt.body, close.countersignature):
             return [*accepted, *self._fail(RemoteError("bad_signature", "the countersignature is not the client's"))]
-        if self._payee.unpaid_nano > 0:
+        # While other sessions run on the channel, what they just delivered is not yet paid.
+        slack_nano = self._quote.window_nano if self._lane.shared else 0
+        if self._lane.unpaid_nano > 0 or self._payee.unpaid_nano > slack_nano:
             return [*accepted, *self._fail(RemoteError("unpaid", "the last voucher is below what was delivered"))]
         signed = SignedReceipt(self._signed_receipt, close.countersignature)
         self.state = State.DONE
+        self._payee.leave(self._start.session)
         return [*accepted, SaveReceipt(signed), self._send(End(), now), Completed(self._receipt, signed)]
 
     def _account(self, done: Tokens) -> None:
         before = cost_nano(self._quote.prices, self._done)
         self._done = done
-        self._payee.deliver(cost_nano(self._quote.prices, done) - before)
+        self._payee.deliver(self._start.session, cost_nano(self._quote.prices, done) - before)
 
     def _send(self, message: ToClient, now: float) -> Send:
         self._liveness.said(now)
         return Send(message)
 
     def _fail(self, error: Error) -> list[Event]:
+        stop: list[Event] = [StopEngine()] if self._working else []
         admitted = self.state not in {State.NEW, State.STARTING}
         self.state = State.FAILED
-        stop: list[Event] = [StopEngine()] if self._working else []
         if admitted:
-            self._payee.write_off()
+            self._payee.leave(self._start.session)
             stop.append(SaveDelivered(self._payee.channel, self._payee.delivered_nano))
         return [*stop, Failed(error)]

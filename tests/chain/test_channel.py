@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chain.channel import MOVES, Move, Payee, Payer, State, require_acceptable
+from chain.channel import MOVES, Lane, Move, Payee, Payer, State, require_acceptable
 from chain.errors import BadVoucher, ChannelUnusable, InsufficientDeposit
 from chain.keys import Ed25519Signer, verify
 from chain.ledger import ChannelState, ChannelTerms
@@ -140,12 +140,13 @@ def test_a_bad_voucher_changes_nothing(claim: Claim) -> None:
 
 def test_unpaid_work_is_written_off_and_credit_is_kept() -> None:
     end = payee()
-    end.deliver(30)
+    end.enter(b"s")
+    end.deliver(b"s", 30)
     assert end.unpaid_nano == 30
     assert end.write_off() == 30
     assert end.delivered_nano == 0
     end.accept(voucher(40))
-    end.deliver(10)
+    end.deliver(b"s", 10)
     assert end.unpaid_nano == -30
     assert end.write_off() == 0
     assert end.delivered_nano == 10
@@ -300,7 +301,8 @@ class Road(RuleBasedStateMachine):
     @rule(nano=st.integers(0, 200))
     def work(self, nano: int) -> None:
         if self.payee.state is State.OPEN:
-            self.payee.deliver(nano)
+            self.payee.lanes.setdefault(b"s", Lane())
+            self.payee.deliver(b"s", nano)
             self.disk.payee_delivered = self.payee.delivered_nano
 
     @rule()
