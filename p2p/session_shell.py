@@ -114,15 +114,16 @@ class SessionShell:
                 self._nursery.start_soon(task)
             await self.step(first)
             await self._over.wait()
-            with trio.move_on_after(FLUSH_TIMEOUT_S):
-                await self.outbox.drained()
+            # Whoever is at fault for a session's end was told nothing; if it was our engine, we said so.
+            if self.error is None or isinstance(self.error, EngineError):
+                with trio.move_on_after(FLUSH_TIMEOUT_S):
+                    await self.outbox.drained()
             self._nursery.cancel_scope.cancel()
         if self.error is None:
             await self._stream.close()
             return
         if isinstance(self.error, EngineError):
-            # Our fault, so we said why; a reset could overtake that.
-            await self._stream.finish(FLUSH_TIMEOUT_S)
+            await self._stream.finish(FLUSH_TIMEOUT_S)  # a reset could overtake what we said
         await self._stream.reset()
         raise self.error
 
