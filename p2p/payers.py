@@ -205,6 +205,8 @@ class Payers:
         """The channel with the provider's release in the book."""
         with translated():
             known = await self._keeper.do(lambda book: book.channel(channel))
+        if known.state is State.CLOSED:
+            raise LocalError("the channel is closed already")
         if known.released_nano is not None:
             return known
         request = CloseRequest(channel=channel, amount_nano=known.authorised_nano, signature=known.signature)

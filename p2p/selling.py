@@ -156,7 +156,9 @@ class Sales:
         if ask.tier != "open":
             raise Refused("no_such_tier", "only the open tier is served here")
         if ask.prompt_tokens + ask.max_tokens > model.context:
-            raise Refused("too_long", f"prompt and answer together may have {model.context} tokens")
+            raise Refused(
+                "too_long", f"prompt and answer together may have {model.context} tokens: shorten one of them"
+            )
         if self._places.free(self._engine.capacity().free, self._clock()) < 1:
             raise Refused("busy", "every slot is in use or promised", retry_after_s=BUSY_RETRY_S)
 

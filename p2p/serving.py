@@ -182,7 +182,9 @@ class Serving:
         if prompt_tokens > quote.prompt_tokens:
             raise Refused("prompt_over_quote", f"the prompt has {prompt_tokens} tokens, the quote covers fewer")
         if prompt_tokens + request.max_tokens > model.context:
-            raise Refused("too_long", f"prompt and answer together may have {model.context} tokens")
+            raise Refused(
+                "too_long", f"prompt and answer together may have {model.context} tokens: shorten one of them"
+            )
         self._request = request
         sampling = Sampling(
             max_tokens=request.max_tokens,
