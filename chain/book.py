@@ -348,7 +348,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise BookUnusable(f"{path} is held by another process: a role of a book has one owner") from error
+        raise BookUnusable(f"{path.parent} is held by another process: end it, or use another home") from error
     return descriptor
 
 

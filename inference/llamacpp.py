@@ -174,15 +174,20 @@ class _Server:
             raise EngineError("llama.cpp is not installed; install bombyx[llamacpp]") from error
         self._key = secrets.token_urlsafe(32)
         directory = Path(tempfile.mkdtemp(prefix="bombyx-"))
+        way = os.open(directory, os.O_PATH | os.O_CLOEXEC)  # short, however long the path: a socket's has 107 bytes
         try:
             params = _server_params(xllamacpp.CommonParams(), weights, settings)
-            params.hostnames = [str(directory / "http.sock")]
+            params.hostnames = [f"/proc/self/fd/{way}/http.sock"]
             params.api_keys = [self._key]
             self._server = xllamacpp.Server(params)
             self._socket = os.open(directory / "http.sock", os.O_PATH | os.O_CLOEXEC)
         except (RuntimeError, ValueError) as error:
-            raise EngineError(f"llama.cpp cannot load {weights.path}: {error}") from error
+            raise EngineError(
+                f"llama.cpp cannot load {weights.path}: is it whole, of a kind that llama.cpp knows, and is there "
+                f"memory for it? ({str(error).rstrip('.')})"
+            ) from error
         finally:
+            os.close(way)
             shutil.rmtree(directory)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -184,15 +185,17 @@ class Worker:
     async def _live(self, task_status: trio.TaskStatus[_Child]) -> None:
         """One run of the process. The next waits for its end: two would not fit into one GPU."""
         async with self._one_at_a_time:
-            process = await _spawn()
-            try:
-                inbox = link.Inbox(_pipe(process.stdout), _from_worker)
-                self._ready = await self._handshake(process, inbox)
-                self._child = _Child(process)
-                task_status.started(self._child)
-                await self._tend(self._child, inbox)
-            finally:
-                await _end(process)
+            # What it leaves behind when it is ended in the middle of something goes with it.
+            with tempfile.TemporaryDirectory(prefix="bombyx-engine-") as scratch:
+                process = await _spawn(scratch)
+                try:
+                    inbox = link.Inbox(_pipe(process.stdout), _from_worker)
+                    self._ready = await self._handshake(process, inbox)
+                    self._child = _Child(process)
+                    task_status.started(self._child)
+                    await self._tend(self._child, inbox)
+                finally:
+                    await _end(process)
 
     async def _handshake(self, process: trio.Process, inbox: link.Inbox[link.FromWorker]) -> link.Ready:
         try:
@@ -216,7 +219,7 @@ class Worker:
         self._backoff.died(trio.current_time())
 
 
-async def _spawn() -> trio.Process:
+async def _spawn(scratch: str) -> trio.Process:
     """Our own Python and our own package, whatever directory we run in; out of reach of the terminal's signals."""
     package = str(Path(__file__).parent.parent)
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
@@ -225,7 +228,7 @@ async def _spawn() -> trio.Process:
             [sys.executable, "-P", *_PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
+            env=os.environ | {"PYTHONPATH": path, "TMPDIR": scratch},
             start_new_session=True,
         )
     except OSError as error:

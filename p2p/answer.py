@@ -12,9 +12,9 @@ from chain.channel import Payer
 from chain.keeper import BookKeeper
 from p2p.book_events import save_events
 from p2p.buying import Deal
-from p2p.errors import Error
+from p2p.errors import EngineError, Error, RemoteError
 from p2p.protocol.receipt import Receipt, SignedReceipt
-from p2p.protocol.session import Completed, Deliver, Event, ToClient
+from p2p.protocol.session import Completed, Deliver, Event, State, ToClient
 from p2p.protocol.session_client import ClientSession
 from p2p.session_shell import SessionShell
 from p2p.stream import MessageStream
@@ -33,8 +33,9 @@ class Timing:
 class Answer:
     """Iterate over it for the text, piece by piece; then `receipt` and `timing` are there.
 
-    What goes wrong is raised by the iteration: `RemoteError`, `Refused`, `Unavailable` or `PaymentError`. Pieces that
-    came before were paid for and stay valid.
+    What goes wrong is raised by the iteration: `RemoteError`, `Refused`, `Unavailable`, `PaymentError`, `EngineError`
+    if the provider's engine failed half way, `LocalError` if our book cannot be written or the request is too large.
+    Pieces that came before were paid for and stay valid.
     """
 
     def __init__(
@@ -95,11 +96,16 @@ class Answer:
         seconds = max(self._last_at - first, 1e-3)
         return Timing(round(1000 * (first - self._started_at)), self.completion_tokens / seconds)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        async for piece in self._pieces:
-            yield piece
-        if self._error is not None:
-            raise self._error
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            return await self._pieces.receive()
+        except trio.EndOfChannel:
+            if self._error is not None:
+                raise self._error from None
+            raise StopAsyncIteration from None
 
     async def run(self) -> None:
         """Carry the session to its end; the error, if there was one, is for the reader."""
@@ -114,10 +120,14 @@ class Answer:
 
     async def cancel(self) -> None:
         """Stop the answer, pay what was done, and wait for the end as long as is decent."""
-        if not self._over.is_set():
-            await self._shell.step(self._core.cancel)
+        if self._core.state is not State.NEW and not self._over.is_set():
+            await self._shell.step(self._leave)
             with trio.move_on_after(CANCEL_TIMEOUT_S):
                 await self._over.wait()
+
+    def _leave(self, now: float) -> list[Event]:
+        """Before the provider began there is nothing to be paid, and nobody who would listen."""
+        return self._core.lost() if self._core.state is State.STARTING else self._core.cancel(now)
 
     async def _act(self, event: Event) -> None:
         match event:
@@ -126,8 +136,16 @@ class Answer:
                 if self._first_at is None:
                     self._first_at = self._last_at
                 if text:
-                    self._send.send_nowait(text)
+                    self._keep(text)
             case Completed(receipt, signed):
                 self.receipt, self.signed_receipt = receipt, signed
+                if receipt.reason == "failed":
+                    self._error = EngineError("the provider's engine failed in the middle of the answer")
             case _:
                 raise AssertionError(f"{event} is not for a client")
+
+    def _keep(self, text: str) -> None:
+        try:
+            self._send.send_nowait(text)
+        except trio.WouldBlock:
+            raise RemoteError("flood", "more pieces than tokens") from None

@@ -6,19 +6,21 @@ from collections.abc import Sequence
 
 from chain.book import Book, Receipt
 from chain.keeper import BookKeeper
+from p2p.foreign import translated
 from p2p.protocol.receipt import Receipt as ReceiptBody
 from p2p.protocol.session import Save, SaveClaim, SaveDelivered, SaveReceipt
 from p2p.protocol.wire import decode, encode
 
 
 async def save_events(keeper: BookKeeper, peer: str, events: Sequence[Save]) -> None:
-    """Put all of them on disk, or none. Raises `chain.errors`."""
+    """Put all of them on disk, or none. Raises `LocalError` or `PaymentError`."""
 
     def write(book: Book) -> None:
         for event in events:
             _write_one(book, peer, event)
 
-    await keeper.do(write)
+    with translated():
+        await keeper.do(write)
 
 
 def _write_one(book: Book, peer: str, event: Save) -> None:

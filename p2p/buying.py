@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import msgspec
@@ -19,7 +19,7 @@ from p2p.protocol.negotiate import PROTOCOL, Ask, Buyer, Quote, State, ToClient
 from p2p.protocol.price import Prices
 from p2p.protocol.strategy import BuyerStrategy
 from p2p.protocol.wire import Signed
-from p2p.stream import MessageStream
+from p2p.stream import MessageStream, open_messages
 from p2p.trace import Trace
 
 # Asking more providers for a binding quote costs each of them work and gains little.
@@ -77,7 +77,7 @@ class _Talk:
 
 
 class Negotiations:
-    """Negotiates for one answer with some of the providers that were found. An async context manager."""
+    """Negotiates for one answer with some of the providers that were found."""
 
     def __init__(
         self,
@@ -104,8 +104,8 @@ class Negotiations:
 
     async def agree(self, found: Sequence[Found], ask: Ask) -> Deal:
         """One agreement. Raises `Refused` when nobody wants to, with the last reason that was given."""
-        try:
-            await self._gather(found, ask)
+        async with AsyncExitStack() as streams:
+            await self._gather(found, ask, streams)
             while self._talks:
                 ranked = rank([self._candidate(talk) for talk in self._talks], self._need)
                 chosen = choose(ranked, self._draw)
@@ -115,24 +115,20 @@ class Negotiations:
                     return deal
                 self._talks.remove(talk)
             raise self._nobody()
-        finally:
-            with trio.CancelScope(shield=True):
-                for talk in self._talks:
-                    await talk.messages.close()
 
-    async def _gather(self, found: Sequence[Found], ask: Ask) -> None:
+    async def _gather(self, found: Sequence[Found], ask: Ask, streams: AsyncExitStack) -> None:
         """First quotes from the most promising providers, all asked at once."""
         adverts = {one.peer: one for one in found}
         promising = rank([self._advertised(one) for one in found], self._need)[:MAX_ASKED]
         async with trio.open_nursery() as nursery:
             for score in promising:
-                nursery.start_soon(self._ask_one, adverts[score.candidate.peer], ask)
+                nursery.start_soon(self._ask_one, adverts[score.candidate.peer], ask, streams)
 
-    async def _ask_one(self, found: Found, ask: Ask) -> None:
+    async def _ask_one(self, found: Found, ask: Ask, streams: AsyncExitStack) -> None:
         buyer = Buyer(network=self._network, client=self._host.peer, provider=found.peer, verify=verify_by_peer)
         try:
-            stream = await self._host.open(found.peer, PROTOCOL)
-            talk = _Talk(found, buyer, MessageStream(stream, ToClient))
+            opened = open_messages(self._host, found.peer, PROTOCOL, ToClient)
+            talk = _Talk(found, buyer, await streams.enter_async_context(opened))
             ask = msgspec.structs.replace(ask, nonce=secrets.token_bytes(NONCE_BYTES))
             await talk.say(buyer.ask(ask), self._clock)
         except Error as error:
@@ -158,8 +154,7 @@ class Negotiations:
         except Error as error:
             self._refusals.append(error)
             self._trace("no_deal", peer=talk.found.peer, why=str(error))
-            with suppress(Error):
-                await talk.messages.reset()
+            await talk.messages.reset()
             return None
         assert talk.buyer.state is State.AGREED
         assert talk.buyer.signed is not None

@@ -7,6 +7,7 @@ Unknown keys are errors. A variable is named after the key, with the section in 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,7 +98,17 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     try:
         return msgspec.convert(merged, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise LocalError(f"configuration: {error}") from None
+        raise LocalError(_complaint(str(error))) from None
+
+
+def _complaint(error: str) -> str:
+    """msgspec's message in the words of whoever wrote the setting: its name first, as it stands in the file."""
+    what, _, where = error.partition(" - at `$")
+    name = where.strip("`.")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    if unknown:
+        return f"there is no setting {'.'.join(filter(None, (name, unknown[1])))}; see --help"
+    return f"the setting {name} is wrong: {what[0].lower()}{what[1:]}"
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -127,7 +138,7 @@ def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             nested = into.setdefault(key, {})
             if not isinstance(nested, dict):
-                raise LocalError(f"configuration: {key} is a section")
+                raise LocalError(f"the setting {key} is wrong: it is a section")
             _merge(nested, value)
         else:
             into[key] = value

@@ -24,7 +24,7 @@ from p2p.trace import Trace, silent
 # A provider record and an advert are renewed twice within the advert's life.
 RENEW_S = 240.0
 PROBE_TIMEOUT_S = 5.0
-MAX_FOUND = 32
+MAX_FOUND = 32  # each of the two ways of finding may name so many
 MAX_PROBES_AT_ONCE = 8
 SERVE_TIMEOUT_S = 10.0
 
@@ -107,9 +107,19 @@ class Directory:
         self.book = AdvertBook(network=network, verify=verify)
 
     async def find(self, model: str | None) -> Sequence[Found]:
-        """Every provider of `model` (or of anything) that is known or can be found, and that answers now."""
-        known = {listing.advert.peer for listing in self.book.listings(model, self._clock())}
-        for address in await self._host.find_providers(lookup_key(model), MAX_FOUND):
+        """Providers of `model` (or of anything) that are known or can be found, and that answer now.
+
+        Raises `Unavailable` if none is known and the network cannot be asked.
+        """
+        heard = [listing.advert.peer for listing in self.book.listings(model, self._clock())]
+        known = set(heard[-MAX_FOUND:])  # the last heard of
+        try:
+            announced = await self._host.find_providers(lookup_key(model), MAX_FOUND)
+        except Unavailable:
+            if not known:
+                raise
+            announced = ()
+        for address in announced:
             self._host.learn(address)
             known.add(address.peer)
         known.discard(self._host.peer)

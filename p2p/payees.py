@@ -18,8 +18,8 @@ from chain.errors import BadVoucher, ChainError, ChannelUnusable
 from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.ledger import ChannelState, Ledger
-from chain.voucher import Claim, Signer
-from p2p.errors import Refused, RemoteError
+from chain.voucher import VOUCHER_TAG, Claim, Signer, claim_is_good
+from p2p.errors import Error, LocalError, PaymentError, Refused, RemoteError
 from p2p.foreign import translated
 from p2p.protocol.advert import ChannelOffer
 from p2p.trace import Trace, silent
@@ -58,6 +58,7 @@ class Payees:
         self._payees: dict[bytes, Payee] = {}
         self._clients: dict[bytes, str] = {}  # who pays through each of them
         self._leased: set[bytes] = set()
+        self._unsaved: set[bytes] = set()  # memory may know of a voucher that a full disk kept out of the book
         self._turns: defaultdict[bytes, trio.Lock] = defaultdict(trio.Lock)
 
     async def load(self) -> None:
@@ -79,34 +80,31 @@ class Payees:
                 self._clients[known.channel] = known.peer
 
     @asynccontextmanager
-    async def lease(self, channel: bytes, peer: str, payer_key: bytes) -> AsyncIterator[Payee]:
-        """The channel for one session, looked up on chain first. Raises `Refused` or `Unavailable`."""
+    async def lease(self, first: Claim, peer: str, payer_key: bytes) -> AsyncIterator[Payee]:
+        """The channel of a session's first voucher, looked up on chain. Raises `Refused` or `RemoteError`."""
+        channel = first.channel
         if self._clients.get(channel, peer) != peer:
             raise Refused("channel_unusable", "another client pays through it")
         if channel in self._leased:
             raise Refused("channel_busy", "one answer at a time on a channel", retry_after_s=1)
         self._leased.add(channel)
         try:
-            yield await self._checked(channel, peer, payer_key)
+            yield await self._checked(first, peer, payer_key)
+        except LocalError:
+            self._unsaved.add(channel)
+            raise
         finally:
             self._leased.discard(channel)
 
-    async def settle(self, channel: bytes, at_least_nano: int | None = None) -> None:
-        """Carry the highest voucher to the chain if it is worth it. Raises `PaymentError` or `Unavailable`."""
-        threshold = self._policy.at_least_nano if at_least_nano is None else at_least_nano
-        payee = self._payees[channel]
-        async with self._turns[channel]:
-            claim = payee.to_settle(threshold)
-            if claim is None:
-                return
-            with translated():
-                transaction = await self._ledger.settle(channel, claim.amount_nano, claim.signature)
-                payee.settled_nano = claim.amount_nano
-                await self._keeper.do(lambda book: book.save_settled(channel, claim.amount_nano))
-        self._trace("settled", channel=channel.hex(), settled_nano=claim.amount_nano, fee_nano=transaction.fee_nano)
+    async def settle(self, channel: bytes) -> None:
+        """Carry the highest voucher to the chain if it is worth it. What fails now is tried again the next time."""
+        try:
+            await self._settle(channel)
+        except Error as error:
+            self._trace("settle_failed", channel=channel.hex(), why=str(error))
 
     async def release(self, last: Claim, peer: str) -> Claim:
-        """Let the payer close, after settling what is due. Raises `Refused`, `RemoteError`, `PaymentError`.
+        """Let the payer close, after settling what is due. Raises `Refused`, `RemoteError` or `LocalError`.
 
         Only the client that paid through the channel may ask: ids of channels, and vouchers that were settled, are
         public on chain, and a release ends the channel.
@@ -119,12 +117,14 @@ class Payees:
             raise Refused("channel_busy", "an answer is still being given", retry_after_s=1)
         self._leased.add(channel)
         try:
-            if payee.state is State.OPEN:
-                await self._take_last(payee, last)
-                await self.settle(channel)
             with translated():
+                if payee.state is State.OPEN:
+                    await self._take_last(payee, last)
+                    await self.settle(channel)
                 released = payee.release(self._signer)
                 await self._keeper.do(lambda book: book.save_released(channel, released.amount_nano))
+        except PaymentError as error:
+            raise Refused("channel_unusable", str(error)) from error
         finally:
             self._leased.discard(channel)
         self._trace("released", channel=channel.hex(), amount_nano=released.amount_nano)
@@ -134,28 +134,48 @@ class Payees:
         """Look at every open channel for ever; settle at once where the payer starts to close."""
         period = min(LOOK_AT_LEAST_EVERY_S, self._offer.challenge_period_s / LOOKS_PER_CHALLENGE_PERIOD)
         while True:
-            await trio.sleep(period)
             for channel in list(self._payees):
                 try:
                     await self._look(channel)
-                except ChainError as error:
-                    self._trace("look_failed", channel=channel.hex(), why=type(error).__name__)
+                except Error as error:  # the next look is soon
+                    self._trace("look_failed", channel=channel.hex(), why=str(error))
+            await trio.sleep(period)
 
     async def _look(self, channel: bytes) -> None:
-        state = await self._ledger.channel(channel)
-        payee = self._payees[channel]
-        if state is None:
-            payee.move(Move.CLOSE)
+        with translated():
+            state = await self._ledger.channel(channel)
+            payee = self._payees[channel]
+            before = payee.state
+            if state is None:
+                payee.move(Move.CLOSE)
+            else:
+                # It may not have been us who carried the last voucher, or not in this life.
+                payee.settled_nano = max(payee.settled_nano, state.settled_nano)
+                if state.close_at and payee.state is not State.CLOSING:
+                    payee.move(Move.START_CLOSE)
+            if payee.state is not before:
+                await self._keeper.do(lambda book: book.save_state(channel, payee.state))
+        if payee.state is State.CLOSED:
             del self._payees[channel], self._clients[channel]
-        elif state.close_at and payee.state is not State.CLOSING:
-            payee.move(Move.START_CLOSE)
-        await self._keeper.do(lambda book: book.save_state(channel, payee.state))
-        if payee.state is State.CLOSING:
+            self._turns.pop(channel, None)
+        elif payee.state is State.CLOSING:
             await self.settle(channel)
 
-    async def _checked(self, channel: bytes, peer: str, payer_key: bytes) -> Payee:
+    async def _settle(self, channel: bytes) -> None:
+        async with self._turns[channel]:
+            payee = self._payees.get(channel)
+            claim = payee.to_settle(self._policy.at_least_nano) if payee else None
+            if payee is None or claim is None:
+                return
+            with translated():
+                transaction = await self._ledger.settle(channel, claim.amount_nano, claim.signature)
+                payee.settled_nano = claim.amount_nano
+                await self._keeper.do(lambda book: book.save_settled(channel, claim.amount_nano))
+        self._trace("settled", channel=channel.hex(), settled_nano=claim.amount_nano, fee_nano=transaction.fee_nano)
+
+    async def _checked(self, first: Claim, peer: str, payer_key: bytes) -> Payee:
         try:
-            state = await self._on_chain(channel)
+            state = await self._on_chain(first.channel)
             require_acceptable(
                 state,
                 payee=self._offer.payee,
@@ -164,8 +184,9 @@ class Payees:
                 deposit_min_nano=self._offer.deposit_min_nano,
                 challenge_period_min_s=self._offer.challenge_period_s,
             )
-            payee = self._payees.get(channel) or await self._take_up(channel, peer, state)
+            payee = self._payees.get(first.channel) or await self._take_up(first, peer, state)
             payee.funded(state.deposited_nano)
+            await self._save_what_is_unsaved(payee)
         except ChannelUnusable as error:
             raise Refused("channel_unusable", str(error)) from error
         except ChainError as error:
@@ -173,20 +194,33 @@ class Payees:
         payee.settled_nano = max(payee.settled_nano, state.settled_nano)
         return payee
 
+    async def _save_what_is_unsaved(self, payee: Payee) -> None:
+        claim = payee.accepted
+        if claim is not None and payee.channel in self._unsaved:
+            await self._keeper.do(lambda book: book.save_claim(claim))
+        self._unsaved.discard(payee.channel)
+
     async def _on_chain(self, channel: bytes) -> ChannelState:
         state = await self._ledger.channel(channel)
         if state is None:
             raise ChannelUnusable("the chain has no such channel")
         return state
 
-    async def _take_up(self, channel: bytes, peer: str, state: ChannelState) -> Payee:
-        """A channel that we never saw: write it down before it is served."""
+    async def _take_up(self, first: Claim, peer: str, state: ChannelState) -> Payee:
+        """A channel that we never saw: write it down before it is served.
+
+        Whose it is must be proven once: a stranger could see it open on chain and come here first.
+        """
+        channel = first.channel
+        if not claim_is_good(verify, state.terms.payer_key, VOUCHER_TAG, self._ledger.network.global_id, first):
+            raise RemoteError("bad_voucher", "the signature is not the payer's")
 
         def write(book: Book) -> None:
             book.add_channel(channel, state.terms, peer)
             book.save_deposited(channel, state.deposited_nano)
 
-        await self._keeper.do(write)
+        with trio.CancelScope(shield=True):  # in the book and not in memory, it could not be used until a restart
+            await self._keeper.do(write)
         payee = Payee(
             channel,
             self._ledger.network.global_id,
@@ -198,7 +232,7 @@ class Payees:
         )
         self._payees[channel] = payee
         self._clients[channel] = peer
-        self._trace("channel", channel=channel.hex(), peer=peer, deposited_nano=state.deposited_nano)
+        self._trace("taken_up", channel=channel.hex(), peer=peer, deposited_nano=state.deposited_nano)
         return payee
 
     async def _take_last(self, payee: Payee, last: Claim) -> None:
@@ -207,5 +241,4 @@ class Payees:
         except BadVoucher as error:
             raise RemoteError("bad_voucher", str(error)) from error
         if news:
-            with translated():
-                await self._keeper.do(lambda book: book.save_claim(last))
+            await self._keeper.do(lambda book: book.save_claim(last))

@@ -7,16 +7,19 @@ the money can be found again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+
+import trio
 
 from chain.book import Book, Channel
-from chain.channel import Move, Payer, State
+from chain.channel import Payer, State
 from chain.keeper import BookKeeper
 from chain.keys import verify
-from chain.ledger import ChannelTerms, Ledger, Transaction
+from chain.ledger import ChannelState, ChannelTerms, Ledger, Transaction
 from chain.voucher import RELEASE_TAG, Claim, Signer, claim_is_good
-from p2p.errors import PaymentError, Refused, RemoteError
+from p2p.errors import LocalError, PaymentError, Refused, RemoteError
 from p2p.foreign import translated
 from p2p.host import Host
 from p2p.protocol.advert import ChannelOffer
@@ -56,19 +59,19 @@ class Payers:
         self._payers: dict[bytes, Payer] = {}
         self._known: dict[bytes, Channel] = {}
         self._leased: set[bytes] = set()
+        self._opening = trio.Lock()
 
     async def load(self) -> None:
         """Take up the channels of the book as the chain has them now. Raises `LocalError` or `Unavailable`."""
         with translated():
             for known in await self._keeper.do(Book.open_channels):
                 state = await self._ledger.channel(known.channel)
-                gone = state is None and (
-                    known.state is not State.UNFUNDED or await self._ledger.now() > known.terms.open_before
-                )
-                if gone:
-                    await self._keeper.do(lambda book, known=known: book.save_state(known.channel, State.CLOSED))  # type: ignore[misc]
-                elif state is not None and not state.close_at and known.released_nano is None:
-                    self._take_up(known, state.deposited_nano)
+                if state is not None and state.deposited_nano:
+                    await self._keeper.do(partial(_save_seen, known.channel, state))
+                    if not state.close_at and known.released_nano is None:
+                        self._take_up(known, state.deposited_nano)
+                elif known.state is not State.UNFUNDED or await self._ledger.now() > known.terms.open_before:
+                    await self._keeper.do(partial(Book.save_state, channel=known.channel, state=State.CLOSED))
 
     def providers(self) -> frozenset[str]:
         """The peers that we could pay at once."""
@@ -80,35 +83,35 @@ class Payers:
 
         Raises `PaymentError` (no funds, too many channels) or `Unavailable`.
         """
-        payer = self._open_to(provider, offer, cost_max_nano) or await self._open(provider, offer, cost_max_nano)
-        self._leased.add(payer.channel)
-        try:
+        payer = self._open_to(provider, offer, cost_max_nano)
+        if payer is None:
+            async with self._opening:  # one at a time, or many could pass the limit together
+                payer = await self._open(provider, offer, cost_max_nano)
+        with self._alone(payer.channel):
             yield payer
-        finally:
-            self._leased.discard(payer.channel)
 
     async def close(self, host: Host, channel: bytes) -> Transaction:
         """Close together: the provider signs a release, we carry it to the chain.
 
-        Raises `Refused`, `RemoteError`, `Unavailable` or `PaymentError`; the money then stays in the channel.
+        Raises `LocalError` while an answer is being paid through it, and `Refused`, `RemoteError`, `Unavailable` or
+        `PaymentError`; the money then stays in the channel.
         """
-        known = await self._ask_release(host, channel)
-        assert known.released_nano is not None
-        with translated():
-            transaction = await self._ledger.close_by_release(channel, known.released_nano, known.release_signature)
-            await self._keeper.do(lambda book: _save_closed(book, known))
-        payer = self._payers.pop(channel, None)
-        if payer is not None:
-            payer.move(Move.CLOSE)
+        with self._alone(channel):
+            known = await self._ask_release(host, channel)
+            assert known.released_nano is not None
+            self._payers.pop(channel, None)
+            with translated():
+                transaction = await self._ledger.close_by_release(channel, known.released_nano, known.release_signature)
+                await self._keeper.do(lambda book: _save_closed(book, known))
         self._trace("closed", channel=channel.hex(), fee_nano=transaction.fee_nano)
         return transaction
 
     async def start_close(self, channel: bytes) -> Transaction:
         """Close alone: the provider has the challenge period to settle what it has. Raises as `close` does."""
-        with translated():
+        with self._alone(channel), translated():
             transaction = await self._ledger.start_close(channel)
+            self._payers.pop(channel, None)
             await self._keeper.do(lambda book: book.save_state(channel, State.CLOSING))
-        self._payers.pop(channel, None)
         return transaction
 
     async def finalise(self, channel: bytes) -> Transaction:
@@ -122,6 +125,16 @@ class Payers:
         """All of them, as the book has them."""
         with translated():
             return await self._keeper.do(Book.channels)
+
+    @contextmanager
+    def _alone(self, channel: bytes) -> Iterator[None]:
+        if channel in self._leased:
+            raise LocalError("an answer is being paid through that channel, or it is being closed: wait for the end")
+        self._leased.add(channel)
+        try:
+            yield
+        finally:
+            self._leased.discard(channel)
 
     def _open_to(self, provider: str, offer: ChannelOffer, cost_max_nano: int) -> Payer | None:
         for channel, payer in self._payers.items():
@@ -192,6 +205,8 @@ class Payers:
         """The channel with the provider's release in the book."""
         with translated():
             known = await self._keeper.do(lambda book: book.channel(channel))
+        if known.state is State.CLOSED:
+            raise LocalError("the channel is closed already")
         if known.released_nano is not None:
             return known
         request = CloseRequest(channel=channel, amount_nano=known.authorised_nano, signature=known.signature)
@@ -212,6 +227,14 @@ class Payers:
         global_id = self._ledger.network.global_id
         if not claim_is_good(verify, known.terms.payee_key, RELEASE_TAG, global_id, claim):
             raise RemoteError("bad_release", "the signature is not the payee's")
+
+
+def _save_seen(channel: bytes, state: ChannelState, book: Book) -> None:
+    """What the chain says of a channel, in case we ended before we could write it down."""
+    book.save_deposited(channel, state.deposited_nano)
+    book.save_settled(channel, state.settled_nano)
+    if state.close_at:
+        book.save_state(channel, State.CLOSING)
 
 
 def _save_closed(book: Book, known: Channel) -> None:

@@ -12,13 +12,14 @@ from chain.voucher import Claim, Signer
 from inference.engine import Engine
 from inference.measure import Measured
 from p2p.discovery import Announcer, Directory
-from p2p.errors import Error, Refused
+from p2p.errors import Refused
 from p2p.host import Host, Stream
 from p2p.keys import verify_by_peer
 from p2p.payees import Payees, SettlePolicy
 from p2p.protocol import negotiate, release, session
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer
 from p2p.protocol.negotiate import Refusal
+from p2p.protocol.receipt import Receipt
 from p2p.protocol.release import CloseRequest, Released
 from p2p.protocol.wire import Signed, sign
 from p2p.selling import PriceList, Sales
@@ -80,19 +81,18 @@ class Provider:
             trace=trace,
         )
         self._directory = Directory(host, network=self._network, verify=verify_by_peer, clock=clock, trace=trace)
-        self._nursery: trio.Nursery
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `started` once others can find us."""
         await self._payees.load()
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as nursery:
             self._host.serve(negotiate.PROTOCOL, self._sales.negotiate)
             self._host.serve(session.PROTOCOL, self._serve_session)
             self._host.serve(release.PROTOCOL, self._serve_release)
-            self._nursery.start_soon(self._payees.watch)
-            await self._nursery.start(Announcer(self._host, self.advert).run)
+            nursery.start_soon(self._payees.watch)
+            await nursery.start(Announcer(self._host, self.advert).run)
             families = {model.family for model in self._engine.models()}
-            self._nursery.start_soon(self._directory.listen, sorted(families))
+            nursery.start_soon(self._directory.listen, sorted(families))
             task_status.started()
 
     def advert(self) -> tuple[Advert, Signed]:
@@ -123,26 +123,21 @@ class Provider:
         )
         try:
             await serving.run()
+            self._tell(stream.peer, serving.receipt)
         finally:
             if serving.channel is not None:
-                self._nursery.start_soon(self._settle, serving.channel)
-        if serving.receipt is not None:
-            receipt = serving.receipt
+                await self._payees.settle(serving.channel)
+
+    def _tell(self, peer: str, receipt: Receipt | None) -> None:
+        if receipt is not None:
             self._trace(
                 "served",
-                peer=stream.peer,
+                peer=peer,
                 model=receipt.model,
                 tokens_in=receipt.tokens.input,
                 tokens_out=receipt.tokens.output,
                 earned_nano=receipt.session_total_nano,
             )
-
-    async def _settle(self, channel: bytes) -> None:
-        """Settle after an answer; what fails now is tried again after the next one, and when the payer closes."""
-        try:
-            await self._payees.settle(channel)
-        except Error as error:
-            self._trace("settle_failed", channel=channel.hex(), why=str(error))
 
     async def _serve_release(self, stream: Stream) -> None:
         messages = MessageStream[CloseRequest](stream, CloseRequest)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
+import trio
 
 from inference.engine import Engine, ModelInfo
 from inference.measure import Measured
-from p2p.errors import Refused, RemoteError
+from p2p.errors import Refused, RemoteError, Unavailable
 from p2p.host import Stream
 from p2p.keys import verify_by_peer
 from p2p.protocol.advert import ChannelOffer, ModelOffer
@@ -34,6 +35,7 @@ from p2p.stream import MessageStream
 from p2p.trace import Trace, silent
 
 TURN_TIMEOUT_S = 20.0
+NEGOTIATION_TIMEOUT_S = 60.0  # for all turns, and for a client that does not read
 # The client's round trip is not known when the price is; the window's floor of 64 tokens covers this one.
 ASSUMED_RTT_MS = 250
 BUSY_RETRY_S = 5
@@ -100,28 +102,37 @@ class Sales:
     async def negotiate(self, stream: Stream) -> None:
         """One negotiation. Raises `RemoteError` or `Unavailable`, which end this stream."""
         messages = MessageStream[ToProvider](stream, ToProvider)
+        with trio.move_on_after(NEGOTIATION_TIMEOUT_S) as patience:
+            await self._negotiate(messages)
+        if patience.cancelled_caught:
+            raise Unavailable("the client took too long")
+        await messages.close()
+
+    async def _negotiate(self, messages: MessageStream[ToProvider]) -> None:
         seller = Seller()
         done = False
         while not done:
             message = await messages.answer(TURN_TIMEOUT_S)
             seller.receive(message)
             try:
-                reply: ToClient = self._reply(seller, message, stream.peer)
+                reply: ToClient = self._reply(seller, message, messages.peer)
             except Refused as no:
                 reply = seller.refuse(Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s))
             await messages.send(reply)
             done = isinstance(message, Accept) or isinstance(reply, Refusal)
-        await messages.close()
 
     def redeem(self, signed: Signed, peer: str) -> tuple[Quote, ModelInfo]:
         """A quote shown to start a session. Raises `RemoteError` for a forged one, `Refused` for a used-up one."""
         quote = open_signed(signed, Quote, by=lambda body: body.provider, network=self._network, verify=verify_by_peer)
         if quote.provider != self._peer or quote.client != peer:
             raise RemoteError("wrong_quote", "it was made by or for another peer")
+        model = self._models.get(quote.model)
+        if model is None:  # quoted before a restart
+            raise Refused("no_such_model", "not served here any more")
         self._uses.use(signed.id, quote, self._clock())
         if not self._places.take(signed.id) and self._places.free(self._engine.capacity().free, self._clock()) < 1:
             raise Refused("busy", "every slot is in use", retry_after_s=BUSY_RETRY_S)
-        return quote, self._models[quote.model]
+        return quote, model
 
     def _reply(self, seller: Seller, message: ToProvider, client: str) -> ToClient:
         capacity = self._engine.capacity()
@@ -145,7 +156,9 @@ class Sales:
         if ask.tier != "open":
             raise Refused("no_such_tier", "only the open tier is served here")
         if ask.prompt_tokens + ask.max_tokens > model.context:
-            raise Refused("too_long", f"prompt and answer together may have {model.context} tokens")
+            raise Refused(
+                "too_long", f"prompt and answer together may have {model.context} tokens: shorten one of them"
+            )
         if self._places.free(self._engine.capacity().free, self._clock()) < 1:
             raise Refused("busy", "every slot is in use or promised", retry_after_s=BUSY_RETRY_S)
 
@@ -184,5 +197,5 @@ class Sales:
         now = self._clock()
         if not self._places.hold(quote_id, client, slots_free=self._engine.capacity().free, now=now):
             raise Refused("busy", "every slot is in use or promised", retry_after_s=BUSY_RETRY_S)
-        self._trace("agreed", peer=client)
+        self._trace("promised", peer=client)
         return seller.confirm(int(now) + HOLD_S)

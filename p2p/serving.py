@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -10,6 +10,7 @@ import trio
 
 from chain.channel import Payee
 from chain.keeper import BookKeeper
+from chain.voucher import Claim
 from inference.engine import Delta, Engine, Finished, FinishReason, Request
 from p2p.book_events import save_events
 from p2p.errors import EngineError, Error, Refused, RemoteError
@@ -103,9 +104,10 @@ class Serving:
         self._signer = signer
         self._trace = trace
         self._core = ProviderSession(signer=signer, verify=verify_by_peer)
+        self._messages = MessageStream[ToProvider](stream, ToProvider)
         self._shell = SessionShell(
             self._core,
-            MessageStream[ToProvider](stream, ToProvider),
+            self._messages,
             save=partial(save_events, keeper, stream.peer),
             act=self._act,
             clock=clock,
@@ -122,16 +124,17 @@ class Serving:
     async def run(self) -> None:
         """Serve the session to its end. Raises the `Error` that ended it early."""
         async with self._leases:
-            await self._shell.run()
+            start = await self._messages.answer()
+            await self._shell.run(partial(self._core.receive, start))
 
     async def _act(self, event: Event) -> None:
         match event:
             case Check(start):
                 self._shell.start_soon(self._admit, start)
             case Prefill(tokens):
-                self._shell.start_soon(self._prefill, tokens)
+                self._begin_work(self._prefill, tokens)
             case Generate():
-                self._shell.start_soon(self._generate)
+                self._begin_work(self._generate)
                 self._shell.start_soon(self._pass_on)
             case Hold():
                 self._flowing = trio.Event()
@@ -143,6 +146,15 @@ class Serving:
                 self.receipt = receipt
             case _:
                 raise AssertionError(f"{event} is not for a provider")
+
+    def _begin_work(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Have the engine do something that `StopEngine` ends, also if that comes before it began."""
+        self._work = trio.CancelScope()
+        self._shell.start_soon(self._worked, self._work, work, *args)
+
+    async def _worked(self, scope: trio.CancelScope, work: Callable[..., Awaitable[None]], *args: object) -> None:
+        with scope:
+            await work(*args)
 
     async def _admit(self, start: Start) -> None:
         try:
@@ -162,14 +174,17 @@ class Serving:
         request: Request = decode(start.request, Request)
         if request.model != quote.model or not 0 < request.max_tokens <= quote.max_tokens:
             raise RemoteError("wrong_quote", "the request is not the one that was quoted")
-        payee = await self._leases.enter_async_context(self._payees.lease(start.channel, self._peer, quote.payer_key))
+        first = Claim(start.channel, start.payment.channel_total_nano, start.payment.signature)
+        payee = await self._leases.enter_async_context(self._payees.lease(first, self._peer, quote.payer_key))
         self.channel = start.channel
         with translated():
             prompt_tokens = await self._engine.count(request.model, request.messages)
         if prompt_tokens > quote.prompt_tokens:
             raise Refused("prompt_over_quote", f"the prompt has {prompt_tokens} tokens, the quote covers fewer")
         if prompt_tokens + request.max_tokens > model.context:
-            raise Refused("too_long", f"prompt and answer together may have {model.context} tokens")
+            raise Refused(
+                "too_long", f"prompt and answer together may have {model.context} tokens: shorten one of them"
+            )
         self._request = request
         sampling = Sampling(
             max_tokens=request.max_tokens,
@@ -180,28 +195,26 @@ class Serving:
         return quote, payee, sampling, prompt_tokens
 
     async def _prefill(self, tokens: int) -> None:
-        with self._work:
-            try:
-                with translated():
-                    done = await self._engine.prefill(self._request, tokens)
-            except (EngineError, Refused) as error:
-                await self._shell.step(partial(self._core.engine_failed, EngineError(str(error))))
-            else:
-                await self._shell.step(partial(self._core.prefilled, done))
+        try:
+            with translated():
+                done = await self._engine.prefill(self._request, tokens)
+        except Error as error:
+            await self._shell.step(partial(self._core.engine_failed, EngineError(str(error))))
+        else:
+            await self._shell.step(partial(self._core.prefilled, done))
 
     async def _generate(self) -> None:
         """Take from the engine into `Pieces`."""
-        with self._work:
-            try:
-                with translated():
-                    async with self._engine.generate(self._request) as items:
-                        async for item in items:
-                            if isinstance(item, Finished):
-                                self._pieces.end(item.reason)
-                            else:
-                                await self._pieces.put(item)
-            except (EngineError, Refused) as error:
-                self._pieces.end(EngineError(str(error)))
+        try:
+            with translated():
+                async with self._engine.generate(self._request) as items:
+                    async for item in items:
+                        if isinstance(item, Finished):
+                            self._pieces.end(item.reason)
+                        else:
+                            await self._pieces.put(item)
+        except Error as error:
+            self._pieces.end(EngineError(str(error)))
 
     async def _pass_on(self) -> None:
         """Give pieces to the core as fast as network and payment allow, then the end."""

@@ -10,18 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 import trio
 
-from p2p.errors import Error, LocalError, RemoteError
+from p2p.errors import EngineError, Error, Unavailable
 from p2p.protocol.session import Event, Failed, Save, Send
 from p2p.stream import MessageStream
 
 # The end frame is worth a moment's wait; a peer that does not read it is not.
 FLUSH_TIMEOUT_S = 5.0
+# A peer that takes nothing for so long must not keep an engine's slot by its heartbeats.
+STALL_TIMEOUT_S = 30.0
+# A session has a handful of frames under way; a peer that provokes more than it reads is up to no good.
+MAX_WAITING = 256
 
 
 class Core(Protocol):
@@ -44,32 +49,41 @@ class Outbox:
         self._empty.set()
 
     def put(self, message: msgspec.Struct) -> None:
-        """Queue a message."""
+        """Queue a message. Raises `Unavailable` when too many are waiting."""
+        if len(self._messages) >= MAX_WAITING:
+            raise Unavailable("the peer does not read")
         self._messages.append(message)
         self._more.set()
         if self._empty.is_set():
             self._empty = trio.Event()
 
     async def drained(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written, or nothing can be written any more."""
         await self._empty.wait()
 
     async def run(self) -> None:
-        """Write for ever."""
-        while True:
-            await self._more.wait()
-            self._more = trio.Event()
-            messages, self._messages = self._messages, []
-            await self._stream.send(*messages)
-            if not self._messages:
-                self._empty.set()
+        """Write for ever. Raises `Unavailable`, or `LocalError` for a message that is too large."""
+        try:
+            while True:
+                await self._more.wait()
+                self._more = trio.Event()
+                messages, self._messages = self._messages, []
+                with trio.fail_after(STALL_TIMEOUT_S):
+                    await self._stream.send(*messages)
+                if not self._messages:
+                    self._empty.set()
+        except trio.TooSlowError:
+            raise Unavailable("the peer does not read") from None
+        finally:
+            self._empty.set()
 
 
 class SessionShell:
     """One session under way.
 
     `save` puts a batch of save events on disk. `act` carries out every event that is not about saving, sending or
-    failing; it must not block for long and may call `start_soon` to begin work that ends with the session.
+    failing; it must not block for long and may call `start_soon` to begin work that ends with the session. What either
+    raises of `p2p.errors` ends the session.
     """
 
     def __init__(
@@ -93,20 +107,25 @@ class SessionShell:
         self.outbox = Outbox(stream)
         self.error: Error | None = None
 
-    async def run(self, first: Callable[[float], list[Event]] | None = None) -> None:
-        """Carry the session to its end. Raises the session's error if it failed."""
+    async def run(self, first: Callable[[float], list[Event]]) -> None:
+        """Carry the session from its first step to its end. Raises the session's error if it failed."""
         async with trio.open_nursery() as self._nursery:
             for task in (self._listen, self._keep_time, self._write):
                 self._nursery.start_soon(task)
-            if first is not None:
-                await self.step(first)
+            await self.step(first)
             await self._over.wait()
-            with trio.move_on_after(FLUSH_TIMEOUT_S):
-                await self.outbox.drained()
+            # Whoever is at fault for a session's end was told nothing; if it was our engine, we said so.
+            if self.error is None or isinstance(self.error, EngineError):
+                with trio.move_on_after(FLUSH_TIMEOUT_S):
+                    await self.outbox.drained()
             self._nursery.cancel_scope.cancel()
-        await (self._stream.reset() if self.error else self._stream.close())
-        if self.error is not None:
-            raise self.error
+        if self.error is None:
+            await self._stream.close()
+            return
+        if isinstance(self.error, EngineError):
+            await self._stream.finish(FLUSH_TIMEOUT_S)  # a reset could overtake what we said
+        await self._stream.reset()
+        raise self.error
 
     def start_soon(self, work: Callable[..., Awaitable[None]], *args: object) -> None:
         """Begin work that is cancelled when the session ends."""
@@ -118,8 +137,9 @@ class SessionShell:
             try:
                 await self._carry_out(make(self._clock()))
             except Error as error:
-                # Our own disk or engine gave way under an event: there is nothing sound left to do but end.
-                await self._carry_out(self._core.lost())
+                # Our own disk gave way under an event: there is nothing sound left to do but end.
+                with suppress(Error):
+                    await self._carry_out(self._core.lost())
                 self.error = error
             if self._core.deadline() is None:
                 self._over.set()
@@ -145,18 +165,20 @@ class SessionShell:
             await self._save(unsaved)
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                message = await self._stream.receive()
-            except RemoteError as error:
-                await self.fail(error)
-                return
-            except Error:
-                message = None
-            if message is None:
-                await self.step(lambda _: self._core.lost())
-                return
-            await self.step(partial(self._core.receive, message))
+        try:
+            while (message := await self._stream.receive()) is not None:
+                await self.step(partial(self._core.receive, message))
+        except Error as error:
+            await self._lose(error)
+        else:
+            await self.step(lambda _: self._core.lost())
+
+    async def _lose(self, error: Error) -> None:
+        """The stream is of no use any more. What an ended stream means, the core says best."""
+        if isinstance(error, Unavailable):
+            await self.step(lambda _: self._core.lost())
+        else:
+            await self.fail(error)
 
     async def fail(self, error: Error) -> None:
         """End the session, and say that this is why."""
@@ -165,10 +187,8 @@ class SessionShell:
     async def _write(self) -> None:
         try:
             await self.outbox.run()
-        except LocalError:
-            raise
-        except Error:
-            await self.step(lambda _: self._core.lost())
+        except Error as error:
+            await self._lose(error)
 
     async def _keep_time(self) -> None:
         while True:

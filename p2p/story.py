@@ -136,6 +136,9 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "agreed": _agreed,
     "opening": lambda f: f"  [dim]opening a channel with {gram(f['deposit_nano'])} …[/]",
     "channel": _channel,
+    "taken_up": lambda f: (
+        f"  [green]channel[/] {f['channel'][:8]}… of {short(f['peer'])} holds {gram(f['deposited_nano'])}"
+    ),
     "served": lambda f: (
         f"  [green]served[/] {short(f['peer'])}: {f['tokens_in']} tokens in, {f['tokens_out']} out, "
         f"earned {gram(f['earned_nano'])}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -64,6 +64,13 @@ class MessageStream(Generic[M]):
     async def close(self) -> None:
         """Nothing more will be written."""
         await self._stream.close()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Close, and swallow what still comes until the peer closes too, so that it hears all that we said."""
+        await self._stream.close()
+        with trio.move_on_after(timeout_s), suppress(Unavailable):
+            while await self._stream.read(READ_BYTES):
+                pass
 
     async def reset(self) -> None:
         """Abandon the stream."""

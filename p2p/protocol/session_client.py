@@ -153,7 +153,9 @@ class ClientSession:
         """The stream ended. Unless the session had ended before, it failed."""
         if self.state in ENDED:
             return []
-        return self._fail(Unavailable("the provider went away in the middle of the answer"))
+        return self._fail(
+            Unavailable("the provider went away in the middle of the answer; only what came is paid for: ask again")
+        )
 
     def deadline(self) -> float | None:
         """When `tick` wants to be called, at the latest."""
@@ -166,7 +168,7 @@ class ClientSession:
         if self.deadline() is None:
             return []
         if self._liveness.silent(now):
-            return self._fail(Unavailable("the provider fell silent"))
+            return self._fail(Unavailable("the provider fell silent; only what came is paid for: ask again"))
         if now >= self._progress_at + PROGRESS_PATIENCE_S:
             return self._fail(Unavailable("the provider makes no progress"))
         return [self._send(Heartbeat(), now)] if self._liveness.heartbeat_due(now) else []

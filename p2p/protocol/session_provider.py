@@ -193,7 +193,9 @@ class ProviderSession:
             case Start():
                 return self._check(message, now)
             case Payment():
-                return [*self._accept(message), *self._go_on(now)]
+                accepted = self._accept(message)
+                # One that changes nothing must neither buy patience nor be answered.
+                return [*accepted, *self._go_on(now)] if accepted else []
             case Cancel():
                 return self._cancel(now)
             case Close():

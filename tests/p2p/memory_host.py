@@ -1,0 +1,245 @@
+"""A network in memory: `p2p.host.Host` and `Stream` without sockets, so that a test owns the time.
+
+Faithful where it matters to the rim: streams are bounded, end, and are reset; a reset drops what was not read yet; what
+a handler raises ends its stream only; a dead peer's streams break; DHT records outlive the peers that they name.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import trio
+
+from inference.nursery import open_background
+from p2p.errors import Error, LocalError, Unavailable
+from p2p.host import Handler, PeerAddress, Stream, Validator
+
+WINDOW_BYTES = 1 << 16
+DRAIN_TIMEOUT_S = 10.0
+QUEUE = 16
+
+
+Tap = Callable[[str, str, bytes], None]
+"""Hears (speaker's peer id, protocol, bytes) before they are written."""
+
+
+class Pipe:
+    """One direction of a stream."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._ended = False
+        self.broken = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    async def put(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self.broken:
+                raise Unavailable("the stream was reset")
+            if self._ended:
+                raise LocalError("a write to a stream that we closed")
+            taken = WINDOW_BYTES - len(self._data)
+            self._data += data[:taken]
+            data = data[taken:]
+            self._changed.unpark_all()
+            if not data:
+                return
+            await self._changed.park()
+
+    async def take(self, max_bytes: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while not self._data and not self._ended and not self.broken:
+            await self._changed.park()
+        if self.broken:
+            raise Unavailable("the stream was reset")
+        data = bytes(self._data[:max_bytes])
+        del self._data[:max_bytes]
+        self._changed.unpark_all()
+        return data
+
+    def end(self) -> None:
+        self._ended = True
+        self._changed.unpark_all()
+
+    def abandon(self) -> None:
+        """Break, unless everything was said and heard."""
+        if not self._ended or self._data:
+            self.broken = True
+            self._changed.unpark_all()
+
+
+class MemoryStream:
+    """See `p2p.host.Stream`."""
+
+    def __init__(self, peer: str, inbound: Pipe, outbound: Pipe, tap: Callable[[bytes], None]) -> None:
+        self.peer = peer
+        self._inbound = inbound
+        self._outbound = outbound
+        self._tap = tap
+        self.over = False
+
+    async def read(self, max_bytes: int) -> bytes:
+        return await self._inbound.take(max_bytes)
+
+    async def write(self, data: bytes) -> None:
+        self._tap(data)
+        await self._outbound.put(data)
+
+    async def close(self) -> None:
+        self._outbound.end()
+        self.over = True
+
+    async def reset(self) -> None:
+        self.break_now()
+
+    def break_now(self) -> None:
+        self._inbound.abandon()
+        self._outbound.abandon()
+        self.over = True
+
+    async def drain(self) -> None:
+        await self.close()
+        with trio.move_on_after(DRAIN_TIMEOUT_S) as scope:
+            try:
+                while await self.read(WINDOW_BYTES):
+                    pass
+            except Unavailable:
+                pass
+        if scope.cancelled_caught:
+            await self.reset()
+
+
+class MemoryNetwork:
+    """Everyone who is there. `faults` holds what handlers should never have raised."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.hosts: dict[str, MemoryHost] = {}
+        self.records: defaultdict[str, dict[str, PeerAddress]] = defaultdict(dict)
+        self.topics: defaultdict[str, list[tuple[Validator, trio.MemorySendChannel[bytes]]]] = defaultdict(list)
+        self.faults: list[Exception] = []
+        self.dht_is_down = False
+        self.taps: list[Tap] = []
+
+    def tap(self, speaker: str, protocol: str, data: bytes) -> None:
+        for tap in self.taps:
+            tap(speaker, protocol, data)
+
+    async def join(self, peer: str) -> MemoryHost:
+        """A peer of this id, until it is killed or the network ends."""
+        host: MemoryHost = await self._nursery.start(self._run, peer)
+        return host
+
+    async def _run(self, peer: str, *, task_status: trio.TaskStatus[MemoryHost]) -> None:
+        async with trio.open_nursery() as nursery:
+            host = self.hosts[peer] = MemoryHost(self, peer, nursery)
+            task_status.started(host)
+            await trio.sleep_forever()
+
+    def kill(self, peer: str) -> None:
+        """The peer is gone from one moment to the next."""
+        host = self.hosts.pop(peer)
+        host.nursery.cancel_scope.cancel()
+        for stream in host.streams:
+            stream.break_now()
+
+
+@asynccontextmanager
+async def open_memory_network() -> AsyncIterator[MemoryNetwork]:
+    """A network, whose handlers have raised nothing but what they may when it ends."""
+    async with open_background() as nursery:
+        network = MemoryNetwork(nursery)
+        yield network
+    assert network.faults == []
+
+
+class MemoryHost:
+    """See `p2p.host.Host`."""
+
+    def __init__(self, network: MemoryNetwork, peer: str, nursery: trio.Nursery) -> None:
+        self._network = network
+        self.peer = peer
+        self.nursery = nursery
+        self.streams: list[MemoryStream] = []
+        self._handlers: dict[str, Handler] = {}
+
+    def addresses(self) -> Sequence[str]:
+        return (f"/memory/{self.peer}/p2p/{self.peer}",)
+
+    def serve(self, protocol: str, handler: Handler) -> None:
+        self._handlers[protocol] = handler
+
+    def learn(self, peer: PeerAddress) -> None:
+        """In memory a peer id is all that it takes."""
+
+    async def connect(self, address: str) -> str:
+        await trio.lowlevel.checkpoint()
+        peer = address.rpartition("/p2p/")[2]
+        if peer not in self._network.hosts:
+            raise Unavailable(f"cannot connect to {address}")
+        return peer
+
+    async def open(self, peer: str, protocol: str) -> Stream:
+        await trio.lowlevel.checkpoint()
+        other = self._network.hosts.get(peer)
+        handler = other._handlers.get(protocol) if other else None
+        if other is None or handler is None:
+            raise Unavailable(f"cannot open {protocol} to {peer}")
+        there, back = Pipe(), Pipe()
+        ours = MemoryStream(peer, back, there, partial(self._network.tap, self.peer, protocol))
+        theirs = MemoryStream(self.peer, there, back, partial(self._network.tap, peer, protocol))
+        self.streams.append(ours)
+        other.streams.append(theirs)
+        other.nursery.start_soon(other._handle, handler, theirs)
+        return ours
+
+    async def provide(self, key: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._require_dht()
+        self._network.records[key][self.peer] = PeerAddress(self.peer, tuple(self.addresses()))
+
+    async def find_providers(self, key: str, limit: int) -> Sequence[PeerAddress]:
+        await trio.lowlevel.checkpoint()
+        self._require_dht()
+        return list(self._network.records[key].values())[:limit]
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        for validator, channel in self._network.topics[topic]:
+            if validator(payload, self.peer):
+                channel.send_nowait(payload)
+
+    def subscribe(
+        self, topic: str, validator: Validator
+    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[bytes]]:
+        return self._subscribed(topic, validator)
+
+    @asynccontextmanager
+    async def _subscribed(self, topic: str, validator: Validator) -> AsyncIterator[trio.MemoryReceiveChannel[bytes]]:
+        send, receive = trio.open_memory_channel[bytes](QUEUE)
+        entry = (validator, send)
+        self._network.topics[topic].append(entry)
+        with send, receive:
+            try:
+                yield receive
+            finally:
+                self._network.topics[topic].remove(entry)
+
+    async def _handle(self, handler: Handler, stream: MemoryStream) -> None:
+        try:
+            await handler(stream)
+        except Error:
+            await stream.reset()
+        except Exception as error:
+            self._network.faults.append(error)
+            await stream.reset()
+        else:
+            await stream.drain()
+
+    def _require_dht(self) -> None:
+        if self._network.dht_is_down:
+            raise Unavailable("the DHT cannot be reached")

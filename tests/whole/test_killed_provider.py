@@ -1,0 +1,51 @@
+"""The chosen provider is killed in the middle of its answer: what that costs, and what is left of it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from local import Local, start_provider
+from processes import Processes
+
+LONG = "Write a very long story about a silk moth, with every detail of every day of its life."
+
+
+@pytest.mark.slow
+def test_a_provider_killed_in_mid_answer_costs_one_window_and_no_more(
+    network: Local, processes: Processes, tmp_path: Path
+) -> None:
+    cheap, dear = (
+        start_provider(processes, network.file, name, "--price-output", price)
+        for name, price in (("cheap", "150000000"), ("dear", "300000000"))
+    )
+    assert len(processes.living()) == 4  # each has a process for its engine
+    mine = ("--network", network.file, "--home", tmp_path / "me")
+    short = ("ask", "What is silk?", "--max-tokens", "8", "--json", *mine)
+    before = processes.run("p2p.node", *short, "--faucet").result
+    assert before["provider"] == cheap.peer
+
+    asking = processes.start("p2p.node", "ask", LONG, "--max-tokens", "1000", *mine)
+    begun = asking.said(lambda text: text if len(text.split()) > 5 else "")
+    cheap.process.signal(signal.SIGKILL)
+    failed = asking.wait()
+    assert failed.code == 1
+    assert failed.out.startswith(begun)  # what came is kept
+    assert "Traceback" not in failed.err
+    assert [line for line in failed.err.splitlines() if line.startswith("bombyx:")] == failed.err.splitlines()[-1:]
+    assert "went away in the middle of the answer" in failed.err
+
+    (channel,) = processes.run("p2p.node", "channels", "--json", *mine).result
+    assert (channel["channel"], channel["state"]) == (before["channel"], "open")
+    assert channel["delivered_nano"] > before["delivered_nano"]
+    assert channel["authorised_nano"] - channel["delivered_nano"] <= before["window_nano"]
+
+    after = processes.run("p2p.node", *short).result
+    assert after["provider"] == dear.peer
+    assert after["answer"]
+    assert after["authorised_nano"] == after["delivered_nano"] > 0
+
+    dear.process.close_stdin()
+    assert dear.process.wait().code == 0
+    assert processes.left() == []
