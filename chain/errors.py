@@ -36,7 +36,15 @@ class BookUnusable(ChainError):
 
 
 class WalletUnusable(ChainError):
-    """The wallet's key file cannot be used: missing, damaged, already there, or readable by others."""
+    """The wallet's key cannot be used: no file, a damaged one, one that others can read, a wrong passphrase or word."""
+
+
+class BadAddress(ChainError):
+    """Not an address, one with a wrong checksum, or one that is not for this network."""
+
+
+class LimitReached(ChainError):
+    """The owner's own limit on spending, for a day or a channel. Nothing was signed."""
 
 
 class TransactionFailed(ChainError):

@@ -22,6 +22,7 @@ from pytoniq_core import Address
 
 from chain.errors import ChainError, LedgerUnavailable, NetworkMismatch
 from chain.ledger import Network
+from chain.purse import Purse
 from chain.tonledger import Account, Head, TonLedger
 from chain.wallet import WalletKey
 
@@ -196,8 +197,11 @@ async def _global_id(client: LiteClient) -> int:
 
 
 @asynccontextmanager
-async def open_ton(config: Mapping[str, Any] | Path, key: WalletKey, *, network: Network) -> AsyncIterator[TonLedger]:
-    """The wallet of `key` on the network that `config`, a TON global config or a file with one, leads to.
+async def open_ton(
+    config: Mapping[str, Any] | Path, key: WalletKey, *, network: Network, purse: Purse | None = None
+) -> AsyncIterator[TonLedger]:
+    """The wallet of `key` on the network that `config`, a TON global config or a file with one, leads to, kept in
+    order with other processes and within its owner's limits by `purse`.
 
     Nothing is asked before the ledger is used, so a chain that is down does not keep a program from starting. Raises
     `NetworkMismatch` if the config names another network, and `ChainError` if it is not a config.
@@ -209,7 +213,7 @@ async def open_ton(config: Mapping[str, Any] | Path, key: WalletKey, *, network:
     async with trio_asyncio.open_loop() as loop:
         servers = LiteServers(config["liteservers"], loop, network)
         try:
-            yield TonLedger(servers, key, network)
+            yield TonLedger(servers, key, network, purse)
         except Exception as error:
             # Raised from in here, it would come out of the loop's nurseries as a group of a group.
             failure = error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
@@ -12,9 +12,11 @@ from pytoniq_core.tlb.block import CurrencyCollection
 from pytoniq_core.tlb.transaction import ExternalMsgInfo, InternalMsgInfo
 
 from chain import trail, w5
+from chain.address import parse as parse_address
 from chain.contract import cells
-from chain.errors import ChainError, ChannelUnusable, InsufficientFunds, LedgerUnavailable, TransactionFailed
+from chain.errors import ChannelUnusable, InsufficientFunds, LedgerUnavailable, TransactionFailed
 from chain.ledger import ChannelState, ChannelTerms, Network, Op, Transaction
+from chain.purse import Purse
 from chain.voucher import Claim
 from chain.wallet import WALLET_MARGIN_NANO, WalletKey
 
@@ -45,41 +47,56 @@ class Account(NamedTuple):
 class TonWallet:
     """A W5 wallet, deployed with its first order. A `chain.ledger.Wallet`."""
 
-    def __init__(self, servers: LiteServers, key: WalletKey, network: Network) -> None:
+    def __init__(self, servers: LiteServers, key: WalletKey, network: Network, purse: Purse | None = None) -> None:
         self.address = key.address(network)
         self.account = Address(self.address)
         self._servers = servers
         self._key = key
         self._network = network
+        self._purse = purse
         self._turn = trio.Lock()  # an order is good for one sequence number, so they go one by one
 
     async def balance(self) -> int:
         return (await self._servers.account(self.account)).balance_nano
 
     async def send(
-        self, to: Address, value_nano: int, body: Cell, init: StateInit | None = None, *, bounce: bool = True
+        self,
+        to: Address,
+        value_nano: int,
+        body: Cell,
+        init: StateInit | None = None,
+        *,
+        bounce: bool = True,
+        spent_nano: int = 0,
     ) -> Any:
         """Have the wallet send a message; returns the wallet's transaction that did.
 
-        Raises `InsufficientFunds` or `LedgerUnavailable`, and then nothing was sent. Once the order is signed, a server
-        that goes away is waited for until the order is void, so that nobody has to guess.
+        `spent_nano` is the part of the value that will not come back by itself. Raises `InsufficientFunds`,
+        `LimitReached` or `LedgerUnavailable`, and then nothing was sent. Once the order is signed, a server that goes
+        away is waited for until the order is void, so that nobody has to guess.
         """
         value = CurrencyCollection(value_nano, None)
         message = MessageAny(InternalMsgInfo(True, bounce, False, None, to, value, 0, 0, 0, 0), init, body)
-        async with self._turn:
-            account = await self._servers.account(self.account)
-            if account.balance_nano < value_nano + WALLET_MARGIN_NANO:
-                needed = value_nano + WALLET_MARGIN_NANO
-                raise InsufficientFunds(f"the wallet holds {account.balance_nano} nano of the {needed} needed")
-            taken = w5.seqno(account.state.data) if account.state else 0
-            valid_until = await self._servers.now() + ORDER_LIFE_S
-            order = w5.order(self._key, self._network.global_id, taken, valid_until, message)
-            first = None if account.state else w5.state_init(self._key.public_key, self._network.global_id)
-            external = MessageAny(ExternalMsgInfo(None, self.account, 0), first, order)
-            done = await self._submit(external.serialize().to_boc(), order, account.head.lt if account.head else 0)
+        async with self._turn, self._purse.turn() if self._purse else nullcontext():
+            done = await self._order(value_nano, message, spent_nano)
         if not trail.sent(done):
             raise InsufficientFunds("the wallet could not pay for the message")
         return done
+
+    async def _order(self, value_nano: int, message: MessageAny, spent_nano: int) -> Any:
+        """Sign an order for a message, and see it taken."""
+        account = await self._servers.account(self.account)
+        needed = value_nano + WALLET_MARGIN_NANO
+        if account.balance_nano < needed:
+            raise InsufficientFunds(f"the wallet holds {account.balance_nano} nano of the {needed} needed")
+        taken = w5.seqno(account.state.data) if account.state else 0
+        valid_until = await self._servers.now() + ORDER_LIFE_S
+        if self._purse:
+            await self._purse.spend(spent_nano)
+        order = w5.order(self._key, self._network.global_id, taken, valid_until, message)
+        first = None if account.state else w5.state_init(self._key.public_key, self._network.global_id)
+        external = MessageAny(ExternalMsgInfo(None, self.account, 0), first, order)
+        return await self._submit(external.serialize().to_boc(), order, account.head.lt if account.head else 0)
 
     async def _submit(self, message: bytes, order: Cell, after_lt: int) -> Any:
         """Hand the order in, as often as that fails, and wait for the transaction that took it."""
@@ -117,9 +134,10 @@ class TonLedger:
     Whoever cancels an operation cannot know whether it was sent: look before it is repeated.
     """
 
-    def __init__(self, servers: LiteServers, key: WalletKey, network: Network) -> None:
+    def __init__(self, servers: LiteServers, key: WalletKey, network: Network, purse: Purse | None = None) -> None:
         self.network = network
-        self.wallet = TonWallet(servers, key, network)
+        self.wallet = TonWallet(servers, key, network, purse)
+        self._purse = purse
         self._servers = servers
         self._payers: dict[bytes, Address] = {}  # of channels seen: who gets what is left, so who saw them close
 
@@ -142,13 +160,16 @@ class TonLedger:
         known = await self.channel(channel)
         if known is not None and known.deposited_nano:
             raise ChannelUnusable("a channel with these terms is open")
+        self._check_channel(deposit_nano)
         self._payers[channel] = Address(terms.payer)
         value_nano = deposit_nano + cells.CALL_VALUE_NANO
-        return await self._carry("open", channel, cells.open_channel(deposit_nano), value_nano, init)
+        body = cells.open_channel(deposit_nano)
+        return await self._carry("open", channel, body, value_nano, init, spent_nano=deposit_nano)
 
     async def top_up(self, channel: bytes, amount_nano: int) -> Transaction:
+        self._check_channel((await self._existing(channel)).deposited_nano + amount_nano)
         value_nano = amount_nano + cells.CALL_VALUE_NANO
-        return await self._call("top_up", channel, cells.top_up(amount_nano), value_nano)
+        return await self._carry("top_up", channel, cells.top_up(amount_nano), value_nano, spent_nano=amount_nano)
 
     async def settle(self, channel: bytes, amount_nano: int, signature: bytes) -> Transaction:
         voucher = Claim(channel, amount_nano, signature)
@@ -179,25 +200,43 @@ class TonLedger:
             wallets += await self._servers.history(carrier, head, first_lt - trail.MAX_SENT - 1)
         return tuple(trail.records(history, wallets))
 
-    async def transfer(self, destination: str, amount_nano: int) -> None:
-        """Withdraw to another wallet. Raises `ChainError` if `destination` is no address."""
-        try:
-            to = Address(destination)
-        except Exception as error:
-            raise ChainError(f"{destination!r} is not a TON address") from error
-        await self.wallet.send(to, amount_nano, Cell.empty(), bounce=False)
+    async def transfer(self, to: str, amount_nano: int) -> str:
+        """Withdraw to another wallet, an address in any form; returns the hash of our wallet's transaction, hex.
 
-    async def _call(self, op: Op, channel: bytes, body: Cell, value_nano: int = cells.CALL_VALUE_NANO) -> Transaction:
-        if await self.channel(channel) is None:
+        Raises `BadAddress`, or as `TonWallet.send` does.
+        """
+        address, bounce = parse_address(to, self.network)
+        send = self.wallet.send(Address(address), amount_nano, Cell.empty(), bounce=bounce, spent_nano=amount_nano)
+        done: str = (await send).cell.hash.hex()
+        return done
+
+    def _check_channel(self, deposited_nano: int) -> None:
+        if self._purse:
+            self._purse.check_channel(deposited_nano)
+
+    async def _existing(self, channel: bytes) -> ChannelState:
+        known = await self.channel(channel)
+        if known is None:
             raise ChannelUnusable(f"there is no channel {channel.hex()}")
-        return await self._carry(op, channel, body, value_nano)
+        return known
+
+    async def _call(self, op: Op, channel: bytes, body: Cell) -> Transaction:
+        await self._existing(channel)
+        return await self._carry(op, channel, body, cells.CALL_VALUE_NANO)
 
     async def _carry(
-        self, op: Op, channel: bytes, body: Cell, value_nano: int, init: StateInit | None = None
+        self,
+        op: Op,
+        channel: bytes,
+        body: Cell,
+        value_nano: int,
+        init: StateInit | None = None,
+        *,
+        spent_nano: int = 0,
     ) -> Transaction:
         """Carry one operation and wait for its end, which is when what it did not use has come back."""
         address = cells.channel_address(channel)
-        ordered = await self.wallet.send(address, value_nano, body, init)
+        ordered = await self.wallet.send(address, value_nano, body, init, spent_nano=spent_nano)
         with trio.move_on_after(CONFIRM_TIMEOUT_S):
             while True:
                 with suppress(LedgerUnavailable):
