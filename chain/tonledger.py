@@ -173,15 +173,15 @@ class TonLedger:
 
     async def settle(self, channel: bytes, amount_nano: int, signature: bytes) -> Transaction:
         voucher = Claim(channel, amount_nano, signature)
-        return await self._call("settle", channel, cells.settle(self.network.global_id, voucher))
+        return await self._call("settle", channel, cells.settle(voucher))
 
     async def close_by_payee(self, channel: bytes, claim: tuple[int, bytes] | None) -> Transaction:
         voucher = Claim(channel, *claim) if claim else None
-        return await self._call("close_by_payee", channel, cells.close_by_payee(self.network.global_id, voucher))
+        return await self._call("close_by_payee", channel, cells.close_by_payee(voucher))
 
     async def close_by_release(self, channel: bytes, amount_nano: int, signature: bytes) -> Transaction:
         release = Claim(channel, amount_nano, signature)
-        return await self._call("close_by_release", channel, cells.close_by_release(self.network.global_id, release))
+        return await self._call("close_by_release", channel, cells.close_by_release(release))
 
     async def start_close(self, channel: bytes) -> Transaction:
         return await self._call("start_close", channel, cells.start_close())

@@ -10,7 +10,7 @@ from pytoniq_core import Address, Builder, Cell, Slice, StateInit, begin_cell
 
 from chain.errors import ChannelUnusable
 from chain.ledger import ChannelState, ChannelTerms, Op
-from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Claim, claim_bytes
+from chain.voucher import Claim
 
 CALL_VALUE_NANO = 20_000_000
 """Enough to attach to any operation at five times the prices of 2026; what is not used comes back."""
@@ -71,22 +71,20 @@ def top_up(amount_nano: int, query_id: int = 0) -> Cell:
     return _message("top_up", query_id).store_coins(amount_nano).end_cell()
 
 
-def settle(global_id: int, voucher: Claim, query_id: int = 0) -> Cell:
+def settle(voucher: Claim, query_id: int = 0) -> Cell:
     """Carry a payer's voucher. For this and all below attach `CALL_VALUE_NANO`."""
-    return _store_signed(_message("settle", query_id), VOUCHER_TAG, global_id, voucher).end_cell()
+    return _store_claim(_message("settle", query_id), voucher).end_cell()
 
 
-def close_by_payee(global_id: int, voucher: Claim | None, query_id: int = 0) -> Cell:
+def close_by_payee(voucher: Claim | None, query_id: int = 0) -> Cell:
     """Close at once, with a last voucher if there is one."""
-    signed = None
-    if voucher is not None:
-        signed = _store_signed(begin_cell(), VOUCHER_TAG, global_id, voucher).end_cell()
-    return _message("close_by_payee", query_id).store_maybe_ref(signed).end_cell()
+    body = _message("close_by_payee", query_id).store_bit_int(voucher is not None)
+    return (body if voucher is None else _store_claim(body, voucher)).end_cell()
 
 
-def close_by_release(global_id: int, release: Claim, query_id: int = 0) -> Cell:
+def close_by_release(release: Claim, query_id: int = 0) -> Cell:
     """Close at once with the payee's release."""
-    return _store_signed(_message("close_by_release", query_id), RELEASE_TAG, global_id, release).end_cell()
+    return _store_claim(_message("close_by_release", query_id), release).end_cell()
 
 
 def start_close(query_id: int = 0) -> Cell:
@@ -126,9 +124,9 @@ def _message(op: Op, query_id: int) -> Builder:
     return begin_cell().store_uint(_OPCODES[op], 32).store_uint(query_id, 64)
 
 
-def _store_signed(to: Builder, tag: int, global_id: int, claim: Claim) -> Builder:
-    cell = begin_cell().store_bytes(claim_bytes(tag, global_id, claim.channel, claim.amount_nano)).end_cell()
-    return to.store_bytes(claim.signature).store_ref(cell)
+def _store_claim(to: Builder, claim: Claim) -> Builder:
+    """The contract knows the rest of what was signed: purpose, network and channel."""
+    return to.store_uint(claim.amount_nano, 64).store_bytes(claim.signature)
 
 
 def _channel_data(terms: ChannelTerms) -> Cell:
