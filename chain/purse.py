@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,10 +27,10 @@ _TABLE = "CREATE TABLE IF NOT EXISTS spent (day INTEGER PRIMARY KEY, nano INTEGE
 
 
 class Limits(NamedTuple):
-    """The most that may be spent. `None` is no limit."""
+    """The most that may be spent."""
 
-    day_nano: int | None = None  # by deposits and transfers, from midnight to midnight UTC
-    channel_nano: int | None = None  # deposited in one channel in all
+    day_max_nano: int  # by deposits and transfers, from midnight to midnight UTC
+    channel_max_nano: int  # deposited in one channel in all
 
 
 class Purse:
@@ -45,11 +45,9 @@ class Purse:
 
     def check_channel(self, deposited_nano: int) -> None:
         """Raises `LimitReached` if a channel is not to hold that much in all."""
-        most = self._limits.channel_nano
-        if most is not None and deposited_nano > most:
-            raise LimitReached(
-                f"a deposit of {deposited_nano} nano in all is over the limit for a channel, {most} nano"
-            )
+        most = self._limits.channel_max_nano
+        if deposited_nano > most:
+            raise LimitReached(f"a channel with {deposited_nano} nano is over its limit: channel_max_nano is {most}")
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -79,12 +77,11 @@ class Purse:
         return int(self._clock()) // DAY_S
 
     def _spend(self, nano: int) -> None:
-        day, most = self._today(), self._limits.day_nano
+        day, most = self._today(), self._limits.day_max_nano
         with self._open() as db:
-            spent = _spent(db, day)
-            if most is not None and spent + nano > most:
-                left = max(most - spent, 0)
-                raise LimitReached(f"{nano} nano is over what may still be spent today: {left} of {most} nano")
+            left = max(most - _spent(db, day), 0)
+            if nano > left:
+                raise LimitReached(f"{nano} nano is over what may be spent today: {left} left, day_max_nano is {most}")
             db.execute(
                 "INSERT INTO spent VALUES (?, ?) ON CONFLICT DO UPDATE SET nano = nano + excluded.nano", (day, nano)
             )
@@ -92,6 +89,9 @@ class Purse:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """The tally, in a transaction that keeps other processes away."""
+        with suppress(FileExistsError, FileNotFoundError):
+            # SQLite would let others read it. To close a descriptor of an old file would drop SQLite's locks on it.
+            os.close(os.open(self._tally, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         try:
             with closing(sqlite3.connect(self._tally, isolation_level=None, timeout=BUSY_TIMEOUT_S)) as db:
                 db.execute("PRAGMA synchronous = FULL")

@@ -58,7 +58,7 @@ def _parser() -> Parser:
     _relay(_command(commands, "relay", "run a bootstrap peer, through which others find each other"))
     _channels(_command(commands, "channels", "list your payment channels, or close one"))
     _receipts(_command(commands, "receipts", "list receipts, or verify one that somebody shows you"))
-    _wallet(_command(commands, "wallet", "show your wallet, or fund it on a devnet"))
+    _wallet(_command(commands, "wallet", "show, make, lock, back up or empty your wallet"))
     return parser
 
 
@@ -149,5 +149,35 @@ def _receipts(parser: argparse.ArgumentParser) -> None:
 
 
 def _wallet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=("show", "fund"), default="show")
-    parser.add_argument("--provider", action="store_true", help="the one that is paid, not the one that pays")
+    parser.set_defaults(action="show", provider=False)
+    _of_provider(parser)
+    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
+    for name, what in {
+        "show": "its address and balance",
+        "fund": "play money from a devnet's faucet",
+        "create": "make one with fresh words",
+        "import": "make one from the 24 words of another TON wallet, typed or on standard input",
+        "export-words": "show its 24 words, on a terminal",
+        "passphrase": "give it another passphrase",
+        "send": "withdraw to another address",
+        "backup": "write keys and book to a file that a passphrase locks",
+        "restore": "bring keys and book back, to a home without any",
+    }.items():
+        action = actions.add_parser(name, help=what, description=what)
+        action.set_defaults(action=name)
+        _general(action)
+        _of_provider(action)
+        if name in {"create", "import", "passphrase"}:
+            open_ = "keep the key unencrypted, readable by whoever gets hold of the file"
+            action.add_argument("--no-passphrase", action="store_true", help=open_)
+        if name == "send":
+            action.add_argument("address", metavar="ADDRESS", help="in any of TON's forms")
+            action.add_argument("amount", metavar="AMOUNT", help="1.5 for GRAM, or 1500nano")
+            action.add_argument("--yes", action="store_true", help="do not ask whether that is right")
+        if name in {"backup", "restore"}:
+            action.add_argument("file", type=Path, metavar="FILE")
+
+
+def _of_provider(parser: argparse.ArgumentParser) -> None:
+    what = "the one that is paid, not the one that pays"
+    parser.add_argument("--provider", action="store_true", help=what, default=argparse.SUPPRESS)

@@ -19,7 +19,7 @@ from p2p.errors import LocalError
 from p2p.protocol.price import Prices
 
 PREFIX = "BOMBYX_"
-SECTIONS = ("provide", "ask")
+SECTIONS = ("provide", "ask", "wallet")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -71,6 +71,13 @@ class AskConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return Prices(inputs, inputs, top if self.price_max_output is None else self.price_max_output)
 
 
+class WalletConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The most that leaves the wallet. What gets money back, such as settling and closing, is never limited."""
+
+    day_max_nano: Nano = 10_000_000_000  # by deposits and by `wallet send`, from midnight to midnight UTC
+    channel_max_nano: Nano = 1_000_000_000  # deposited in one channel in all
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a node can be told."""
 
@@ -79,6 +86,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     provide: ProvideConfig = ProvideConfig()
     ask: AskConfig = AskConfig()
+    wallet: WalletConfig = WalletConfig()
 
     @property
     def home_path(self) -> Path:

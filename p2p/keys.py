@@ -6,13 +6,13 @@ bytes is its own hash (multihash code 0, `identity`), so an Ed25519 peer id hold
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
+from contextlib import suppress
 from pathlib import Path
 
 import base58
 
+from chain import private_file
 from chain.keys import verify
 from p2p.errors import LocalError, RemoteError
 
@@ -58,50 +58,14 @@ def load_or_create_seed(path: Path) -> bytes:
     Raises `LocalError` for a file that others can read or that holds anything else, and if it cannot be made.
     """
     try:
-        return _load(path)
-    except FileNotFoundError:
-        pass
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Whoever was faster has made it: that seed stays.
+        with suppress(FileExistsError):
+            if not path.exists():
+                private_file.write_new(path, secrets.token_bytes(SEED_BYTES))
+        seed = private_file.read(path, SEED_BYTES)
     except OSError as error:
-        raise LocalError(f"cannot read the identity {path}: {error.strerror}") from error
-    try:
-        _create(path)
-        return _load(path)
-    except OSError as error:
-        raise LocalError(f"cannot create the identity {path}: {error.strerror}") from error
-
-
-def _load(path: Path) -> bytes:
-    with path.open("rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-            raise LocalError(f"others can read the identity {path}: run `chmod 600 {path}` if it is still secret")
-        seed = file.read(SEED_BYTES + 1)
+        raise LocalError(f"cannot use the identity {path}: {error.strerror}") from error
     if len(seed) != SEED_BYTES:
         raise LocalError(f"the identity {path} does not hold {SEED_BYTES} bytes: restore it from a backup or remove it")
     return seed
-
-
-def _create(path: Path) -> None:
-    """Write a fresh seed whole or not at all. If another process was faster, its seed stays."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(SEED_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)  # unlike a rename, a link does not replace
-        except FileExistsError:
-            return
-        _sync_directory(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a new name survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,8 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,11 @@ import msgspec
 import trio
 from rich.console import Console
 
-from chain import wallet
 from chain.book import Book, Channel, Receipt, Role
 from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer
+from chain.purse import Purse
+from chain.wallet import WALLET_MARGIN_NANO, WalletKey
 from inference.engine import Message, Request
 from inference.link import Spec
 from inference.llamacpp import GgufFile, LlamaCpp
@@ -30,16 +31,18 @@ from inference.measure import measure
 from inference.nursery import open_background
 from inference.scripted import Scripted
 from inference.worker import open_worker
-from p2p import arguments, demo
+from p2p import arguments, demo, wallet_commands
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
+from p2p.console import Session
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.errors import Error, LocalError, PaymentError, Unavailable
 from p2p.foreign import translated
+from p2p.home import Home
 from p2p.host import Host
 from p2p.keys import load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
-from p2p.network_file import NetworkFile, read_chain, read_network, write_network
+from p2p.network_file import NetworkFile, read_chain, write_network
 from p2p.peer import Budget, LightPeer
 from p2p.protocol.receipt import SignedReceipt, verify_receipt
 from p2p.protocol.strategy import AskForLess, FixedPrice, TakeIt, UtilisationPrice
@@ -48,7 +51,8 @@ from p2p.provider import Provider
 from p2p.purchase import amount, buy
 from p2p.selling import PriceList
 from p2p.story import JsonLines, Story, gram, short
-from p2p.trace import Trace
+from p2p.terminal import Terminal
+from p2p.wallet_commands import Wiring
 
 if TYPE_CHECKING:
     from chain.tonledger import TonLedger
@@ -56,22 +60,7 @@ if TYPE_CHECKING:
 USAGE = 2  # exit code for what the user must change
 INTERRUPTED = 130  # as shells say it of SIGINT
 FAUCET_NANO = 2_000_000_000
-ROLE_NAMES: dict[Role, str] = {"payer": "client", "payee": "provider"}
 KEEPS_RUNNING = frozenset({"solo", "provide", "relay"})
-
-
-@dataclass(frozen=True)
-class Session:
-    """What a command works with: its options, its settings, and how it speaks."""
-
-    options: argparse.Namespace
-    config: Config
-    story: Story
-    trace: Trace
-
-    def print_json(self, value: Any) -> None:
-        """The command's one result, on standard output."""
-        print(msgspec.json.encode(value).decode(), flush=True)  # noqa: T201 - the command's own voice
 
 
 @dataclass(frozen=True)
@@ -90,9 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 to be changed by the user, 130 interrupted."""
     try:
         options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
+        terminal = Terminal(os.environ)
         file = Path(options.config) if options.config else None
         config = load_config(file, os.environ, arguments.overrides(options))
-        code = trio.run(_run, options, config)
+        code = trio.run(_run, options, config, terminal)
     except BaseException as error:
         code = _explain(error)
     sys.exit(code)
@@ -110,9 +100,9 @@ def _explain(error: BaseException) -> int:
     return USAGE if isinstance(error, LocalError) else 1
 
 
-async def _run(options: argparse.Namespace, config: Config) -> int:
+async def _run(options: argparse.Namespace, config: Config, terminal: Terminal) -> int:
     """The command, until it is done or told to stop."""
-    session = _session(options, config)
+    session = _session(options, config, terminal)
     command: Callable[[Session], Awaitable[None]] = COMMANDS[options.command]
     stopped = False
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -141,39 +131,40 @@ async def _stop_when_stdin_closes(scope: trio.CancelScope) -> None:
             return
 
 
-def _session(options: argparse.Namespace, config: Config) -> Session:
+def _session(options: argparse.Namespace, config: Config, terminal: Terminal) -> Session:
     # What `ask` prints on standard output is the answer alone, so that it can be piped.
     story = Story(Console(stderr=options.command == "ask", quiet=options.json))
     lines = options.json and options.command in {"provide", "relay"}
-    return Session(options, config, story, JsonLines(sys.stdout) if lines else story)
+    return Session(options, config, story, JsonLines(sys.stdout) if lines else story, terminal)
 
 
 @asynccontextmanager
-async def open_node(config: Config, network: NetworkFile, role: Role, listen: Sequence[str]) -> AsyncIterator[Node]:
+async def open_node(
+    config: Config, network: NetworkFile, role: Role, listen: Sequence[str], terminal: Terminal
+) -> AsyncIterator[Node]:
     """Keys, book, chain and network of one role. Raises `LocalError` or `Unavailable`."""
-    # libp2p and pytoniq take a second to import, which `--help` and a mistyped flag need not wait for.
-    from chain.ton import open_ton
+    # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
     from p2p.net.libp2p_host import open_host
 
-    home = _role_home(config, role)
+    home = Home(config, role)
+    key = await home.unlock(network.chain_network, terminal)
     with translated():
-        key = load_wallet(home)
-        identity = Ed25519Signer(load_or_create_seed(home / "identity.key"))
-        channel_key = Ed25519Signer(load_or_create_seed(home / "channel.key"))
+        identity = Ed25519Signer(load_or_create_seed(home.identity))
+        channel_key = Ed25519Signer(load_or_create_seed(home.channel_key))
         async with AsyncExitStack() as stack:
-            book = stack.enter_context(Book(home / "book.sqlite", role, network.chain_network))
-            ton = open_ton(network.chain, key, network=network.chain_network)
-            ledger = await stack.enter_async_context(ton)
+            book = stack.enter_context(Book(home.book, role, network.chain_network))
+            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse))
             libp2p = open_host(identity.seed, listen, dht_server=bool(listen), network=network.mark.name)
             host = await stack.enter_async_context(libp2p)
             await join(host, network.bootstraps)
             yield Node(host, ledger, BookKeeper(book), identity, channel_key, network)
 
 
-def load_wallet(home: Path) -> wallet.WalletKey:
-    """The role's wallet, made on first use. Raises `WalletUnusable`."""
-    path = home / "wallet.key"
-    return wallet.load(path) if path.exists() else wallet.create(path)
+def open_ledger(network: NetworkFile, key: WalletKey, purse: Purse) -> AbstractAsyncContextManager[TonLedger]:
+    """The wallet of `key` on the network's chain."""
+    from chain.ton import open_ton  # pytoniq takes a second to import, too
+
+    return open_ton(network.chain, key, network=network.chain_network, purse=purse)
 
 
 async def join(host: Host, bootstraps: Sequence[str]) -> None:
@@ -193,25 +184,16 @@ async def join(host: Host, bootstraps: Sequence[str]) -> None:
         raise Unavailable("no bootstrap peer answers; is the network still up?")
 
 
-def _role_home(config: Config, role: Role) -> Path:
-    home = config.home_path / ROLE_NAMES[role]
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise LocalError(f"cannot make {home}: {error.strerror}; name another place with --home") from None
-    return home
-
-
-async def fund(node: Node, amount_nano: int = FAUCET_NANO) -> None:
+async def fund(network: NetworkFile, address: str) -> None:
     """Play money from a devnet's faucet. Raises `LocalError` elsewhere."""
-    control = node.network.mark.control
+    control = network.mark.control
     if not control:
-        raise LocalError(f"there is no faucet on {node.network.mark.name}: send GRAM to {node.ledger.wallet.address}")
+        raise LocalError(f"there is no faucet on {network.mark.name}: send GRAM to {address}")
     from chain.devnet.control import ControlFailed, open_control
 
     try:
         async with open_control(control) as faucet:
-            await faucet.faucet(node.ledger.wallet.address, amount_nano)
+            await faucet.faucet(address, FAUCET_NANO)
     except ControlFailed as error:
         raise Unavailable(f"the devnet's faucet: {error}") from error
 
@@ -243,17 +225,17 @@ async def relay(session: Session) -> None:
 async def provide(session: Session) -> None:
     """Sell answers until told to stop."""
     config = session.config.provide
-    network = read_network(session.config.network_path)
+    network = session.network()
     with translated():
         async with open_worker(_engine(config)) as engine:
             session.story.say("Loading the model and measuring its speed …")
             measured = {model.id: await measure(engine, model.id) for model in engine.models()}
             async with (
-                open_node(session.config, network, "payee", session.config.listen) as node,
+                open_node(session.config, network, "payee", session.config.listen, session.terminal) as node,
                 open_background() as background,
             ):
                 if session.options.faucet:
-                    await fund(node)
+                    await fund(node.network, node.ledger.wallet.address)
                 provider = Provider(
                     host=node.host,
                     engine=engine,
@@ -306,10 +288,10 @@ def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any])
 
 
 @asynccontextmanager
-async def open_client(config: Config, network: NetworkFile, trace: Trace) -> AsyncIterator[tuple[Node, LightPeer]]:
+async def open_client(session: Session, network: NetworkFile) -> AsyncIterator[tuple[Node, LightPeer]]:
     """A light peer: it dials and is not dialled."""
-    ask = config.ask
-    async with open_node(config, network, "payer", listen=()) as node:
+    ask = session.config.ask
+    async with open_node(session.config, network, "payer", listen=(), terminal=session.terminal) as node:
         peer = LightPeer(
             host=node.host,
             ledger=node.ledger,
@@ -323,7 +305,7 @@ async def open_client(config: Config, network: NetworkFile, trace: Trace) -> Asy
                 strategy=AskForLess(ask.counter_percent) if ask.counter_percent else TakeIt(),
             ),
             clock=time.time,
-            trace=trace,
+            trace=session.trace,
         )
         await peer.load()
         yield node, peer
@@ -343,10 +325,9 @@ def _request(config: Config, prompt: str) -> Request:
 async def ask(session: Session) -> None:
     """One question; the answer goes to standard output."""
     request = _request(session.config, _prompt(session.options.prompt))
-    network = read_network(session.config.network_path)
-    async with open_client(session.config, network, session.trace) as (node, peer):
+    async with open_client(session, session.network()) as (node, peer):
         if session.options.faucet:
-            await fund(node)
+            await fund(node.network, node.ledger.wallet.address)
         await _require_money(session.config, node, peer)
         piece = (lambda _: None) if session.options.json else _print_piece
         bought = await buy(peer, request, piece)
@@ -378,7 +359,7 @@ async def _require_money(config: Config, node: Node, peer: LightPeer) -> None:
         return
     with translated():
         balance = await node.ledger.wallet.balance()
-    needed = config.ask.deposit_nano + wallet.WALLET_MARGIN_NANO
+    needed = config.ask.deposit_nano + WALLET_MARGIN_NANO
     if balance < needed:
         hint = "add --faucet" if node.network.mark.control else "send GRAM to it"
         raise PaymentError(
@@ -395,8 +376,8 @@ async def run_demo(session: Session) -> None:
     async with _local_network(story, demo.offers(options.providers), tell) as network:
         demo.introduce(network, story)
         config = msgspec.structs.replace(session.config, home=str(network.path.parent))
-        async with open_client(config, network.file, session.trace) as (node, peer):
-            await fund(node)
+        async with open_client(replace(session, config=config), network.file) as (node, peer):
+            await fund(node.network, node.ledger.wallet.address)
             result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
         if options.json:
             session.print_json(result)
@@ -439,13 +420,12 @@ async def _local_directory() -> AsyncIterator[Path]:
 
 async def channels(session: Session) -> None:
     """List channels, or close one."""
-    role: Role = "payee" if session.options.provider else "payer"
-    network = read_network(session.config.network_path)
+    network = session.network()
     if session.options.action == "list":
-        with translated(), Book(_book_path(session.config, role), role, network.chain_network) as book:
+        with translated(), Book(session.home().book, session.role, network.chain_network) as book:
             _list_channels(session, book.channels())
         return
-    async with open_client(session.config, network, session.trace) as (_, peer):
+    async with open_client(session, network) as (_, peer):
         channel = _pick(await peer.channels(), session.options.channel)
         action = {"close": peer.close_channel, "start-close": peer.start_close, "finalise": peer.finalise}
         transaction = await action[session.options.action](channel.channel)
@@ -459,10 +439,6 @@ def _pick(known: Sequence[Channel], prefix: str) -> Channel:
     if len(fitting) != 1:
         raise LocalError(f"{len(fitting)} channels begin with {prefix!r}; see {arguments.PROGRAM} channels")
     return fitting[0]
-
-
-def _book_path(config: Config, role: Role) -> Path:
-    return _role_home(config, role) / "book.sqlite"
 
 
 def _list_channels(session: Session, known: Sequence[Channel]) -> None:
@@ -497,12 +473,11 @@ def _channel_json(one: Channel) -> dict[str, Any]:
 
 async def receipts(session: Session) -> None:
     """List receipts, or verify one with nothing but itself and the network's name."""
-    network = read_network(session.config.network_path)
+    network = session.network()
     if session.options.action == "verify":
         _verify(session, network)
         return
-    role: Role = "payee" if session.options.provider else "payer"
-    with translated(), Book(_book_path(session.config, role), role, network.chain_network) as book:
+    with translated(), Book(session.home().book, session.role, network.chain_network) as book:
         kept = book.receipts()
     if session.options.json:
         session.print_json([_receipt_json(one) for one in kept])
@@ -540,22 +515,9 @@ def _verify(session: Session, network: NetworkFile) -> None:
     )
 
 
-async def show_wallet(session: Session) -> None:
-    """The wallet's address and balance; on a devnet it can be funded."""
-    role: Role = "payee" if session.options.provider else "payer"
-    network = read_network(session.config.network_path)
-    async with open_node(session.config, network, role, listen=()) as node:
-        if session.options.action == "fund":
-            await fund(node)
-        with translated():
-            balance = await node.ledger.wallet.balance()
-        if session.options.json:
-            session.print_json({"address": node.ledger.wallet.address, "balance_nano": balance})
-            return
-        session.story.table(
-            f"wallet of the {ROLE_NAMES[role]} on {network.mark.name}",
-            [("address", node.ledger.wallet.address), ("balance", amount(balance))],
-        )
+async def wallet(session: Session) -> None:
+    """Show, make, lock, back up or empty the wallet."""
+    await wallet_commands.run(session, Wiring(open_ledger, fund))
 
 
 COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
@@ -566,7 +528,7 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "relay": relay,
     "channels": channels,
     "receipts": receipts,
-    "wallet": show_wallet,
+    "wallet": wallet,
 }
 
 

@@ -1,0 +1,51 @@
+"""What one role keeps on disk: its keys, its book, and what it spent."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from chain import backup, wallet
+from chain.book import Role
+from chain.ledger import Network
+from chain.purse import Limits, Purse
+from chain.wallet import Bare, WalletKey
+from p2p.arguments import PROGRAM
+from p2p.config import Config
+from p2p.errors import LocalError
+from p2p.foreign import translated
+from p2p.terminal import Terminal
+
+ROLE_NAMES: dict[Role, str] = {"payer": "client", "payee": "provider"}
+
+
+class Home:
+    """The files of `role`."""
+
+    def __init__(self, config: Config, role: Role) -> None:
+        """Makes the folder. Raises `LocalError`."""
+        self.role: Role = role
+        self.folder = config.home_path / ROLE_NAMES[role]
+        self.wallet = self.folder / backup.WALLET_FILE
+        self.channel_key = self.folder / backup.CHANNEL_KEY_FILE
+        self.identity = self.folder / backup.IDENTITY_FILE
+        self.book = self.folder / backup.BOOK_FILE
+        limits = Limits(config.wallet.day_max_nano, config.wallet.channel_max_nano)
+        self.purse = Purse(self.folder, limits, time.time)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalError(f"cannot make {self.folder}: {error.strerror}; name another place with --home") from None
+
+    async def unlock(self, network: Network, terminal: Terminal) -> WalletKey:
+        """The wallet's key. On a devnet it is made on first use, and has no passphrase. Raises `LocalError`."""
+        with translated():
+            if network.name == wallet.DEVNET and not self.wallet.exists():
+                return await trio.to_thread.run_sync(wallet.create, self.wallet, Bare.DEVNET)
+            if not self.wallet.exists():
+                provider = " --provider" if self.role == "payee" else ""
+                raise LocalError(f"there is no wallet yet: {PROGRAM} wallet create{provider}")
+            file = wallet.read(self.wallet)
+            file.check_fits(network)
+            return await trio.to_thread.run_sync(file.unlock, terminal.passphrase() if file.locked else "")
