@@ -21,6 +21,10 @@ class Network(msgspec.Struct, frozen=True):
     global_id: int
 
 
+GLOBAL_IDS = {"mainnet": -239, "testnet": -3}
+"""Of the networks that everybody knows. A devnet may have any, also one of these."""
+
+
 class ChannelTerms(msgspec.Struct, frozen=True, kw_only=True):
     """All that a channel's address commits to (contract/channel.tolk, `Params` and `Storage`)."""
 

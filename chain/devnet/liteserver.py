@@ -79,9 +79,10 @@ class LiteServer:
             raise QueryFailed(652, "timeout")
 
     def _masterchain_info(self, _: Fields) -> bytes:
-        nowhere = {"workchain": blocks.MASTERCHAIN, "root_hash": bytes(32).hex(), "file_hash": bytes(32).hex()}
-        last = blocks.masterchain_id(self._chain.head)
-        return tl.encode("liteServer.masterchainInfo", last=last, state_root_hash=bytes(32).hex(), init=nowhere)
+        first, last = blocks.masterchain_id(self._chain.blocks[0]), blocks.masterchain_id(self._chain.head)
+        # There is no zero state; the first block's hashes tell this chain from any other just as well.
+        zero_state = {name: first[name] for name in ("workchain", "root_hash", "file_hash")}
+        return tl.encode("liteServer.masterchainInfo", last=last, state_root_hash=bytes(32).hex(), init=zero_state)
 
     def _time(self, _: Fields) -> bytes:
         return tl.encode("liteServer.currentTime", now=self._chain.now())
