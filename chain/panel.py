@@ -119,9 +119,10 @@ class Panel(Generic[M]):
             return LedgerUnavailable(f"the lite-servers do not agree, and none is believed: {told}")
         if poll.strangers and not poll.groups and not poll.failures:
             return next(iter(poll.strangers.values()))
+        why = "; ".join(sorted(poll.failures)) or "no other is believed"
         if not poll.groups:
-            return LedgerUnavailable(f"no lite-server answered ({'; '.join(sorted(poll.failures)) or 'none is believed'})")
-        return LedgerUnavailable(f"{poll.missing} more lite-servers must agree ({'; '.join(sorted(poll.failures))})")
+            return LedgerUnavailable(f"no lite-server answered ({why})")
+        return LedgerUnavailable(f"{poll.missing} more lite-servers must agree ({why})")
 
 
 class _Poll(Generic[M, T]):

@@ -63,6 +63,7 @@ CORES = {
     },
     "p2p.net.yamux": {"p2p.errors"},
     "chain.channel": {"chain.voucher", "chain.errors", "chain.ledger"},  # of the seam only its structs
+    "chain.settling": set(),
     "chain.voucher": {"chain.errors"},
     "inference.seal": {"inference.errors"},
 }
