@@ -63,6 +63,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     ("ALTER TABLE channels ADD COLUMN restored INTEGER NOT NULL DEFAULT 0 CHECK (restored IN (0, 1))",),
+    (
+        "ALTER TABLE receipts ADD COLUMN model TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE receipts ADD COLUMN channel BLOB NOT NULL DEFAULT x''",
+        "ALTER TABLE receipts ADD COLUMN channel_total_nano INTEGER NOT NULL DEFAULT 0",
+        """CREATE TABLE settlements (
+            role TEXT NOT NULL,
+            channel BLOB NOT NULL,
+            settled_nano INTEGER NOT NULL CHECK (settled_nano >= 0),
+            fee_nano INTEGER NOT NULL CHECK (fee_nano >= 0),
+            at INTEGER NOT NULL,
+            why TEXT NOT NULL
+        )""",
+    ),
 )
 
 
@@ -96,16 +109,37 @@ class Receipt(msgspec.Struct, frozen=True):
     signed: bytes
     cost_nano: int
     at: int  # unix seconds
+    model: str = ""  # this and what follows are not known of receipts from books of version 1 and 2
+    channel: bytes = b""
+    channel_total_nano: int = 0  # delivered over the channel in all, this answer included
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """A voucher that we carried to the chain."""
+
+    channel: bytes
+    settled_nano: int  # paid out in all afterwards
+    fee_nano: int
+    at: int  # unix seconds
+    why: str
 
 
 class Earning(msgspec.Struct, frozen=True):
-    """The sums over all channels with one peer: earned by a payee, spent by a payer."""
+    """What one model earned on one day (payee), or was paid (payer)."""
 
-    peer: str
-    channels: int
-    delivered_nano: int
-    authorised_nano: int
-    settled_nano: int
+    day: str  # 2026-11-22, in UTC
+    model: str
+    answers: int
+    earned_nano: int
+    settled_nano: int  # the part of it that is paid out on chain, as far as the channels' totals tell
+
+
+class DayFees(msgspec.Struct, frozen=True):
+    """What it cost to carry one day's settlements to the chain."""
+
+    day: str
+    settlements: int
+    fee_nano: int
 
 
 class Book:
@@ -214,6 +248,15 @@ class Book:
             known = self.channel(channel)
             self._store(replace(known, settled_nano=max(known.settled_nano, amount_nano)))
 
+    def save_settlement(self, settlement: Settlement) -> None:
+        """We carried a voucher to the chain: what it brought is settled, and what it cost is kept."""
+        with self._write():
+            self.save_settled(settlement.channel, settlement.settled_nano)
+            self._db.execute(
+                "INSERT INTO settlements (channel, settled_nano, fee_nano, at, why, role) VALUES (?, ?, ?, ?, ?, ?)",
+                (*astuple(settlement), self.role),
+            )
+
     def save_released(self, channel: bytes, amount_nano: int, signature: bytes = b"") -> None:
         """No more vouchers: the payee calls this before it signs a release, the payer when it got one (`signature`).
 
@@ -256,23 +299,52 @@ class Book:
         """Keep a receipt. A later one of the same peer and session takes its place: the other signature came."""
         with self._write():
             self._db.execute(
-                "INSERT INTO receipts (session, peer, signed, cost_nano, at, role) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET signed = excluded.signed, cost_nano = excluded.cost_nano, at = excluded.at",
+                "INSERT INTO receipts (session, peer, signed, cost_nano, at, model, channel, channel_total_nano, role)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET signed = excluded.signed, cost_nano = excluded.cost_nano, at = excluded.at,"
+                " channel_total_nano = excluded.channel_total_nano",
                 (*astuple(receipt), self.role),
             )
 
     def receipts(self) -> Sequence[Receipt]:
         """Oldest first."""
-        query = "SELECT session, peer, signed, cost_nano, at FROM receipts WHERE role = ? ORDER BY at, rowid"
+        query = (
+            "SELECT session, peer, signed, cost_nano, at, model, channel, channel_total_nano"
+            " FROM receipts WHERE role = ? ORDER BY at, rowid"
+        )
         return [Receipt(*row) for row in self._read(query, self.role)]
 
     def earnings(self) -> Sequence[Earning]:
-        """What came in (payee) or went out (payer) over the channels, by peer; the receipts tell for what."""
+        """By day and model, from the receipts. Of a channel's answers those that came first are settled first."""
         query = (
-            "SELECT peer, count(*), sum(delivered_nano), sum(authorised_nano), sum(settled_nano)"
-            " FROM channels WHERE role = ? GROUP BY peer ORDER BY peer"
+            "SELECT date(at, 'unixepoch') AS day, model, count(*), sum(cost_nano),"
+            " coalesce(sum(max(0, min(cost_nano, settled_nano - channel_total_nano + cost_nano))), 0)"
+            " FROM receipts LEFT JOIN channels USING (role, channel) WHERE role = ?"
+            " GROUP BY day, model ORDER BY day, model"
         )
         return [Earning(*row) for row in self._read(query, self.role)]
+
+    def fees(self) -> Sequence[DayFees]:
+        """What settling cost us, by day."""
+        query = (
+            "SELECT date(at, 'unixepoch') AS day, count(*), sum(fee_nano)"
+            " FROM settlements WHERE role = ? GROUP BY day ORDER BY day"
+        )
+        return [DayFees(*row) for row in self._read(query, self.role)]
+
+    def last_fee(self) -> int | None:
+        """What the last settlement cost, in nano; `None` before the first."""
+        query = "SELECT fee_nano FROM settlements WHERE role = ? ORDER BY rowid DESC LIMIT 1"
+        return next((int(fee_nano) for (fee_nano,) in self._read(query, self.role)), None)
+
+    def unsettled_since(self, channel: bytes) -> int | None:
+        """When the first answer that is not settled was given, unix seconds; `None` if a receipt tells of none."""
+        query = (
+            "SELECT min(at) FROM receipts JOIN channels USING (role, channel)"
+            " WHERE role = ? AND channel = ? AND channel_total_nano > settled_nano"
+        )
+        ((at,),) = self._read(query, self.role, channel)
+        return None if at is None else int(at)
 
     def _migrate(self) -> None:
         with self.batch():

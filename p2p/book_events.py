@@ -32,4 +32,15 @@ def _write_one(book: Book, peer: str, event: Save) -> None:
             book.save_delivered(channel, delivered_nano)
         case SaveReceipt(signed):
             body: ReceiptBody = decode(signed.receipt.body, ReceiptBody)
-            book.save_receipt(Receipt(body.session, peer, encode(signed), body.session_total_nano, body.finished_at))
+            book.save_receipt(
+                Receipt(
+                    session=body.session,
+                    peer=peer,
+                    signed=encode(signed),
+                    cost_nano=body.session_total_nano,
+                    at=body.finished_at,
+                    model=body.model,
+                    channel=body.channel,
+                    channel_total_nano=body.channel_total_nano,
+                )
+            )

@@ -9,13 +9,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.book import MIGRATIONS, Book, Channel, Earning, Receipt, Role
+from chain.book import MIGRATIONS, Book, Channel, DayFees, Earning, Receipt, Role, Settlement
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
 from chain.ledger import ChannelTerms, Network
@@ -196,14 +198,60 @@ def test_receipts_are_kept_as_received_and_the_fuller_one_replaces(book: Book) -
     assert book.receipts() == [other, full]
 
 
-def test_earnings_are_summed_by_peer(book: Book) -> None:
-    book.add_channel(bytes(32), terms(2), "12D3KooWPeer")
-    book.add_channel(b"\1" * 32, terms(3), "someone else")
-    for name, amount in ((CHANNEL, 100), (bytes(32), 20)):
-        book.save_claim(claim(amount, name))
-        book.save_delivered(name, amount + 1)
-        book.save_settled(name, amount // 2)
-    assert book.earnings() == [Earning("12D3KooWPeer", 2, 122, 120, 60), Earning("someone else", 1, 0, 0, 0)]
+NOON = 1_795_348_800  # 2026-11-22, 12:00 UTC
+MIDNIGHT = NOON + 12 * 3600
+
+
+def sold(book: Book, at: int, cost: int, total: int, model: str = "silk", channel: bytes = CHANNEL) -> None:
+    """A receipt for an answer after which `total` was delivered on the channel."""
+    session = f"{channel.hex()}{total}".encode()
+    book.save_receipt(Receipt(session, "peer", b"signed", cost, at, model, channel, total))
+
+
+def test_earnings_are_summed_by_day_and_model_and_the_first_answers_are_settled_first(book: Book) -> None:
+    sold(book, NOON, 60, 60)
+    sold(book, MIDNIGHT - 1, 40, 100)
+    sold(book, MIDNIGHT - 1, 30, 130, model="moth")
+    sold(book, MIDNIGHT, 20, 150)
+    assert [each.settled_nano for each in book.earnings()] == [0, 0, 0]
+    book.save_settled(CHANNEL, 120)
+    assert book.earnings() == [
+        Earning("2026-11-22", "moth", 1, 30, 20),
+        Earning("2026-11-22", "silk", 2, 100, 100),
+        Earning("2026-11-23", "silk", 1, 20, 0),
+    ]
+    book.save_settled(CHANNEL, 1000)
+    assert [each.settled_nano for each in book.earnings()] == [30, 100, 20]
+
+
+def test_each_channel_settles_its_own_answers(book: Book) -> None:
+    book.add_channel(bytes(32), terms(2), "peer")
+    sold(book, NOON, 60, 60)
+    sold(book, NOON, 70, 70, channel=bytes(32))
+    book.save_settled(bytes(32), 65)
+    assert book.earnings() == [Earning("2026-11-22", "silk", 2, 130, 65)]
+
+
+def test_settlements_bring_their_amount_and_their_fee_is_kept_by_day(book: Book) -> None:
+    assert book.fees() == []
+    assert book.last_fee() is None
+    book.save_settlement(Settlement(CHANNEL, 300, 1_100, NOON, "the payer started to close"))
+    book.save_settlement(Settlement(CHANNEL, 400, 1_200, NOON, "more is unsettled than the limit"))
+    book.save_settlement(Settlement(CHANNEL, 350, 900, MIDNIGHT, "late"))
+    assert book.fees() == [DayFees("2026-11-22", 2, 2_300), DayFees("2026-11-23", 1, 900)]
+    assert book.last_fee() == 900
+    assert book.channel(CHANNEL).settled_nano == 400
+
+
+def test_the_book_knows_since_when_something_is_unsettled(book: Book) -> None:
+    assert book.unsettled_since(CHANNEL) is None
+    sold(book, NOON, 60, 60)
+    sold(book, NOON + 5, 40, 100)
+    assert book.unsettled_since(CHANNEL) == NOON
+    book.save_settled(CHANNEL, 60)
+    assert book.unsettled_since(CHANNEL) == NOON + 5
+    book.save_settled(CHANNEL, 100)
+    assert book.unsettled_since(CHANNEL) is None
 
 
 def test_the_roles_do_not_see_each_other(book: Book, path: Path) -> None:
@@ -251,6 +299,50 @@ def test_a_book_of_a_newer_version_is_refused(path: Path) -> None:
     db.close()
     with pytest.raises(BookUnusable, match="this program knows"):
         Book(path, "payer", DEVNET)
+
+
+def version_1(path: Path) -> None:
+    """A book as the first version left it, with a channel and a receipt."""
+    with closing(sqlite3.connect(path)) as db:
+        for statement in MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute("INSERT INTO network VALUES ('devnet', -239)")
+        db.execute(
+            "INSERT INTO channels VALUES ('payee', ?, 'peer', ?, ?, 'OPEN', 900, 300, ?, 310, 200, NULL, x'')",
+            (CHANNEL, msgspec.msgpack.encode(terms()), terms().salt, claim(300).signature),
+        )
+        db.execute("INSERT INTO receipts VALUES ('payee', x'07', 'peer', x'0102', 310, ?)", (NOON,))
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+
+
+def test_a_book_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_it(path: Path) -> None:
+    version_1(path)
+    for _ in range(2):
+        with Book(path, "payee", DEVNET) as book:
+            known = book.channel(CHANNEL)
+            assert known.terms == terms()
+            assert (known.deposited_nano, known.authorised_nano, known.settled_nano) == (900, 300, 200)
+            assert known.claim == claim(300)
+            assert not known.restored
+            assert book.receipts() == [Receipt(b"\x07", "peer", b"\1\2", 310, NOON)]
+            assert book.earnings() == [Earning("2026-11-22", "", 1, 310, 0)]
+            assert book.fees() == []
+    with Book(path, "payee", DEVNET) as book:
+        sold(book, MIDNIGHT, 50, 360)
+        book.save_settlement(Settlement(CHANNEL, 360, 7, MIDNIGHT, "now"))
+        assert book.earnings()[1] == Earning("2026-11-23", "silk", 1, 50, 50)
+
+
+def test_a_migration_that_is_broken_off_leaves_the_old_book(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version_1(path)
+    monkeypatch.setattr("chain.book.MIGRATIONS", (*MIGRATIONS, ("no SQL at all",)))
+    with pytest.raises(BookUnusable):
+        Book(path, "payee", DEVNET)
+    monkeypatch.undo()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    assert reopened(path, "payee").authorised_nano == 300
 
 
 def test_migrations_run_once_each_and_keep_what_is_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
