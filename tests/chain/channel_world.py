@@ -32,6 +32,7 @@ OUT_OF_GAS = -14  # the TVM's own
 
 GRAM = 10**9
 DEPOSIT = GRAM
+SIGNED = 400_000_000
 VALUE = cells.CALL_VALUE_NANO
 NOW = 1_790_000_000
 CHALLENGE_S = 3600
@@ -73,6 +74,8 @@ class World:
         self.channel = cells.channel_id(self.terms)
         self.address = Address((workchain, self.channel))
         self.gained: Counter[str] = Counter()  # by each address: what it received less what it sent
+        self.signed = SIGNED  # the highest amount that the payer has signed, for those who play to the end
+        self.rent_nano = 0  # that the channel paid
         self.last: Outcome | None = None
 
     @property
@@ -109,6 +112,7 @@ class World:
         self.gained[raw(sent.src)] -= sent.value_coins
         for address, values in outcome.received.items():
             self.gained[address] += sum(values)
+        self.rent_nano += outcome.rent_nano
         self.last = outcome
         return outcome
 
