@@ -35,6 +35,10 @@ class BookUnusable(ChainError):
     """The book on disk cannot be used: held by another process, damaged, of a newer version, or the disk is full."""
 
 
+class ChargesUnusable(ChainError):
+    """A watchtower's charges cannot be read or written."""
+
+
 class WalletUnusable(ChainError):
     """The wallet's key cannot be used: no file, a damaged one, one that others can read, a wrong passphrase or word."""
 

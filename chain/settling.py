@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-FEE_NANO = 1_200_000
+FEE_NANO = 1_280_000
 """What settling cost on a devnet with mainnet's prices of August 2026; until a settlement of our own tells better."""
 
 NEARLY_USED_UP_PERCENT = 90

@@ -14,6 +14,7 @@ TABLE: tuple[tuple[type[Exception], type[PaymentError | LocalError | Unavailable
     (chain.NetworkMismatch, LocalError),
     (chain.BookUnusable, LocalError),
     (chain.WalletUnusable, LocalError),
+    (chain.ChargesUnusable, LocalError),
     (chain.BadAddress, LocalError),
     (chain.ChainError, PaymentError),
     (inference.ModelMissing, LocalError),
