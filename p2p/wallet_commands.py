@@ -134,6 +134,8 @@ async def change_passphrase(session: Session) -> None:
 async def save_backup(session: Session) -> None:
     """Keys and book in one file. A wallet's own passphrase locks it too, so that there is one to remember."""
     home, network, path = session.home(), session.network().chain_network, session.options.file
+    if path.exists():
+        raise LocalError(f"{path} exists already: name a new file")
     with translated():
         file = wallet.read(home.wallet)
         if file.locked:
@@ -150,6 +152,8 @@ async def save_backup(session: Session) -> None:
 async def restore(session: Session) -> None:
     """Keys and book back from a file."""
     home, path = session.home(), session.options.file
+    if any(home.folder.iterdir()):
+        raise LocalError(f"{home.folder} is not empty: name another place with --home, or move away what is there")
     with translated():
         saved = await trio.to_thread.run_sync(backup.read, path, session.terminal.passphrase())
         if saved.role != home.role:
