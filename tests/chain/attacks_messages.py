@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attack import Attack, payer_opens, unopened
+from attack import Attack, payer_opens
 from channel_world import GRAM, PAYEE, PAYER, SIGNED, STRANGER, STRANGER_KEY, VALUE, World
 from pytoniq_core import Address, Cell, MessageAny, begin_cell
 from pytoniq_core.tlb.transaction import ExternalMsgInfo
@@ -106,6 +106,11 @@ def _bounced(source: Address, body: Body) -> Callable[[World], object]:
     return strike
 
 
+def _awaited(world: World) -> None:
+    """There is money where the channel will be, enough to pay for a message from outside."""
+    world.send(STRANGER, Cell.empty(), GRAM, bounce=False)
+
+
 def _external_deploy(world: World) -> bool:
     """The first state from outside, with a body that is good from inside."""
     message = MessageAny(ExternalMsgInfo(None, world.address, 0), world.init, cells.open_channel(GRAM))
@@ -161,7 +166,7 @@ ATTACKS = (
     Attack("a stranger sends heaps of junk", STRANGER, "ERR_UNKNOWN_OP", _junk),
     *(Attack(f"{name} comes from outside", STRANGER, None, _from_outside(body)) for name, (_, body) in BODIES.items()),
     Attack("a hundred messages from outside are to burn the balance", STRANGER, None, _external_flood),
-    Attack("an open with its first state comes from outside", STRANGER, None, _external_deploy, unopened, payer_opens),
+    Attack("an open with its first state comes from outside", STRANGER, None, _external_deploy, _awaited, payer_opens),
     *(
         Attack(f"{name} pretends to have bounced", source, 0, _bounced(source, body))
         for name, (source, body) in BODIES.items()

@@ -27,6 +27,7 @@ from channel_world import (
     VALUE,
     YEAR_S,
     World,
+    at,
 )
 from pytoniq_core import Address, Cell
 
@@ -119,6 +120,17 @@ def _drained(world: World) -> None:
 def _dust_is_all(world: World) -> None:
     opened(world)
     world.signed = 4
+
+
+def _all_signed(world: World) -> None:
+    opened(world)
+    world.signed = DEPOSIT
+
+
+def payee_gets_all(world: World) -> list[str]:
+    """Rent for as long as it is prepaid takes nothing from what is owed."""
+    done = world.settle(world.voucher(DEPOSIT), STRANGER)
+    return [] if done.exit_code == 0 and at(PAYEE, done) == [DEPOSIT] else ["rent was taken from what is owed"]
 
 
 def _pokes(world: World) -> None:
@@ -220,6 +232,7 @@ ATTACKS = (
     *(
         Attack(f"{name}, and a stranger pokes the channel", STRANGER, "ERR_NOT_CLOSING", _pokes, before, after)
         for name, before, after in (
+            ("two years' rent, and all is owed", _after(2, _all_signed), payee_gets_all),
             ("a year's rent on a spent channel", _after(1, _all_settled), payee_closes),
             ("thirty years' rent on a full channel", _after(30, opened), payee_closes),
             ("thirty years' rent on a spent channel", _after(30, _all_settled), payee_closes),

@@ -58,9 +58,9 @@ class Outcome(NamedTuple):
 class World:
     """A chain at a time of our own, and one channel's terms."""
 
-    def __init__(self, *, vm: Vm = VM, workchain: int = 0, **terms: Any) -> None:
+    def __init__(self, *, workchain: int = 0, **terms: Any) -> None:
         self.now = NOW
-        self.chain = Chain(vm, lambda: self.now)
+        self.chain = Chain(VM, lambda: self.now)
         fresh = ChannelTerms(
             payer=raw(PAYER),
             payee=raw(PAYEE),
