@@ -142,7 +142,96 @@ class DayFees(msgspec.Struct, frozen=True):
     fee_nano: int
 
 
-class Book:
+class Records:
+    """What is in a book, for one role. Any method raises `BookUnusable` when the file cannot be read."""
+
+    def __init__(self, db: sqlite3.Connection, role: Role) -> None:
+        self._db = db
+        self.role: Role = role
+
+    def channel(self, channel: bytes) -> Channel:
+        """Raises `ChannelUnusable` if this role has none of that name."""
+        rows = self._read(_CHANNELS + " AND channel = ?", self.role, channel)
+        if not rows:
+            raise ChannelUnusable(f"channel {channel.hex()} is not in the {self.role}'s book")
+        return _channel(rows[0])
+
+    def channels(self) -> Sequence[Channel]:
+        """Every channel there ever was, oldest first."""
+        return [_channel(row) for row in self._read(_CHANNELS + " ORDER BY rowid", self.role)]
+
+    def open_channels(self) -> Sequence[Channel]:
+        """Those not closed yet, oldest first: their money is, or may be, still on chain."""
+        return [_channel(row) for row in self._read(_CHANNELS + " AND state <> 'CLOSED' ORDER BY rowid", self.role)]
+
+    def receipts(self) -> Sequence[Receipt]:
+        """Oldest first."""
+        query = (
+            "SELECT session, peer, signed, cost_nano, at, model, channel, channel_total_nano"
+            " FROM receipts WHERE role = ? ORDER BY at, rowid"
+        )
+        return [Receipt(*row) for row in self._read(query, self.role)]
+
+    def earnings(self) -> Sequence[Earning]:
+        """By day and model, from the receipts. Of a channel's answers those that came first are settled first."""
+        query = (
+            "SELECT date(at, 'unixepoch') AS day, model, count(*), sum(cost_nano),"
+            " coalesce(sum(max(0, min(cost_nano, settled_nano - channel_total_nano + cost_nano))), 0)"
+            " FROM receipts LEFT JOIN channels USING (role, channel) WHERE role = ?"
+            " GROUP BY day, model ORDER BY day, model"
+        )
+        return [Earning(*row) for row in self._read(query, self.role)]
+
+    def fees(self) -> Sequence[DayFees]:
+        """What settling cost us, by day."""
+        query = (
+            "SELECT date(at, 'unixepoch') AS day, count(*), sum(fee_nano)"
+            " FROM settlements WHERE role = ? GROUP BY day ORDER BY day"
+        )
+        return [DayFees(*row) for row in self._read(query, self.role)]
+
+    def last_fee(self) -> int | None:
+        """What the last settlement cost, in nano; `None` before the first."""
+        query = "SELECT fee_nano FROM settlements WHERE role = ? ORDER BY rowid DESC LIMIT 1"
+        return next((int(fee_nano) for (fee_nano,) in self._read(query, self.role)), None)
+
+    def unsettled_since(self, channel: bytes) -> int | None:
+        """When the first answer that is not settled was given, unix seconds; `None` if a receipt tells of none."""
+        query = (
+            "SELECT min(at) FROM receipts JOIN channels USING (role, channel)"
+            " WHERE role = ? AND channel = ? AND channel_total_nano > settled_nano"
+        )
+        ((at,),) = self._read(query, self.role, channel)
+        return None if at is None else int(at)
+
+    def _read(self, query: str, *values: object) -> list[Any]:
+        with _translated():
+            return self._db.execute(query, values).fetchall()
+
+
+@contextmanager
+def open_records(path: Path, role: Role, network: Network) -> Iterator[Records]:
+    """To read only, also while the owner has it open and writes to it; no file yet is an empty book.
+
+    Raises `BookUnusable`, also for a file that an older version left, and `NetworkMismatch`.
+    """
+    if not path.exists():
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            for statement in (text for step in MIGRATIONS for text in step):
+                db.execute(statement)
+            yield Records(db, role)
+        return
+    # By its URI and not by its permissions: to read what a killed owner left, SQLite must write its side files.
+    with _translated(), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        records = Records(db, role)
+        ((version,),) = records._read("PRAGMA user_version")
+        if version != len(MIGRATIONS):
+            raise BookUnusable(f"the book has version {version} and not {len(MIGRATIONS)}: let its owner open it once")
+        _require_network(records._read("SELECT name, global_id FROM network"), network)
+        yield records
+
+
+class Book(Records):
     """One role's channels and receipts. A context manager; `close` gives the role's lock back.
 
     Any method raises `BookUnusable` when the file cannot be read or written; nothing of that call is kept then.
@@ -150,11 +239,10 @@ class Book:
 
     def __init__(self, path: Path, role: Role, network: Network) -> None:
         """Open or create `path`. Raises `NetworkMismatch` if it was begun on another network."""
-        self.role: Role = role
         with _translated(), ExitStack() as undo:
             lock = _lock(path.with_name(f"{path.name}.{role}.lock"))
             undo.callback(os.close, lock)
-            self._db = undo.enter_context(closing(_connect(path)))
+            super().__init__(undo.enter_context(closing(_connect(path))), role)
             self._migrate()
             self._bind(network)
             self._held = undo.pop_all()
@@ -280,21 +368,6 @@ class Book:
         with self._write():
             self._db.execute("UPDATE channels SET restored = 1")
 
-    def channel(self, channel: bytes) -> Channel:
-        """Raises `ChannelUnusable` if this role has none of that name."""
-        rows = self._read(_CHANNELS + " AND channel = ?", self.role, channel)
-        if not rows:
-            raise ChannelUnusable(f"channel {channel.hex()} is not in the {self.role}'s book")
-        return _channel(rows[0])
-
-    def channels(self) -> Sequence[Channel]:
-        """Every channel there ever was, oldest first."""
-        return [_channel(row) for row in self._read(_CHANNELS + " ORDER BY rowid", self.role)]
-
-    def open_channels(self) -> Sequence[Channel]:
-        """Those not closed yet, oldest first: their money is, or may be, still on chain."""
-        return [_channel(row) for row in self._read(_CHANNELS + " AND state <> 'CLOSED' ORDER BY rowid", self.role)]
-
     def save_receipt(self, receipt: Receipt) -> None:
         """Keep a receipt. A later one of the same peer and session takes its place: the other signature came."""
         with self._write():
@@ -305,46 +378,6 @@ class Book:
                 " channel_total_nano = excluded.channel_total_nano",
                 (*astuple(receipt), self.role),
             )
-
-    def receipts(self) -> Sequence[Receipt]:
-        """Oldest first."""
-        query = (
-            "SELECT session, peer, signed, cost_nano, at, model, channel, channel_total_nano"
-            " FROM receipts WHERE role = ? ORDER BY at, rowid"
-        )
-        return [Receipt(*row) for row in self._read(query, self.role)]
-
-    def earnings(self) -> Sequence[Earning]:
-        """By day and model, from the receipts. Of a channel's answers those that came first are settled first."""
-        query = (
-            "SELECT date(at, 'unixepoch') AS day, model, count(*), sum(cost_nano),"
-            " coalesce(sum(max(0, min(cost_nano, settled_nano - channel_total_nano + cost_nano))), 0)"
-            " FROM receipts LEFT JOIN channels USING (role, channel) WHERE role = ?"
-            " GROUP BY day, model ORDER BY day, model"
-        )
-        return [Earning(*row) for row in self._read(query, self.role)]
-
-    def fees(self) -> Sequence[DayFees]:
-        """What settling cost us, by day."""
-        query = (
-            "SELECT date(at, 'unixepoch') AS day, count(*), sum(fee_nano)"
-            " FROM settlements WHERE role = ? GROUP BY day ORDER BY day"
-        )
-        return [DayFees(*row) for row in self._read(query, self.role)]
-
-    def last_fee(self) -> int | None:
-        """What the last settlement cost, in nano; `None` before the first."""
-        query = "SELECT fee_nano FROM settlements WHERE role = ? ORDER BY rowid DESC LIMIT 1"
-        return next((int(fee_nano) for (fee_nano,) in self._read(query, self.role)), None)
-
-    def unsettled_since(self, channel: bytes) -> int | None:
-        """When the first answer that is not settled was given, unix seconds; `None` if a receipt tells of none."""
-        query = (
-            "SELECT min(at) FROM receipts JOIN channels USING (role, channel)"
-            " WHERE role = ? AND channel = ? AND channel_total_nano > settled_nano"
-        )
-        ((at,),) = self._read(query, self.role, channel)
-        return None if at is None else int(at)
 
     def _migrate(self) -> None:
         with self.batch():
@@ -360,15 +393,11 @@ class Book:
             known = self._read("SELECT name, global_id FROM network")
             if not known:
                 self._db.execute("INSERT INTO network (name, global_id) VALUES (?, ?)", astuple(network))
-            elif known != [astuple(network)]:
-                raise NetworkMismatch(f"the book was begun on {known[0][0]} and not on {network.name}")
+            else:
+                _require_network(known, network)
 
     def _write(self) -> AbstractContextManager[None]:
         return nullcontext() if self._db.in_transaction else self.batch()
-
-    def _read(self, query: str, *values: object) -> list[Any]:
-        with _translated():
-            return self._db.execute(query, values).fetchall()
 
     def _store(self, channel: Channel) -> None:
         name, _, _, *rest = _row(channel)
@@ -395,6 +424,11 @@ def _channel(row: tuple[Any, ...]) -> Channel:
     fields = dict(zip(Channel.__struct_fields__, row, strict=True))
     terms = msgspec.msgpack.decode(fields["terms"], type=ChannelTerms)
     return Channel(**fields | {"terms": terms, "state": State[fields["state"]], "restored": bool(fields["restored"])})
+
+
+def _require_network(known: list[Any], network: Network) -> None:
+    if known != [astuple(network)]:
+        raise NetworkMismatch(f"the book was begun on {known[0][0]} and not on {network.name}")
 
 
 def _later(one: State, other: State) -> State:

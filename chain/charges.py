@@ -6,15 +6,14 @@ of how much was earned. Charges come from a file, from a folder of such files, o
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from chain import private_file
-from chain.errors import BookUnusable, ChargesUnusable, NetworkMismatch
+from chain.book import open_records
+from chain.errors import ChargesUnusable, NetworkMismatch
 from chain.ledger import Network
 from chain.voucher import Claim
 
@@ -22,27 +21,14 @@ MAX_FILE_BYTES = 1 << 26  # some hundred thousand channels
 SUFFIX = ".json"
 
 
-class Charge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One channel to be watched, and what its payee is owed in all."""
-
-    channel: bytes
-    amount_nano: int
-    signature: bytes
-
-    @property
-    def claim(self) -> Claim:
-        """Ready to be carried to the chain."""
-        return Claim(self.channel, self.amount_nano, self.signature)
-
-
 class Charges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file of them: JSON, the byte strings in base64."""
 
     network: Network
-    charges: tuple[Charge, ...]
+    charges: tuple[Claim, ...]
 
 
-def read(source: Path, network: Network) -> Sequence[Charge]:
+def read(source: Path, network: Network) -> Sequence[Claim]:
     """Those in a file or in a folder's `.json` files; of several for one channel the highest.
 
     Raises `ChargesUnusable` or `NetworkMismatch`.
@@ -54,27 +40,19 @@ def read(source: Path, network: Network) -> Sequence[Charge]:
         raise ChargesUnusable(f"cannot read the charges in {source}: {error.strerror}") from error
 
 
-def read_book(path: Path, network: Network) -> Sequence[Charge]:
+def read_book(path: Path, network: Network) -> Sequence[Claim]:
     """Those of a payee's book, which its owner may have open, and write to, at the same time.
 
-    Raises `BookUnusable` or `NetworkMismatch`.
+    Raises `BookUnusable`, `ChargesUnusable` or `NetworkMismatch`.
     """
-    try:
-        # Not read-only by its permissions: to read what a killed owner left, SQLite must write its side files.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            bound = db.execute("SELECT name, global_id FROM network").fetchall()
-            rows = db.execute(
-                "SELECT channel, authorised_nano, signature FROM channels"
-                " WHERE role = 'payee' AND state <> 'CLOSED' AND signature <> x'' ORDER BY rowid"
-            ).fetchall()
-    except sqlite3.Error as error:
-        raise BookUnusable(f"the book {path} cannot be read: {error}") from error
-    if bound != [(network.name, network.global_id)]:
-        raise NetworkMismatch(f"the book {path} is not of {network.name}")
-    return [Charge(*row) for row in rows]
+    if not path.exists():
+        raise ChargesUnusable(f"there is no book {path} to watch over")
+    with open_records(path, "payee", network) as records:
+        claims = [known.claim for known in records.open_channels()]
+    return [claim for claim in claims if claim]
 
 
-def write(path: Path, charges: Iterable[Charge], network: Network) -> None:
+def write(path: Path, charges: Iterable[Claim], network: Network) -> None:
     """For a watchtower elsewhere; takes the place of an older file. Raises `ChargesUnusable`."""
     content = msgspec.json.encode(Charges(network, tuple(charges)))
     try:
@@ -83,9 +61,9 @@ def write(path: Path, charges: Iterable[Charge], network: Network) -> None:
         raise ChargesUnusable(f"cannot write the charges to {path}: {error.strerror}") from error
 
 
-def highest(charges: Iterable[Charge]) -> Sequence[Charge]:
+def highest(charges: Iterable[Claim]) -> Sequence[Claim]:
     """One charge for each channel."""
-    best: dict[bytes, Charge] = {}
+    best: dict[bytes, Claim] = {}
     for charge in charges:
         known = best.get(charge.channel)
         if known is None or charge.amount_nano > known.amount_nano:
@@ -93,7 +71,7 @@ def highest(charges: Iterable[Charge]) -> Sequence[Charge]:
     return list(best.values())
 
 
-def _file(path: Path, network: Network) -> tuple[Charge, ...]:
+def _file(path: Path, network: Network) -> tuple[Claim, ...]:
     with path.open("rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     try:

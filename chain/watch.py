@@ -13,12 +13,11 @@ from typing import Protocol
 
 import trio
 
-from chain.charges import Charge
 from chain.errors import ChainError, TransactionFailed
 from chain.keys import verify
 from chain.ledger import ChannelState, Ledger
 from chain.settling import FEE_NANO, Reason, SettlePolicy, Standing
-from chain.voucher import VOUCHER_TAG, claim_is_good
+from chain.voucher import VOUCHER_TAG, Claim, claim_is_good
 
 LOOKS_PER_CHALLENGE_PERIOD = 4
 LOOK_AT_LEAST_EVERY_S = 60.0
@@ -43,7 +42,7 @@ class Watchtower:
         self,
         *,
         ledger: Ledger,
-        charges: Callable[[], Awaitable[Sequence[Charge]]],
+        charges: Callable[[], Awaitable[Sequence[Claim]]],
         policy: SettlePolicy,
         report: Report,
     ) -> None:
@@ -52,7 +51,7 @@ class Watchtower:
         self._charges = charges
         self._policy = policy
         self._report = report
-        self._known: Sequence[Charge] = ()
+        self._known: Sequence[Claim] = ()
         self._periods_s: dict[bytes, int] = {}  # the channels' challenge periods, as the chain has them
         self._fee_nano = FEE_NANO
         self._given_up: dict[bytes, int] = {}  # amounts that the chain refused: to repeat one would only cost fees
@@ -81,14 +80,14 @@ class Watchtower:
             self._report("watching", channels=len(charges))
         self._known = charges
 
-    async def _guarded(self, limit: trio.CapacityLimiter, charge: Charge) -> None:
+    async def _guarded(self, limit: trio.CapacityLimiter, charge: Claim) -> None:
         async with limit:
             try:
                 await self._look_at(charge)
             except ChainError as error:  # the next look is soon
                 self._report("look_failed", channel=charge.channel.hex(), why=str(error))
 
-    async def _look_at(self, charge: Charge) -> None:
+    async def _look_at(self, charge: Claim) -> None:
         state = await self._ledger.channel(charge.channel)
         if state is None:
             self._periods_s.pop(charge.channel, None)
@@ -115,7 +114,7 @@ class Watchtower:
             why=why.value,
         )
 
-    def _why(self, charge: Charge, state: ChannelState) -> Reason | None:
+    def _why(self, charge: Claim, state: ChannelState) -> Reason | None:
         standing = Standing(
             authorised_nano=charge.amount_nano,
             settled_nano=state.settled_nano,
@@ -124,7 +123,7 @@ class Watchtower:
         )
         return self._policy.why(standing, self._fee_nano)
 
-    def _is_good(self, charge: Charge, state: ChannelState) -> bool:
+    def _is_good(self, charge: Claim, state: ChannelState) -> bool:
         """Whether the chain will take it: a wrong one would cost us the fee."""
         signed = partial(claim_is_good, verify, state.terms.payer_key, VOUCHER_TAG, self._ledger.network.global_id)
-        return charge.amount_nano <= state.deposited_nano and signed(charge.claim)
+        return charge.amount_nano <= state.deposited_nano and signed(charge)

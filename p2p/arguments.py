@@ -58,6 +58,8 @@ def _parser() -> Parser:
     _relay(_command(commands, "relay", "run a bootstrap peer, through which others find each other"))
     _channels(_command(commands, "channels", "list your payment channels, or close one"))
     _receipts(_command(commands, "receipts", "list receipts, or verify one that somebody shows you"))
+    _command(commands, "earnings", "what you earned with which model on which day, and what fees you paid")
+    _watch(_command(commands, "watch", "settle for a provider that is away, before its clients can take money back"))
     _wallet(_command(commands, "wallet", "show, make, lock, back up or empty your wallet"))
     return parser
 
@@ -106,7 +108,9 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "discount-percent": "how far the price may fall while slots are free (0)",
         "deposit-min-nano": "smallest channel that is served",
         "challenge-period-s": "how long you may be offline without losing vouchers (3600)",
-        "settle-at-nano": "carry vouchers to the chain once this much is unsettled",
+        "settle-at-nano": "the most that may be unsettled on a channel (120000000)",
+        "settle-fee-percent": "settle also when the fee is no more than this part of what is unsettled (1)",
+        "settle-after-s": "settle also what has been unsettled for so long (604800)",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"provide.{flag.replace('-', '_')}", metavar="X", help=what)
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")
@@ -146,6 +150,16 @@ def _receipts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=("list", "verify"), default="list")
     parser.add_argument("file", nargs="?", type=Path, help="a receipt, as bytes in hex")
     parser.add_argument("--provider", action="store_true", help="those of answers that you sold")
+
+
+def _watch(parser: argparse.ArgumentParser) -> None:
+    charges = "what to watch over, a file or a folder of files; may be repeated (the provider's book in --home)"
+    parser.add_argument("--charges", type=Path, action="append", metavar="PATH", help=charges)
+    export = "write what there is to watch over to FILE, for somebody else's watchtower, and end"
+    parser.add_argument("--export", type=Path, metavar="FILE", help=export)
+    parser.add_argument("--risk-nano", dest="watch.risk_nano", metavar="X", help="settle once this much is unsettled")
+    parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
 
 
 def _wallet(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from p2p.errors import LocalError
 from p2p.protocol.price import Prices
 
 PREFIX = "BOMBYX_"
-SECTIONS = ("provide", "ask", "wallet")
+SECTIONS = ("provide", "ask", "wallet", "watch")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -41,7 +41,9 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     window_cap_nano: Nano = 1_000_000  # the most that is ever unpaid on one answer
     deposit_min_nano: Nano = 50_000_000
     challenge_period_s: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)] = 3600
-    settle_at_nano: Nano = 120_000_000  # settling costs about 1.2 million nano: 1% of this
+    settle_at_nano: Nano = 120_000_000  # the most that may be unsettled on a channel, whatever settling costs
+    settle_fee_percent: Percent = 1  # settle also when that costs no more than this part of what is unsettled
+    settle_after_s: Nano = 7 * 86_400  # settle also what has been unsettled for so long
 
     @property
     def prices(self) -> Prices:
@@ -78,6 +80,12 @@ class WalletConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     channel_max_nano: Nano = 1_000_000_000  # deposited in one channel in all
 
 
+class WatchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a watchtower does besides answering a payer that starts to close."""
+
+    risk_nano: Nano = 120_000_000  # settle once this much is unsettled on a channel
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a node can be told."""
 
@@ -87,6 +95,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     provide: ProvideConfig = ProvideConfig()
     ask: AskConfig = AskConfig()
     wallet: WalletConfig = WalletConfig()
+    watch: WatchConfig = WatchConfig()
 
     @property
     def home_path(self) -> Path:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import msgspec
 import trio
 from rich.console import Console
 
-from chain.book import Book, Channel, Receipt, Role
+from chain.book import Book, Channel, Receipt, Role, open_records
 from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer
 from chain.purse import Purse
@@ -31,11 +32,12 @@ from inference.measure import measure
 from inference.nursery import open_background
 from inference.scripted import Scripted
 from inference.worker import open_worker
-from p2p import arguments, demo, wallet_commands
+from p2p import arguments, demo, wallet_commands, watching
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
 from p2p.console import Session
 from p2p.discovery import KNOWN_FAMILIES, Directory
+from p2p.earnings import earnings
 from p2p.errors import Error, LocalError, PaymentError, Unavailable
 from p2p.foreign import translated
 from p2p.home import Home
@@ -52,6 +54,7 @@ from p2p.purchase import amount, buy
 from p2p.selling import PriceList
 from p2p.story import JsonLines, Story, gram, short
 from p2p.terminal import Terminal
+from p2p.trace import Trace, silent
 from p2p.wallet_commands import Wiring
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ if TYPE_CHECKING:
 USAGE = 2  # exit code for what the user must change
 INTERRUPTED = 130  # as shells say it of SIGINT
 FAUCET_NANO = 2_000_000_000
-KEEPS_RUNNING = frozenset({"solo", "provide", "relay"})
+KEEPS_RUNNING = frozenset({"solo", "provide", "relay", "watch"})
 
 
 @dataclass(frozen=True)
@@ -134,37 +137,40 @@ async def _stop_when_stdin_closes(scope: trio.CancelScope) -> None:
 def _session(options: argparse.Namespace, config: Config, terminal: Terminal) -> Session:
     # What `ask` prints on standard output is the answer alone, so that it can be piped.
     story = Story(Console(stderr=options.command == "ask", quiet=options.json))
-    lines = options.json and options.command in {"provide", "relay"}
+    lines = options.json and options.command in {"provide", "relay", "watch"}
     return Session(options, config, story, JsonLines(sys.stdout) if lines else story, terminal)
 
 
 @asynccontextmanager
-async def open_node(
-    config: Config, network: NetworkFile, role: Role, listen: Sequence[str], terminal: Terminal
-) -> AsyncIterator[Node]:
+async def open_node(session: Session, network: NetworkFile, role: Role, listen: Sequence[str]) -> AsyncIterator[Node]:
     """Keys, book, chain and network of one role. Raises `LocalError` or `Unavailable`."""
     # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
     from p2p.net.libp2p_host import open_host
 
-    home = Home(config, role)
-    key = await home.unlock(network.chain_network, terminal)
+    home = Home(session.config, role)
+    key = await home.unlock(network.chain_network, session.terminal)
     with translated():
         identity = Ed25519Signer(load_or_create_seed(home.identity))
         channel_key = Ed25519Signer(load_or_create_seed(home.channel_key))
         async with AsyncExitStack() as stack:
             book = stack.enter_context(Book(home.book, role, network.chain_network))
-            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse))
+            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, session.trace))
             libp2p = open_host(identity.seed, listen, dht_server=bool(listen), network=network.mark.name)
             host = await stack.enter_async_context(libp2p)
             await join(host, network.bootstraps)
             yield Node(host, ledger, BookKeeper(book), identity, channel_key, network)
 
 
-def open_ledger(network: NetworkFile, key: WalletKey, purse: Purse) -> AbstractAsyncContextManager[TonLedger]:
+def open_ledger(
+    network: NetworkFile, key: WalletKey, purse: Purse, trace: Trace = silent
+) -> AbstractAsyncContextManager[TonLedger]:
     """The wallet of `key` on the network's chain."""
     from chain.ton import open_ton  # pytoniq takes a second to import, too
 
-    return open_ton(network.chain, key, network=network.chain_network, purse=purse)
+    def dropped(server: str, why: str) -> None:
+        trace("lite_server_dropped", server=server, why=why)
+
+    return open_ton(network.chain, key, network=network.chain_network, purse=purse, dropped=dropped)
 
 
 async def join(host: Host, bootstraps: Sequence[str]) -> None:
@@ -231,7 +237,7 @@ async def provide(session: Session) -> None:
             session.story.say("Loading the model and measuring its speed …")
             measured = {model.id: await measure(engine, model.id) for model in engine.models()}
             async with (
-                open_node(session.config, network, "payee", session.config.listen, session.terminal) as node,
+                open_node(session, network, "payee", session.config.listen) as node,
                 open_background() as background,
             ):
                 if session.options.faucet:
@@ -291,7 +297,7 @@ def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any])
 async def open_client(session: Session, network: NetworkFile) -> AsyncIterator[tuple[Node, LightPeer]]:
     """A light peer: it dials and is not dialled."""
     ask = session.config.ask
-    async with open_node(session.config, network, "payer", listen=(), terminal=session.terminal) as node:
+    async with open_node(session, network, "payer", listen=()) as node:
         peer = LightPeer(
             host=node.host,
             ledger=node.ledger,
@@ -422,8 +428,8 @@ async def channels(session: Session) -> None:
     """List channels, or close one."""
     network = session.network()
     if session.options.action == "list":
-        with translated(), Book(session.home().book, session.role, network.chain_network) as book:
-            _list_channels(session, book.channels())
+        with translated(), open_records(session.home().book, session.role, network.chain_network) as records:
+            _list_channels(session, records.channels())
         return
     async with open_client(session, network) as (_, peer):
         channel = _pick(await peer.channels(), session.options.channel)
@@ -477,8 +483,8 @@ async def receipts(session: Session) -> None:
     if session.options.action == "verify":
         _verify(session, network)
         return
-    with translated(), Book(session.home().book, session.role, network.chain_network) as book:
-        kept = book.receipts()
+    with translated(), open_records(session.home().book, session.role, network.chain_network) as records:
+        kept = records.receipts()
     if session.options.json:
         session.print_json([_receipt_json(one) for one in kept])
         return
@@ -520,6 +526,11 @@ async def wallet(session: Session) -> None:
     await wallet_commands.run(session, Wiring(open_ledger, fund))
 
 
+async def watch(session: Session) -> None:
+    """Settle for a provider that is away."""
+    await watching.watch(session, Wiring(partial(open_ledger, trace=session.trace), fund))
+
+
 COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "solo": solo,
     "demo": run_demo,
@@ -529,6 +540,8 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "channels": channels,
     "receipts": receipts,
     "wallet": wallet,
+    "earnings": earnings,
+    "watch": watch,
 }
 
 

@@ -144,6 +144,11 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"earned {gram(f['earned_nano'])}"
     ),
     "settled": lambda f: f"  [green]settled[/] {gram(f['settled_nano'])} on chain (fee {gram(f['fee_nano'])})",
+    "lite_server_dropped": lambda f: f"  [red]the lite-server {f['server']} is not believed[/]: {escape(f['why'])}",
+    "watching": lambda f: f"  watching over {f['channels']} channels",
+    "charges_failed": lambda f: f"  [red]no new charges[/]: {escape(f['why'])}",
+    "look_failed": lambda f: f"  [red]could not look at[/] channel {f['channel'][:8]}…: {escape(f['why'])}",
+    "bad_charge": lambda f: f"  [red]channel {f['channel'][:8]}…[/]: the voucher is no good, and is not carried",
     "settle_failed": lambda f: f"  [red]not settled yet[/]: {escape(f['why'])}; the voucher stays good",
     "released": lambda f: f"  [green]released[/] channel {f['channel'][:8]}…: the client may close it",
     "closed": lambda f: f"  [green]closed[/] channel {f['channel'][:8]}… together (fee {gram(f['fee_nano'])})",

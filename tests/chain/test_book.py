@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.book import MIGRATIONS, Book, Channel, DayFees, Earning, Receipt, Role, Settlement
+from chain.book import MIGRATIONS, Book, Channel, DayFees, Earning, Receipt, Role, Settlement, open_records
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
 from chain.ledger import ChannelTerms, Network
@@ -267,6 +267,33 @@ def test_a_role_has_one_owner(book: Book, path: Path) -> None:
         Book(path, "payer", DEVNET)
     book.close()
     assert reopened(path).channel == CHANNEL
+
+
+def test_a_book_can_be_read_while_its_owner_has_it(book: Book, path: Path) -> None:
+    book.save_claim(claim(5))
+    with open_records(path, "payer", DEVNET) as records:
+        assert [known.authorised_nano for known in records.channels()] == [5]
+        book.save_claim(claim(6))
+        assert records.channel(CHANNEL).authorised_nano == 6
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            records._db.execute("DELETE FROM channels")
+    with pytest.raises(NetworkMismatch), open_records(path, "payer", Network("mainnet", -239)):
+        pass
+    book.close()
+    with open_records(path, "payer", DEVNET) as records:
+        assert records.channel(CHANNEL).authorised_nano == 6
+
+
+def test_no_book_yet_reads_as_an_empty_one_and_an_old_one_is_left_alone(path: Path) -> None:
+    with open_records(path, "payee", DEVNET) as records:
+        assert (records.channels(), records.receipts(), records.earnings(), records.fees()) == ([], [], [], [])
+    assert not path.exists()
+    version_1(path)
+    with pytest.raises(BookUnusable, match="version 1"), open_records(path, "payee", DEVNET):
+        pass
+    path.write_bytes(b"a poem " * 1000)
+    with pytest.raises(BookUnusable, match="not a database"), open_records(path, "payee", DEVNET):
+        pass
 
 
 def test_files_are_for_the_owner_only(book: Book, path: Path) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import trio
 
-from chain.charges import Charge
 from chain.errors import ChargesUnusable, LedgerUnavailable
 from chain.keys import Ed25519Signer, verify
 from chain.ledger import ChannelState, ChannelTerms, Ledger, Network
 from chain.memory import FEES_NANO, MemoryChain
 from chain.settling import SettlePolicy
-from chain.voucher import VOUCHER_TAG, sign_claim
+from chain.voucher import VOUCHER_TAG, Claim, sign_claim
 from chain.watch import LOOK_AT_LEAST_EVERY_S, Watchtower, look_every_s
 from inference.nursery import open_background
 
@@ -54,7 +53,7 @@ class World:
             self.chain.mint(address, 10 * DEPOSIT)
         self.payer, self.payee = self.chain.ledger(PAYER), self.chain.ledger(PAYEE)
         self.tower_ledger = DownAtTimes(self.chain.ledger(TOWER))
-        self.charges: Sequence[Charge] | Exception = ()
+        self.charges: Sequence[Claim] | Exception = ()
         self.reports: list[tuple[str, dict[str, Any]]] = []
         self.tower = Watchtower(
             ledger=self.tower_ledger,
@@ -63,7 +62,7 @@ class World:
             report=lambda kind, /, **fields: self.reports.append((kind, fields)),
         )
 
-    async def _read(self) -> Sequence[Charge]:
+    async def _read(self) -> Sequence[Claim]:
         if isinstance(self.charges, Exception):
             raise self.charges
         return self.charges
@@ -81,9 +80,8 @@ class World:
         await self.payer.open(terms, DEPOSIT)
         return self.payer.channel_id(terms)
 
-    def voucher(self, channel: bytes, amount: int, key: Ed25519Signer = VOUCHER_KEY) -> Charge:
-        claim = sign_claim(key, VOUCHER_TAG, NETWORK.global_id, channel, amount)
-        return Charge(channel, amount, claim.signature)
+    def voucher(self, channel: bytes, amount: int, key: Ed25519Signer = VOUCHER_KEY) -> Claim:
+        return sign_claim(key, VOUCHER_TAG, NETWORK.global_id, channel, amount)
 
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.reports]
