@@ -58,6 +58,7 @@ class Payees:
         self._payees: dict[bytes, Payee] = {}
         self._clients: dict[bytes, str] = {}  # who pays through each of them
         self._leased: set[bytes] = set()
+        self._restored: set[bytes] = set()  # of a book from a backup, which forgot what was delivered or released since
         self._unsaved: set[bytes] = set()  # memory may know of a voucher that a full disk kept out of the book
         self._turns: defaultdict[bytes, trio.Lock] = defaultdict(trio.Lock)
 
@@ -76,6 +77,8 @@ class Payees:
                 )
                 payee.settled_nano = known.settled_nano
                 payee.state = known.state
+                if known.restored:
+                    self._restored.add(known.channel)
                 self._payees[known.channel] = payee
                 self._clients[known.channel] = known.peer
 
@@ -85,6 +88,8 @@ class Payees:
         channel = first.channel
         if self._clients.get(channel, peer) != peer:
             raise Refused("channel_unusable", "another client pays through it")
+        if channel in self._restored:
+            raise Refused("channel_unusable", "our book of it comes from a backup, so it can only be closed")
         if channel in self._leased:
             raise Refused("channel_busy", "one answer at a time on a channel", retry_after_s=1)
         self._leased.add(channel)
@@ -120,6 +125,9 @@ class Payees:
             with translated():
                 if payee.state is State.OPEN:
                     await self._take_last(payee, last)
+                    if channel in self._restored:
+                        # What was delivered since is forgotten: all that the client has signed for counts as such.
+                        payee.delivered_nano = payee.authorised_nano
                     await self.settle(channel)
                 released = payee.release(self._signer)
                 await self._keeper.do(lambda book: book.save_released(channel, released.amount_nano))

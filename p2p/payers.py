@@ -68,7 +68,7 @@ class Payers:
                 state = await self._ledger.channel(known.channel)
                 if state is not None and state.deposited_nano:
                     await self._keeper.do(partial(_save_seen, known.channel, state))
-                    if not state.close_at and known.released_nano is None:
+                    if not (state.close_at or known.restored) and known.released_nano is None:
                         self._take_up(known, state.deposited_nano)
                 elif known.state is not State.UNFUNDED or await self._ledger.now() > known.terms.open_before:
                     await self._keeper.do(partial(Book.save_state, channel=known.channel, state=State.CLOSED))
