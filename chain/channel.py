@@ -82,6 +82,7 @@ class Lane:
 
     delivered_nano: int = 0
     paid_nano: int = 0  # authorised for this session, what it is ahead included
+    begun_nano: int = 0  # payee: work under way, not handed over yet
     shared: bool = False  # another session ran on the channel meanwhile, so totals may be out of step
 
     @property
@@ -145,7 +146,9 @@ class _End(ABC):
     def deliver(self, session: bytes, nano: int) -> None:
         """Work worth `nano` was handed over in a session."""
         assert nano >= 0
-        self.lanes[session].delivered_nano += nano
+        lane = self.lanes[session]
+        lane.delivered_nano += nano
+        lane.begun_nano = 0
         self.delivered_nano += nano
 
     def write_off(self, most_nano: int | None = None) -> int:
@@ -181,24 +184,41 @@ class Payer(_End):
         super().__init__(channel, global_id, deposited_nano=deposited_nano, delivered_nano=delivered_nano)
         self._signer = signer
         self._authorised_nano = authorised_nano
+        self._due_nano = 0  # the total that the payee says it waits for
 
     @property
     def authorised_nano(self) -> int:
         return self._authorised_nano
 
+    def enter(self, session: bytes) -> Lane:
+        if not self.lanes:
+            self._due_nano = 0
+        return super().enter(session)
+
+    def asked_for(self, total_nano: int) -> None:
+        """The payee waits until it is authorised this much. It may count frames that were lost on the way to us."""
+        self._due_nano = max(self._due_nano, total_nano)
+
+    def owed_nano(self, window_nano: int) -> int:
+        """What is to be authorised now: all that was delivered, and what was asked for within the window."""
+        return max(self.delivered_nano, self._asked_nano(window_nano)) - self._authorised_nano
+
     def pay(self, session: bytes, ahead_nano: int, window_nano: int) -> Claim:
-        """A voucher for all that was delivered and, for this session, `ahead_nano` more.
+        """A voucher for all that was delivered, what was asked for and, for this session, `ahead_nano` more.
 
         All sessions together are paid at most `window_nano` ahead. Persist it, then send it. Raises as `authorise`.
         """
         lane = self.lanes[session]
-        others = sum(each.ahead_nano for each in self.lanes.values() if each is not lane)
-        ahead_nano = max(0, min(ahead_nano, window_nano - others))
-        claim = self.authorise(self.delivered_nano + others + ahead_nano)
-        lane.paid_nano = max(lane.paid_nano, lane.delivered_nano + ahead_nano)
+        others_nano = sum(each.ahead_nano for each in self.lanes.values() if each is not lane)
+        ahead_nano = max(0, min(ahead_nano, window_nano - others_nano))
+        claim = self.authorise(max(self.delivered_nano + others_nano + ahead_nano, self._asked_nano(window_nano)))
         for each in self.lanes.values():
             each.paid_nano = max(each.paid_nano, each.delivered_nano)
+        lane.paid_nano = max(lane.paid_nano, lane.delivered_nano + ahead_nano)
         return claim
+
+    def _asked_nano(self, window_nano: int) -> int:
+        return min(self._due_nano, self.delivered_nano + window_nano, self.deposited_nano)
 
     def authorise(self, total_nano: int) -> Claim:
         """A voucher for `total_nano` in all, never less than an earlier one. Persist it, then send it.
@@ -231,10 +251,33 @@ class Payee(_End):
         self._payer_key = payer_key
         self._verify = verify
         self.accepted = accepted
+        self.released_nano: int | None = None  # there is one release, however often it is asked for
+        self.saved_nano = delivered_nano  # of what was delivered, on disk
+        self.kin: list[Payee] = [self]  # all channels of this payer, which share one window
 
     @property
     def authorised_nano(self) -> int:
         return self.accepted.amount_nano if self.accepted else 0
+
+    @property
+    def begun_nano(self) -> int:
+        """The worth of work that is under way."""
+        return sum(lane.begun_nano for lane in self.lanes.values())
+
+    @property
+    def debt_nano(self) -> int:
+        """What the payer owes us. Credit on one channel pays for nothing on another."""
+        return self.unpaid_nano + sum(max(0, each.unpaid_nano) for each in self.kin if each is not self)
+
+    @property
+    def exposed_nano(self) -> int:
+        """What the payer would owe us once all that is under way for it is handed over."""
+        others = (each for each in self.kin if each is not self)
+        return self.unpaid_nano + self.begun_nano + sum(max(0, each.unpaid_nano + each.begun_nano) for each in others)
+
+    def begin(self, session: bytes, nano: int) -> None:
+        """Work worth `nano` is taken up in a session; `deliver` ends it."""
+        self.lanes[session].begun_nano = nano
 
     def accept(self, claim: Claim) -> bool:
         """Take a voucher: True if it is higher than all before (persist it), False if it came late.
@@ -260,7 +303,13 @@ class Payee(_End):
         return self.accepted if unsettled >= threshold else None
 
     def release(self, signer: Signer) -> Claim:
-        """Let the payer close at what was delivered, so that credit goes back. Persist it before it is sent."""
+        """Let the payer close at what was delivered, so that credit goes back. Persist it before it is sent.
+
+        Asked again it gives the same. Raises `ChannelUnusable` while a session runs.
+        """
+        if self.lanes:
+            raise ChannelUnusable("a session runs on the channel")
         self.move(Move.RELEASE)
-        amount = max(self.settled_nano, min(self.authorised_nano, self.delivered_nano))
-        return sign_claim(signer, RELEASE_TAG, self.global_id, self.channel, amount)
+        if self.released_nano is None:
+            self.released_nano = max(self.settled_nano, min(self.authorised_nano, self.delivered_nano))
+        return sign_claim(signer, RELEASE_TAG, self.global_id, self.channel, self.released_nano)

@@ -98,6 +98,18 @@ class ProviderSession:
         except Error as error:
             return self._fail(error)
 
+    def look(self, now: float) -> list[Event]:
+        """Something happened on the channel or another one of this payer: go on if what is unpaid fits the window.
+
+        Where it does not, nothing is said: a voucher that changes nothing must neither buy patience nor be answered.
+        """
+        if self.state is State.PREFILL and not self._working:
+            return self._step_of_prompt() or []
+        if self.state is State.PAUSED and self._payee.exposed_nano <= self._quote.window_nano:
+            self.state = State.STREAMING
+            return [Resume()]
+        return []
+
     def refuse(self, refusal: Refusal, now: float) -> list[Event]:
         """Answer `Check` with an honest no."""
         if self.state is not State.STARTING:  # the client left meanwhile
@@ -137,9 +149,9 @@ class ProviderSession:
             return []
         proven = self._prompt_proven(now)
         self._response.add(text)
-        self._account(Tokens(input=self._done.input, output=self._done.output + tokens))
+        saved = self._account(Tokens(input=self._done.input, output=self._done.output + tokens))
         delta = Delta(text=text, tokens=tokens, total_tokens=self._done.output)
-        return [*proven, self._send(delta, now), *self._hold_if_unpaid(now)]
+        return [*proven, *saved, self._send(delta, now), *self._hold_if_unpaid(now)]
 
     def generated(self, reason: Reason, now: float) -> list[Event]:
         """The engine is done: receipt what was delivered."""
@@ -178,24 +190,27 @@ class ProviderSession:
             return []
         if self._liveness.silent(now):
             return self._fail(Unavailable("the client fell silent"))
-        if self._waiting and now >= self._waiting_since + PAYMENT_PATIENCE_S:
+        if not self._waiting:
+            self._waiting_since = now
+        elif now >= self._waiting_since + PAYMENT_PATIENCE_S:
             return self._fail(PaymentError("no voucher came in time"))
         return [self._send(Heartbeat(), now)] if self._liveness.heartbeat_due(now) else []
 
     @property
     def _waiting(self) -> bool:
-        """Whether it is the client who has to do something: pay, or countersign."""
+        """Whether it is the client who has to do something: countersign, or pay.
+
+        Where nothing is owed, the window is full of work that is under way for other sessions.
+        """
         idle = self.state is State.PREFILL and not self._working
-        return idle or self.state in {State.PAUSED, State.CLOSING}
+        return self.state is State.CLOSING or ((idle or self.state is State.PAUSED) and self._payee.debt_nano > 0)
 
     def _handle(self, message: ToProvider, now: float) -> list[Event]:
         match message:
             case Start():
                 return self._check(message, now)
             case Payment():
-                accepted = self._accept(message)
-                # One that changes nothing must neither buy patience nor be answered.
-                return [*accepted, *self._go_on(now)] if accepted else []
+                return [*self._accept(message), *self.look(now)]
             case Cancel():
                 return self._cancel(now)
             case Close():
@@ -236,36 +251,38 @@ class ProviderSession:
         except ChainError as error:
             raise RemoteError("bad_voucher", str(error)) from error
         self._lane.paid_nano = max(self._lane.paid_nano, payment.session_total_nano)
-        return [SaveClaim(claim, self._payee.delivered_nano)] if news else []
-
-    def _go_on(self, now: float) -> list[Event]:
-        """After a payment: the next step of the prompt, or the rest of the answer."""
-        if self.state is State.PREFILL and not self._working:
-            return self._next_step(now)
-        if self.state is State.PAUSED and self._payee.unpaid_nano <= self._quote.window_nano:
-            self.state = State.STREAMING
-            return [Resume()]
-        return []
+        if not news:
+            return []
+        self._payee.saved_nano = self._payee.delivered_nano
+        return [SaveClaim(claim, self._payee.delivered_nano)]
 
     def _next_step(self, now: float) -> list[Event]:
-        """Work through as much of the prompt as vouchers and window cover; the last step is the answer itself."""
-        covered = self._covered_prompt_tokens()
-        if covered >= self._prompt_tokens:
-            self._working = True
-            self.state = State.STREAMING
-            return [Generate()]
-        if covered > self._done.input:
-            self._working = True
-            return [Prefill(covered)]
+        """The next step of the prompt, or a word to the client that it must pay first."""
+        step = self._step_of_prompt()
+        if step is not None:
+            return step
         self._waiting_since = now
         return [self._send(Pause(due_nano=self._payee.delivered_nano), now)]
+
+    def _step_of_prompt(self) -> list[Event] | None:
+        """Work through as much of the prompt as vouchers and window cover; the last step is the answer itself."""
+        covered = self._covered_prompt_tokens()
+        if covered <= self._done.input and covered < self._prompt_tokens:
+            return None
+        self._working = True
+        done_nano = cost_nano(self._quote.prices, self._done)
+        self._payee.begin(self._start.session, cost_nano(self._quote.prices, Tokens(input=covered)) - done_nano)
+        if covered < self._prompt_tokens:
+            return [Prefill(covered)]
+        self.state = State.STREAMING
+        return [Generate()]
 
     def _covered_prompt_tokens(self) -> int:
         price = self._quote.prices.input
         if price == 0:
             return self._prompt_tokens
         spent = cost_nano(self._quote.prices, self._done)
-        budget = spent - self._payee.unpaid_nano + self._quote.window_nano
+        budget = spent - self._payee.exposed_nano + self._quote.window_nano
         return min(self._prompt_tokens, budget * PER_TOKENS // price)
 
     def _prompt_proven(self, now: float) -> list[Event]:
@@ -278,12 +295,12 @@ class ProviderSession:
     def _progress(self, tokens: int, now: float) -> list[Event]:
         if tokens <= self._done.input:
             return []
-        self._account(Tokens(input=tokens))
+        saved = self._account(Tokens(input=tokens))
         body = ProgressBody(network=self._quote.network, session=self._start.session, prompt_tokens_done=tokens)
-        return [self._send(Progress(progress=sign(body, self._signer)), now)]
+        return [*saved, self._send(Progress(progress=sign(body, self._signer)), now)]
 
     def _hold_if_unpaid(self, now: float) -> list[Event]:
-        if self._payee.unpaid_nano <= self._quote.window_nano:
+        if self._payee.exposed_nano <= self._quote.window_nano:
             return []
         self.state = State.PAUSED
         self._waiting_since = now
@@ -301,7 +318,7 @@ class ProviderSession:
         signed = sign(receipt, self._signer)
         self._receipt, self._signed_receipt = receipt, signed
         return [
-            SaveDelivered(self._start.channel, self._payee.delivered_nano),
+            self._save_delivered(),
             SaveReceipt(SignedReceipt(signed)),
             self._send(Finished(receipt=signed), now),
         ]
@@ -338,19 +355,28 @@ class ProviderSession:
         accepted = self._accept(close.payment)  # saved whatever else is wrong: it is money
         if not self._verify(self._quote.client, self._signed_receipt.body, close.countersignature):
             return [*accepted, *self._fail(RemoteError("bad_signature", "the countersignature is not the client's"))]
-        # While other sessions run on the channel, what they just delivered is not yet paid.
-        slack_nano = self._quote.window_nano if self._lane.shared else 0
-        if self._lane.unpaid_nano > 0 or self._payee.unpaid_nano > slack_nano:
+        if self._lane.unpaid_nano > 0:
             return [*accepted, *self._fail(RemoteError("unpaid", "the last voucher is below what was delivered"))]
+        # While other sessions run on the channel, what they just delivered is not yet paid. Without any, what is
+        # missing was lost with an earlier session on the way to an honest client.
+        if self._payee.unpaid_nano > 0 and not self._lane.shared:
+            return [*accepted, *self._fail(PaymentError("the channel is behind what was delivered"))]
         signed = SignedReceipt(self._signed_receipt, close.countersignature)
         self.state = State.DONE
         self._payee.leave(self._start.session)
         return [*accepted, SaveReceipt(signed), self._send(End(), now), Completed(self._receipt, signed)]
 
-    def _account(self, done: Tokens) -> None:
+    def _account(self, done: Tokens) -> list[Event]:
+        """Count what is handed over; a crash must not forget more than a window of it."""
         before = cost_nano(self._quote.prices, self._done)
         self._done = done
         self._payee.deliver(self._start.session, cost_nano(self._quote.prices, done) - before)
+        due = self._payee.delivered_nano > self._payee.saved_nano + self._quote.window_nano
+        return [self._save_delivered()] if due else []
+
+    def _save_delivered(self) -> SaveDelivered:
+        self._payee.saved_nano = self._payee.delivered_nano
+        return SaveDelivered(self._payee.channel, self._payee.delivered_nano)
 
     def _send(self, message: ToClient, now: float) -> Send:
         self._liveness.said(now)
@@ -362,5 +388,5 @@ class ProviderSession:
         self.state = State.FAILED
         if admitted:
             self._payee.leave(self._start.session)
-            stop.append(SaveDelivered(self._payee.channel, self._payee.delivered_nano))
+            stop.append(self._save_delivered())
         return [*stop, Failed(error)]

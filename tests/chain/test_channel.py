@@ -182,6 +182,79 @@ def test_a_release_is_for_what_was_delivered_and_paid_but_not_below_what_is_sett
     assert end.state is State.RELEASED
 
 
+def test_a_channel_is_not_released_while_a_session_runs() -> None:
+    end = payee(accepted=voucher(40))
+    end.enter(b"s")
+    with pytest.raises(ChannelUnusable, match="session"):
+        end.release(PAYEE)
+    assert end.state is State.OPEN
+    end.leave(b"s")
+    assert end.release(PAYEE).amount_nano == 0
+
+
+# Several sessions
+
+
+def test_a_session_that_dies_writes_off_its_own_work_and_not_anothers() -> None:
+    end = payee()
+    good, bad = end.enter(b"good"), end.enter(b"bad")
+    assert good.shared
+    assert bad.shared
+    end.deliver(b"good", 20)
+    end.deliver(b"bad", 30)
+    end.accept(voucher(10))
+    good.paid_nano = 10
+    assert end.unpaid_nano == 40
+    assert end.leave(b"bad") == 30
+    assert (end.delivered_nano, end.unpaid_nano) == (20, 10)
+    with pytest.raises(ChannelUnusable, match="already"):
+        end.enter(b"good")
+
+
+def test_all_sessions_together_are_paid_one_window_ahead() -> None:
+    end = payer(1000)
+    for name in (b"a", b"b", b"c"):
+        end.enter(name)
+    assert end.pay(b"a", 60, 100).amount_nano == 60
+    assert end.pay(b"b", 60, 100).amount_nano == 100
+    assert end.pay(b"c", 60, 100).amount_nano == 100
+    end.deliver(b"a", 60)
+    assert end.pay(b"c", 60, 100).amount_nano == 160
+    end.leave(b"b")
+    assert end.pay(b"c", 60, 100).amount_nano == 160, "what is left of b's credit is consumed first"
+
+
+def test_the_payer_pays_what_the_payee_waits_for_within_the_window_and_the_deposit() -> None:
+    end = payer(1000)
+    end.enter(b"a")
+    end.deliver(b"a", 50)
+    end.asked_for(120)
+    assert end.owed_nano(100) == 120
+    assert end.pay(b"a", 0, 100).amount_nano == 120
+    end.asked_for(1 << 60)
+    assert end.pay(b"a", 0, 100).amount_nano == 150
+    end.deliver(b"a", 930)
+    assert end.pay(b"a", 0, 100).amount_nano == 1000
+    end.leave(b"a")
+    end.enter(b"b")
+    assert end.owed_nano(100) < 0, "a session that comes alone begins anew"
+
+
+def test_work_under_way_counts_and_so_does_debt_on_the_payers_other_channels() -> None:
+    end, other = payee(), payee()
+    end.kin = other.kin = [end, other]
+    end.enter(b"a")
+    other.enter(b"b")
+    end.begin(b"a", 30)
+    assert (end.exposed_nano, end.debt_nano) == (30, 0)
+    assert (other.exposed_nano, other.debt_nano) == (30, 0)
+    end.deliver(b"a", 25)
+    assert (end.exposed_nano, end.debt_nano) == (25, 25)
+    assert (other.exposed_nano, other.debt_nano) == (25, 25)
+    other.accept(voucher(40))
+    assert (end.exposed_nano, other.exposed_nano) == (25, -15), "credit pays on its own channel only"
+
+
 # What a payee looks at first
 
 TERMS = ChannelTerms(
@@ -323,6 +396,7 @@ class Road(RuleBasedStateMachine):
     @precondition(lambda self: self.payee.state in {State.OPEN, State.RELEASED})
     @rule()
     def release(self) -> None:
+        self.payee.leave(b"s")
         claim = self.payee.release(PAYEE)
         self.disk.payee_state = self.payee.state
         assert self.released in (None, claim), "there is one release, whatever comes after"
@@ -337,6 +411,7 @@ class Road(RuleBasedStateMachine):
     def restart_payee(self) -> None:
         self.payee = payee(self.deposit, self.disk.payee_delivered, self.disk.payee_accepted)
         self.payee.state = self.disk.payee_state
+        self.payee.released_nano = self.released.amount_nano if self.released else None
 
     @invariant()
     def nothing_above_the_deposit_and_nothing_goes_down(self) -> None:

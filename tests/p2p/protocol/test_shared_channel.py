@@ -1,0 +1,153 @@
+"""Several sessions on one channel, and everything that can befall them, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from back_to_back import CHANNEL, GLOBAL_ID, PAYEE, PAYER
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from shared_channel import DEPOSIT_NANO, PIECE_NANO, WINDOW_NANO, SharedChannel, Talk
+
+from chain.errors import ChannelUnusable
+from chain.voucher import VOUCHER_TAG, sign_claim
+from p2p.errors import PaymentError, Unavailable
+from p2p.protocol.session import State
+
+SESSIONS_MAX = 4
+SIDES = st.sampled_from(["client", "provider"])
+
+
+class Street(RuleBasedStateMachine):
+    """Sessions begin, get on, break off and end in any order, while both processes are killed and restarted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = SharedChannel()
+
+    @initialize(prompts=st.lists(st.integers(1, 1500), min_size=1, max_size=SESSIONS_MAX))
+    def several_at_once(self, prompts: list[int]) -> None:
+        for prompt_tokens in prompts:
+            self.world.start(prompt_tokens, [2] * 40)
+
+    @precondition(lambda self: len(self.world.talks) < SESSIONS_MAX)
+    @rule(prompt_tokens=st.integers(1, 1500), pieces=st.lists(st.integers(1, 3), max_size=60))
+    def start(self, prompt_tokens: int, pieces: Sequence[int]) -> None:
+        self.world.start(prompt_tokens, pieces)
+
+    @precondition(lambda self: self.world.movable())
+    @rule(choices=st.lists(st.integers(0, 11), min_size=1, max_size=80))
+    def get_on(self, choices: list[int]) -> None:
+        """Some messages arrive and engines work, in any order between sessions."""
+        for choice in choices:
+            moves = self.world.movable()
+            if moves:
+                move, talk = moves[choice % len(moves)]
+                move(talk)
+
+    @precondition(lambda self: self.world.talks)
+    @rule(choice=st.integers(0, SESSIONS_MAX - 1))
+    def cancel(self, choice: int) -> None:
+        self.world.cancel(self._talk(choice))
+
+    @precondition(lambda self: self.world.talks)
+    @rule(choice=st.integers(0, SESSIONS_MAX - 1))
+    def break_stream(self, choice: int) -> None:
+        self.world.break_stream(self._talk(choice))
+
+    @precondition(lambda self: any(talk.broken for talk in self.world.talks))
+    @rule(choice=st.integers(0, SESSIONS_MAX - 1), who=SIDES)
+    def notice(self, choice: int, who: str) -> None:
+        broken = [talk for talk in self.world.talks if talk.broken]
+        self.world.notice(broken[choice % len(broken)], who)
+        self.world.forget()
+
+    @rule(who=SIDES, events=st.integers(0, 30))
+    def doom(self, who: str, events: int) -> None:
+        """Its process will die in front of one of its next events: a save, a message, or between two."""
+        self.world.lives[who] = events
+
+    @rule(who=SIDES)
+    def die(self, who: str) -> None:
+        self.world.die(who)
+        self.world.forget()
+
+    @rule()
+    def release(self) -> None:
+        """Close together if no session runs at either end. After that there is another channel."""
+        if self.world.release():
+            self._count_the_money()
+            self.world = SharedChannel()
+
+    @rule(seconds=st.sampled_from([1.0, 6.0, 31.0]))
+    def wait(self, seconds: float) -> None:
+        self.world.wait(seconds)
+        self.world.forget()
+
+    def teardown(self) -> None:
+        """Leave what is left, and both ends agree again by one more answer; then close, and count the money."""
+        world = self.world
+        world.lives = {"client": None, "provider": None}
+        world.drain()
+        if not world.incidents:
+            assert all(talk.over for talk in world.talks), "nothing went wrong, so nobody waits for ever"
+        for talk in world.talks:
+            world.break_stream(talk)
+            world.notice(talk, "provider")
+            world.notice(talk, "client")
+        world.forget()
+        assert not world.payer.lanes
+        assert not world.payee.lanes
+        before = world.completed
+        talk = world.start(100, [1] * 30)
+        world.drain()
+        assert talk.client is not None
+        assert talk.client.state is State.DONE
+        assert world.completed == before + 2
+        assert world.payer.authorised_nano == world.payee.authorised_nano
+        assert world.payer.delivered_nano == world.payee.delivered_nano <= world.payer.authorised_nano
+        assert world.release()
+        self._count_the_money()
+
+    def _count_the_money(self) -> None:
+        """What the payee can have and what the payer gets back are the deposit; and no voucher counts any more."""
+        world = self.world
+        world.die("provider")
+        again = world.payee.release(PAYEE)
+        assert again == world.provider_disk.released == world.client_disk.released
+        assert 0 <= again.amount_nano <= world.provider_disk.authorised_nano
+        with pytest.raises(ChannelUnusable):
+            world.payee.accept(sign_claim(PAYER, VOUCHER_TAG, GLOBAL_ID, CHANNEL, DEPOSIT_NANO))
+
+    def _talk(self, choice: int) -> Talk:
+        return self.world.talks[choice % len(self.world.talks)]
+
+    @invariant()
+    def what_was_accepted_was_signed_and_saved_before(self) -> None:
+        world = self.world
+        assert world.provider_disk.authorised_nano <= world.payee.authorised_nano
+        assert world.payee.authorised_nano <= world.client_disk.authorised_nano <= DEPOSIT_NANO
+
+    @invariant()
+    def each_incident_costs_at_most_a_window(self) -> None:
+        """The client: signed for and not received. The provider: handed over and not to be had from the chain."""
+        world = self.world
+        signed_nano = max(world.payer.authorised_nano, world.client_disk.authorised_nano)
+        assert signed_nano - world.received_nano <= WINDOW_NANO * (1 + world.incidents)
+        unpaid_nano = world.delivered_nano - world.payee.authorised_nano
+        assert unpaid_nano <= (WINDOW_NANO + SESSIONS_MAX * PIECE_NANO) * (1 + world.incidents)
+
+    @invariant()
+    def nobody_blames_an_honest_peer(self) -> None:
+        for error in self.world.failures:
+            assert isinstance(error, Unavailable | PaymentError), repr(error)
+
+    @invariant()
+    def without_incidents_nothing_fails(self) -> None:
+        assert not self.world.unprovoked
+
+
+Street.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None, derandomize=True)
+TestStreet = Street.TestCase
