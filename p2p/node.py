@@ -20,7 +20,7 @@ import msgspec
 import trio
 from rich.console import Console
 
-from chain.book import Book, Channel, Receipt, Role, open_records
+from chain.book import Book, Channel, Receipt, open_records
 from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer
 from chain.purse import Purse
@@ -142,19 +142,19 @@ def _session(options: argparse.Namespace, config: Config, terminal: Terminal) ->
 
 
 @asynccontextmanager
-async def open_node(session: Session, network: NetworkFile, role: Role, listen: Sequence[str]) -> AsyncIterator[Node]:
+async def open_node(
+    network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], trace: Trace
+) -> AsyncIterator[Node]:
     """Keys, book, chain and network of one role. Raises `LocalError` or `Unavailable`."""
     # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
     from p2p.net.libp2p_host import open_host
 
-    home = Home(session.config, role)
-    key = await home.unlock(network.chain_network, session.terminal)
     with translated():
         identity = Ed25519Signer(load_or_create_seed(home.identity))
         channel_key = Ed25519Signer(load_or_create_seed(home.channel_key))
         async with AsyncExitStack() as stack:
-            book = stack.enter_context(Book(home.book, role, network.chain_network))
-            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, session.trace))
+            book = stack.enter_context(Book(home.book, home.role, network.chain_network))
+            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, trace))
             libp2p = open_host(identity.seed, listen, dht_server=bool(listen), network=network.mark.name)
             host = await stack.enter_async_context(libp2p)
             await join(host, network.bootstraps)
@@ -231,13 +231,15 @@ async def relay(session: Session) -> None:
 async def provide(session: Session) -> None:
     """Sell answers until told to stop."""
     config = session.config.provide
-    network = session.network()
+    network, home = session.network(), Home(session.config, "payee")
+    # Asked before anything runs: while somebody types, nothing else goes on here.
+    key = await home.unlock(network.chain_network, session.terminal)
     with translated():
         async with open_worker(_engine(config)) as engine:
             session.story.say("Loading the model and measuring its speed …")
             measured = {model.id: await measure(engine, model.id) for model in engine.models()}
             async with (
-                open_node(session, network, "payee", session.config.listen) as node,
+                open_node(network, home, key, session.config.listen, session.trace) as node,
                 open_background() as background,
             ):
                 if session.options.faucet:
@@ -297,7 +299,9 @@ def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any])
 async def open_client(session: Session, network: NetworkFile) -> AsyncIterator[tuple[Node, LightPeer]]:
     """A light peer: it dials and is not dialled."""
     ask = session.config.ask
-    async with open_node(session, network, "payer", listen=()) as node:
+    home = Home(session.config, "payer")
+    key = await home.unlock(network.chain_network, session.terminal)
+    async with open_node(network, home, key, (), session.trace) as node:
         peer = LightPeer(
             host=node.host,
             ledger=node.ledger,

@@ -15,7 +15,6 @@ from chain.channel import State
 from p2p.answer import Answer
 from p2p.errors import Refused, RemoteError
 
-
 WINDOW_NANO = 1_000_000
 
 
