@@ -13,7 +13,13 @@ from pytoniq_core import Address
 
 BASECHAIN, MASTERCHAIN, WHOLE_SHARD = 0, -1, -(1 << 63)
 LT_STEP = 1_000_000  # between the devnet's transactions
-OPERATIONS = {0x42590001: "open", 0x42590003: "settle", 0x42590005: "close_by_release"}  # channel.tolk
+OPERATIONS = {  # channel.tolk
+    0x42590001: "open",
+    0x42590003: "settle",
+    0x42590005: "close_by_release",
+    0x42590006: "start_close",
+    0x42590007: "finalise",
+}
 
 
 class Executed(NamedTuple):

@@ -36,25 +36,36 @@ class Provider:
 
 
 @dataclass(frozen=True)
-class Local:
-    """A devnet, a bootstrap peer and a provider of the scripted model."""
+class Bare:
+    """A devnet and a bootstrap peer."""
 
     file: Path
     chain: Path
     devnet: Process
     relay: Provider
+
+
+@dataclass(frozen=True)
+class Local(Bare):
+    """The same with a provider of the scripted model."""
+
     provider: Provider
 
 
-def start_local(processes: Processes) -> Local:
-    """All of it up."""
+def start_bare(processes: Processes) -> Bare:
+    """Both up."""
     directory = processes.directory
     file, chain, home = directory / "network.json", directory / "chain.json", directory / "relay"
     devnet = processes.serve("chain.devnet", "--config-out", chain)
     devnet.said(lambda text: text.endswith("\n"))
     relay = processes.serve("p2p.node", "relay", "--chain", chain, "--network-out", file, "--home", home)
-    ready = relay.records("ready")[0]
-    return Local(file, chain, devnet, Provider(relay, home, ready), start_provider(processes, file, "seller", *CHEAP))
+    return Bare(file, chain, devnet, Provider(relay, home, relay.records("ready")[0]))
+
+
+def start_local(processes: Processes) -> Local:
+    """All of it up."""
+    bare = start_bare(processes)
+    return Local(bare.file, bare.chain, bare.devnet, bare.relay, start_provider(processes, bare.file, "seller", *CHEAP))
 
 
 def start_provider(processes: Processes, network: Path, name: str, *flags: str) -> Provider:

@@ -1,0 +1,79 @@
+"""A client that closes behind its provider's back, and a watchtower that was handed the vouchers and no secret."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+from explorer import history
+from local import SCRIPTED, Bare, start_bare, start_provider
+from processes import Processes
+
+from chain.devnet.control import open_control
+
+CHALLENGE_S = 60
+DEPOSIT_NANO = 100_000_000
+# An answer of the scripted model is worth some settlements then.
+OFFER = ("--engine", "scripted", "--price-output", "100000000000", "--challenge-period-s", str(CHALLENGE_S))
+AT_ONCE, NEVER = ("--settle-at-nano", "1"), ("--settle-at-nano", str(10**12), "--settle-fee-percent", "0")
+
+
+def wait_out_the_challenge(network: Bare) -> None:
+    async def advance() -> None:
+        async with open_control(json.loads(network.chain.read_text())["bombyx"]["control"]) as control:
+            await control.advance(CHALLENGE_S + 1)
+
+    trio.run(advance)
+
+
+@pytest.mark.slow
+def test_a_client_that_closes_with_an_old_amount_gains_nothing_while_the_watchtower_runs(
+    processes: Processes, tmp_path: Path
+) -> None:
+    network = start_bare(processes)
+    client = ("--network", network.file, "--home", tmp_path / "client")
+    question = ("ask", "What is silk?", "--model", SCRIPTED, "--json", *client)
+
+    provider = start_provider(processes, network.file, "provider", *OFFER, *AT_ONCE)
+    first = processes.run("p2p.node", *question, "--faucet").result
+    provider.process.records("settled")
+    provider.process.signal(signal.SIGKILL)
+    provider.process.wait()
+    provider = start_provider(processes, network.file, "provider", *OFFER, *NEVER)
+    second = processes.run("p2p.node", *question).result
+    assert second["channel"] == first["channel"]
+    old_nano, owed_nano = first["authorised_nano"], second["authorised_nano"]
+    assert 0 < old_nano < owed_nano < DEPOSIT_NANO
+
+    charges = tmp_path / "charges.json"
+    handed = processes.run("p2p.node", "watch", "--network", network.file, "--home", provider.home, "--export", charges)
+    assert handed.code == 0, handed.err
+    provider.process.signal(signal.SIGKILL)
+    provider.process.wait()
+    tower = processes.serve(
+        "p2p.node", "watch", "--network", network.file, "--home", tmp_path / "tower", "--charges", charges, "--faucet"
+    )
+    assert tower.records("ready")[0]["channels"] == 1
+
+    channel = second["channel"]
+    started = processes.run("p2p.node", "channels", "start-close", channel, *client)
+    assert started.code == 0, started.err
+    (settled,) = tower.records("settled")
+    assert (settled["settled_nano"], settled["why"]) == (owed_nano, "the payer started to close")
+    wait_out_the_challenge(network)
+    ended = processes.run("p2p.node", "channels", "finalise", channel, *client)
+    assert ended.code == 0, ended.err
+
+    seen = history(network.file, channel)
+    assert [each.op for each in seen] == ["open", "settle", "start_close", "settle", "finalise"]
+    (rescued_nano,) = (nano for to, nano in seen[3].sent_nano if to == provider.ready["wallet"])
+    assert rescued_nano == owed_nano - old_nano
+    assert seen[3].sent_nano[-1][0] == tower.records("ready")[0]["wallet"]
+    rent_nano = sum(each.rent_nano for each in seen[1:4])
+    # What is left for the client: what it deposited and did not owe, and the rent that was not used.
+    assert seen[3].after_nano == seen[0].after_nano - owed_nano - rent_nano
+    assert seen[4].after_nano == 0
+    assert processes.run("p2p.node", "channels", "--json", *client).result[0]["state"] == "closed"
