@@ -245,7 +245,7 @@ async def start_on(client: Customer, one: ByHand, deal: object) -> None:
     """A second session on the first one's channel."""
     stream = await client.host.open(deal.provider, session.PROTOCOL)  # type: ignore[attr-defined]
     messages = MessageStream[ToClient](stream, ToClient)
-    two = ByHand(one.core, messages, one.payer)
+    two = ByHand(one.core, messages, one.payer, client)
     claim = one.payer.authorise(0)
     await two.messages.send(
         Start(
