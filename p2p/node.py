@@ -34,7 +34,7 @@ from p2p import arguments, demo
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
 from p2p.discovery import KNOWN_FAMILIES, Directory
-from p2p.errors import Error, LocalError, PaymentError, Unavailable
+from p2p.errors import Error, LocalError, PaymentError, RemoteError, Unavailable
 from p2p.foreign import translated
 from p2p.host import Host
 from p2p.keys import load_or_create_seed, verify_by_peer
@@ -47,7 +47,7 @@ from p2p.protocol.wire import decode
 from p2p.provider import Provider
 from p2p.purchase import amount, buy
 from p2p.selling import PriceList
-from p2p.story import JsonLines, Story, gram, short
+from p2p.story import JsonLines, Story, answer_to, gram, short
 from p2p.trace import Trace
 
 if TYPE_CHECKING:
@@ -57,7 +57,6 @@ USAGE = 2  # exit code for what the user must change
 INTERRUPTED = 130  # as shells say it of SIGINT
 FAUCET_NANO = 2_000_000_000
 ROLE_NAMES: dict[Role, str] = {"payer": "client", "payee": "provider"}
-KEEPS_RUNNING = frozenset({"solo", "provide", "relay"})
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ class Session:
     config: Config
     story: Story
     trace: Trace
+    up: trio.Event  # set once there is nothing more to do than to run until Ctrl-C
 
     def print_json(self, value: Any) -> None:
         """The command's one result, on standard output."""
@@ -129,7 +129,7 @@ async def _run(options: argparse.Namespace, config: Config) -> int:
                 if getattr(options, "until_stdin_closes", False):
                     background.start_soon(_stop_when_stdin_closes, scope)
                 await command(session)
-    return INTERRUPTED if stopped and options.command not in KEEPS_RUNNING else 0
+    return INTERRUPTED if stopped and not session.up.is_set() else 0
 
 
 async def _stop_when_stdin_closes(scope: trio.CancelScope) -> None:
@@ -145,12 +145,14 @@ def _session(options: argparse.Namespace, config: Config) -> Session:
     # What `ask` prints on standard output is the answer alone, so that it can be piped.
     story = Story(Console(stderr=options.command == "ask", quiet=options.json))
     lines = options.json and options.command in {"provide", "relay"}
-    return Session(options, config, story, JsonLines(sys.stdout) if lines else story)
+    return Session(options, config, story, JsonLines(sys.stdout) if lines else story, trio.Event())
 
 
 @asynccontextmanager
-async def open_node(config: Config, network: NetworkFile, role: Role, listen: Sequence[str]) -> AsyncIterator[Node]:
-    """Keys, book, chain and network of one role. Raises `LocalError` or `Unavailable`."""
+async def open_node(
+    config: Config, network: NetworkFile, role: Role, listen: Sequence[str], *, alone: bool = False
+) -> AsyncIterator[Node]:
+    """Keys, book, chain and network of one role; no peer is needed `alone`. Raises `LocalError` or `Unavailable`."""
     # libp2p and pytoniq take a second to import, which `--help` and a mistyped flag need not wait for.
     from chain.ton import open_ton
     from p2p.net.libp2p_host import open_host
@@ -166,7 +168,8 @@ async def open_node(config: Config, network: NetworkFile, role: Role, listen: Se
             ledger = await stack.enter_async_context(ton)
             libp2p = open_host(identity.seed, listen, dht_server=bool(listen), network=network.mark.name)
             host = await stack.enter_async_context(libp2p)
-            await join(host, network.bootstraps)
+            if not alone:
+                await join(host, network.bootstraps)
             yield Node(host, ledger, BookKeeper(book), identity, channel_key, network)
 
 
@@ -235,6 +238,7 @@ async def relay(session: Session) -> None:
         session.trace("ready", peer=host.peer, addresses=list(host.addresses()), network=str(path))
         session.story.say(f"A bootstrap peer is up: {host.addresses()[0]}")
         session.story.say(f"Others join with --network {path}. Ctrl-C ends it.")
+        session.up.set()
         # A bootstrap peer carries everybody's adverts, so it listens to every family.
         directory = Directory(host, network=chain["bombyx"]["name"], verify=verify_by_peer, clock=time.time)
         await directory.listen(KNOWN_FAMILIES)
@@ -271,6 +275,7 @@ async def provide(session: Session) -> None:
                 )
                 await background.start(provider.run)
                 _tell_provider_ready(session, node, measured)
+                session.up.set()
                 await trio.sleep_forever()
 
 
@@ -306,10 +311,12 @@ def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any])
 
 
 @asynccontextmanager
-async def open_client(config: Config, network: NetworkFile, trace: Trace) -> AsyncIterator[tuple[Node, LightPeer]]:
+async def open_client(
+    config: Config, network: NetworkFile, trace: Trace, *, alone: bool = False
+) -> AsyncIterator[tuple[Node, LightPeer]]:
     """A light peer: it dials and is not dialled."""
     ask = config.ask
-    async with open_node(config, network, "payer", listen=()) as node:
+    async with open_node(config, network, "payer", listen=(), alone=alone) as node:
         peer = LightPeer(
             host=node.host,
             ledger=node.ledger,
@@ -348,19 +355,14 @@ async def ask(session: Session) -> None:
         if session.options.faucet:
             await fund(node)
         await _require_money(session.config, node, peer)
-        piece = (lambda _: None) if session.options.json else _print_piece
-        bought = await buy(peer, request, piece)
+        with answer_to(None if session.options.json else sys.stdout) as piece:
+            bought = await buy(peer, request, piece)
         if session.options.close:
             await peer.close_channel(bought.answer.channel)
         if session.options.json:
             session.print_json(bought.summary)
             return
-        _print_piece("\n")
         session.story.table("", bought.rows())
-
-
-def _print_piece(text: str) -> None:
-    print(text, end="", flush=True)  # noqa: T201 - the answer
 
 
 def _prompt(words: str) -> str:
@@ -402,6 +404,7 @@ async def run_demo(session: Session) -> None:
             session.print_json(result)
         if options.keep:
             demo.how_to_go_on(network.path, story)
+            session.up.set()
             await trio.sleep_forever()
 
 
@@ -415,6 +418,7 @@ async def solo(session: Session) -> None:
         story.say(f"Ready. It sells {session.config.ask.model}. In another terminal, type:")
         story.say(f'  {arguments.PROGRAM} ask --faucet "Why is the sky blue?"')
         story.say("What it earns is shown here. Ctrl-C ends it. `demo` shows more.")
+        session.up.set()
         await trio.sleep_forever()
 
 
@@ -445,7 +449,9 @@ async def channels(session: Session) -> None:
         with translated(), Book(_book_path(session.config, role), role, network.chain_network) as book:
             _list_channels(session, book.channels())
         return
-    async with open_client(session.config, network, session.trace) as (_, peer):
+    # Whoever closes alone needs the chain and nobody else: above all where the network is gone.
+    alone = session.options.action != "close"
+    async with open_client(session.config, network, session.trace, alone=alone) as (_, peer):
         channel = _pick(await peer.channels(), session.options.channel)
         action = {"close": peer.close_channel, "start-close": peer.start_close, "finalise": peer.finalise}
         transaction = await action[session.options.action](channel.channel)
@@ -455,7 +461,9 @@ async def channels(session: Session) -> None:
 
 
 def _pick(known: Sequence[Channel], prefix: str) -> Channel:
-    fitting = [one for one in known if prefix and one.channel.hex().startswith(prefix)]
+    if not prefix:
+        raise LocalError(f"name the channel by its first digits; see {arguments.PROGRAM} channels")
+    fitting = [one for one in known if one.channel.hex().startswith(prefix)]
     if len(fitting) != 1:
         raise LocalError(f"{len(fitting)} channels begin with {prefix!r}; see {arguments.PROGRAM} channels")
     return fitting[0]
@@ -529,8 +537,10 @@ def _verify(session: Session, network: NetworkFile) -> None:
         content = bytes.fromhex(path.read_text().strip())
     except (OSError, ValueError):
         raise LocalError(f"{path} holds no receipt in hex") from None
-    signed: SignedReceipt = decode(content, SignedReceipt)
-    receipt = verify_receipt(signed, network=network.mark.name, verify=verify_by_peer)
+    try:
+        receipt = verify_receipt(decode(content, SignedReceipt), network=network.mark.name, verify=verify_by_peer)
+    except RemoteError as error:
+        raise RemoteError(error.code, f"{path} is not a receipt that provider and client both signed") from error
     if session.options.json:
         session.print_json({"verified": True, "provider": receipt.provider, "client": receipt.client})
         return
@@ -544,7 +554,7 @@ async def show_wallet(session: Session) -> None:
     """The wallet's address and balance; on a devnet it can be funded."""
     role: Role = "payee" if session.options.provider else "payer"
     network = read_network(session.config.network_path)
-    async with open_node(session.config, network, role, listen=()) as node:
+    async with open_node(session.config, network, role, listen=(), alone=True) as node:
         if session.options.action == "fund":
             await fund(node)
         with translated():

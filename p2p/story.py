@@ -95,6 +95,25 @@ class JsonLines:
         self._out.flush()
 
 
+@contextmanager
+def answer_to(out: TextIO | None) -> Iterator[Callable[[str], None]]:
+    """Writes the pieces of an answer as they come, and ends the line however the answer ends; to `None`, nothing."""
+    begun = False
+
+    def piece(text: str) -> None:
+        nonlocal begun
+        if out is not None:
+            begun = True
+            out.write(text)
+            out.flush()
+
+    try:
+        yield piece
+    finally:
+        if begun:
+            piece("\n")
+
+
 def _found(f: Mapping[str, Any]) -> str:
     return (
         f"  [cyan]found[/] {short(f['peer'])}: {per_million(f['input'], f['output'])}; "
