@@ -95,7 +95,7 @@ def test_receipts_can_be_shown_to_strangers(
         tampered = verify(signed[:at] + ("0" if signed[at] != "0" else "1") + signed[at + 1 :])
         assert tampered.code == 1
         assert tampered.out == ""
-        assert tampered.complaint.startswith("bombyx: ")
+        assert "receipt.hex is not a receipt that provider and client both signed" in tampered.complaint
     junk = verify("not hex")
     assert junk.code == 2
     assert "no receipt" in junk.complaint
@@ -121,5 +121,7 @@ def test_leaving_gives_the_rest_back(customer: Customer, network: Local) -> None
     assert after["address"] in shown
     assert f"({after['balance_nano']:,} nano)" in shown
     again = customer.node("channels", "close", channel[:10])
-    assert again.code != 0
-    assert again.complaint
+    assert (again.code, again.complaint) == (2, "bombyx: the channel is closed already")
+    unnamed = customer.node("channels", "close")
+    assert unnamed.code == 2
+    assert "name the channel" in unnamed.complaint

@@ -32,9 +32,10 @@ def test_a_provider_killed_in_mid_answer_costs_one_window_and_no_more(
     failed = asking.wait()
     assert failed.code == 1
     assert failed.out.startswith(begun)  # what came is kept
+    assert failed.out.endswith("\n")  # so that what is said next stands on a line of its own
     assert "Traceback" not in failed.err
     assert [line for line in failed.err.splitlines() if line.startswith("bombyx:")] == failed.err.splitlines()[-1:]
-    assert "went away in the middle of the answer" in failed.err
+    assert "went away in the middle of the answer; only what came is paid for: ask again" in failed.err
 
     (channel,) = processes.run("p2p.node", "channels", "--json", *mine).result
     assert (channel["channel"], channel["state"]) == (before["channel"], "open")
