@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.errors import Error, LocalError, PaymentError, RemoteError, Unavailable
 from p2p.foreign import translated
 from p2p.host import Host
+from p2p.interrupt import Interrupt
 from p2p.keys import load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
@@ -67,6 +67,7 @@ class Session:
     config: Config
     story: Story
     trace: Trace
+    interrupt: Interrupt
     up: trio.Event  # set once there is nothing more to do than to run until Ctrl-C
 
     def print_json(self, value: Any) -> None:
@@ -114,22 +115,12 @@ async def _run(options: argparse.Namespace, config: Config) -> int:
     """The command, until it is done or told to stop."""
     session = _session(options, config)
     command: Callable[[Session], Awaitable[None]] = COMMANDS[options.command]
-    stopped = False
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_background() as background:
-            with trio.CancelScope() as scope:
-
-                async def stop_on_signal() -> None:
-                    nonlocal stopped
-                    await anext(signals)
-                    stopped = True
-                    scope.cancel()
-
-                background.start_soon(stop_on_signal)
-                if getattr(options, "until_stdin_closes", False):
-                    background.start_soon(_stop_when_stdin_closes, scope)
-                await command(session)
-    return INTERRUPTED if stopped and not session.up.is_set() else 0
+    interrupt = session.interrupt
+    async with interrupt.watching(), open_background() as background:
+        if getattr(options, "until_stdin_closes", False):
+            background.start_soon(_stop_when_stdin_closes, interrupt.everything)
+        await command(session)
+    return INTERRUPTED if interrupt.struck and not session.up.is_set() else 0
 
 
 async def _stop_when_stdin_closes(scope: trio.CancelScope) -> None:
@@ -145,7 +136,7 @@ def _session(options: argparse.Namespace, config: Config) -> Session:
     # What `ask` prints on standard output is the answer alone, so that it can be piped.
     story = Story(Console(stderr=options.command == "ask", quiet=options.json))
     lines = options.json and options.command in {"provide", "relay"}
-    return Session(options, config, story, JsonLines(sys.stdout) if lines else story, trio.Event())
+    return Session(options, config, story, JsonLines(sys.stdout) if lines else story, Interrupt(), trio.Event())
 
 
 @asynccontextmanager
@@ -356,7 +347,8 @@ async def ask(session: Session) -> None:
             await fund(node)
         await _require_money(session.config, node, peer)
         with answer_to(None if session.options.json else sys.stdout) as piece:
-            bought = await buy(peer, request, piece)
+            async with session.interrupt.gently():
+                bought = await buy(peer, request, piece)
         if session.options.close:
             await peer.close_channel(bought.answer.channel)
         if session.options.json:
@@ -399,7 +391,8 @@ async def run_demo(session: Session) -> None:
         config = msgspec.structs.replace(session.config, home=str(network.path.parent))
         async with open_client(config, network.file, session.trace) as (node, peer):
             await fund(node)
-            result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
+            async with session.interrupt.gently():
+                result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
         if options.json:
             session.print_json(result)
         if options.keep:

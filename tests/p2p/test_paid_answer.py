@@ -137,6 +137,24 @@ async def test_a_reader_who_leaves_pays_what_was_done_and_frees_the_engine(
         await ask(client, question())
 
 
+async def test_so_does_one_who_is_cancelled(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(Scripted(slots=1, tokens_per_s=10)), await market.customer()
+        request = question(max_tokens=60)
+        deal = await agree(client, request)
+        with trio.CancelScope() as reading:
+            async with client.peer.answer(deal, request) as answer:
+                async for _ in answer:
+                    if answer.completion_tokens >= 20:
+                        reading.cancel()
+        assert reading.cancelled_caught
+        assert answer.receipt is not None
+        assert answer.receipt.reason == "cancelled"
+        assert totals(client) == totals(seller)
+        assert totals(client)[0] == answer.receipt.session_total_nano > 0
+        assert seller.engine.capacity().free == 1
+
+
 async def test_leaving_before_it_began_costs_nothing_and_waits_for_nothing(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
