@@ -394,7 +394,7 @@ async def run_demo(session: Session) -> None:
             async with session.interrupt.gently():
                 result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
         if options.json:
-            session.print_json(result)
+            session.print_json(result | ({"network": str(network.path)} if options.keep else {}))
         if options.keep:
             demo.how_to_go_on(network.path, story)
             session.up.set()

@@ -62,7 +62,11 @@ def test_the_second_question_goes_over_the_same_channel(customer: Customer, netw
     cost = usage["prompt_tokens"] * price["input"] + usage["completion_tokens"] * price["output"]
     assert spent_nano == -(-cost // 10**6) > 0
     network.provider.process.records("settled", 2)
-    assert [one.op for one in history(network.file, channel["channel"])] == ["open", "settle", "settle"]
+    opened, *settled = history(network.file, channel["channel"])
+    assert [one.op for one in (opened, *settled)] == ["open", "settle", "settle"]
+    paid = [one.sent_nano[0] for one in settled]
+    assert {to for to, _ in paid} == {network.provider.ready["wallet"]}
+    assert sum(nano for _, nano in paid) == channel["delivered_nano"]
 
 
 def test_amounts_are_listed_for_a_person(customer: Customer) -> None:
