@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 USAGE = 2  # exit code for what the user must change
 INTERRUPTED = 130  # as shells say it of SIGINT
+UNHEARD = 141  # and of SIGPIPE: whoever read our output has gone
 FAUCET_NANO = 2_000_000_000
 ROLE_NAMES: dict[Role, str] = {"payer": "client", "payee": "provider"}
 
@@ -88,7 +89,7 @@ class Node:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 to be changed by the user, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 to be changed by the user, 130 interrupted, 141 not read."""
     try:
         options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
         file = Path(options.config) if options.config else None
@@ -105,6 +106,9 @@ def _explain(error: BaseException) -> int:
         error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain as it flushes
+        return UNHEARD
     if not isinstance(error, Error):
         raise error
     print(f"bombyx: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
@@ -449,6 +453,8 @@ async def channels(session: Session) -> None:
         action = {"close": peer.close_channel, "start-close": peer.start_close, "finalise": peer.finalise}
         transaction = await action[session.options.action](channel.channel)
         session.story.say(f"Done: {transaction.op}, fee {gram(transaction.fee_nano)}.")
+        if transaction.op == "start_close":
+            session.story.say(f"In {channel.terms.challenge_period_s} s the rest can be had with: channels finalise")
         if session.options.json:
             session.print_json(transaction)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from local import CHEAP, SCRIPTED, Local, start_provider
-from processes import Process, Processes
+from processes import LIMIT_S, Process, Processes
 
 INTERRUPTED = 130
 QUICK = {"BOMBYX_PROVIDE_ENGINE": "scripted", "BOMBYX_ASK_MODEL": SCRIPTED}
@@ -20,9 +21,13 @@ Stage = Callable[[Processes], Process]
 
 
 def starting(processes: Processes) -> Process:
-    """A demonstration whose processes are on their way."""
-    demo = processes.start("p2p.node", "demo", environment=QUICK)
+    """A demonstration whose engines are loading the model."""
+    demo = processes.start("p2p.node", "demo")
     demo.said(lambda text: "provider" in text)
+    deadline = time.monotonic() + LIMIT_S
+    while not list(processes.temporary.glob("bombyx-engine-*/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # a file has no event that Python could wait for
     return demo
 
 
@@ -88,6 +93,15 @@ def test_ctrl_c_in_mid_answer_pays_for_what_came(network: Local, processes: Proc
     assert channel["authorised_nano"] == channel["delivered_nano"] > 0
     (receipt,) = processes.run("p2p.node", "receipts", "--json", *mine).result
     assert receipt["cost_nano"] == channel["delivered_nano"]
+    assert processes.left() == []
+
+
+def test_a_reader_of_the_pipe_who_has_enough_ends_it_quietly(network: Local, processes: Processes) -> None:
+    ask = f"python -m p2p.node ask '{LONG}' --model {SCRIPTED} --faucet --network {network.file}"
+    done = processes.shell(f"{ask} | head -c 20")
+    assert done.out == "bronze north anchor "
+    assert done.code == 141
+    assert "Traceback" not in done.err
     assert processes.left() == []
 
 
