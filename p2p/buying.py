@@ -60,9 +60,8 @@ class _Talk:
         """Send, and take the answer that is owed. Raises `Refused` for a refusal."""
         await self.messages.send(message)
         self.buyer.receive(await self.messages.answer(), now())
-        no = self.buyer.refusal
-        if no is not None:
-            raise Refused(no.reason, no.detail, retry_after_s=no.retry_after_s)
+        if self.buyer.refusal is not None:
+            raise self.buyer.refusal.error()
 
     def candidate(self, opening_fee_nano: int) -> Candidate:
         return Candidate(

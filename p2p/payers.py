@@ -19,7 +19,7 @@ from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.ledger import ChannelState, ChannelTerms, Ledger, Transaction
 from chain.voucher import RELEASE_TAG, Claim, Signer, claim_is_good
-from p2p.errors import LocalError, PaymentError, Refused, RemoteError
+from p2p.errors import LocalError, PaymentError, RemoteError
 from p2p.foreign import translated
 from p2p.host import Host
 from p2p.protocol.advert import ChannelOffer
@@ -214,7 +214,7 @@ class Payers:
             await messages.send(request)
             answer = await messages.answer(RELEASE_TIMEOUT_S)
         if isinstance(answer, Refusal):
-            raise Refused(answer.reason, answer.detail, retry_after_s=answer.retry_after_s)
+            raise answer.error()
         self._check_release(known, answer)
         with translated():
             await self._keeper.do(lambda book: book.save_released(channel, answer.amount_nano, answer.signature))

@@ -146,7 +146,7 @@ class Provider:
             last = Claim(request.channel, request.amount_nano, request.signature)
             claim = await self._payees.release(last, stream.peer)
         except Refused as no:
-            await messages.send(Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s))
+            await messages.send(Refusal.of(no))
         else:
             await messages.send(
                 Released(channel=claim.channel, amount_nano=claim.amount_nano, signature=claim.signature)

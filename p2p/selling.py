@@ -117,7 +117,7 @@ class Sales:
             try:
                 reply: ToClient = self._reply(seller, message, messages.peer)
             except Refused as no:
-                reply = seller.refuse(Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s))
+                reply = seller.refuse(Refusal.of(no))
             await messages.send(reply)
             done = isinstance(message, Accept) or isinstance(reply, Refusal)
 

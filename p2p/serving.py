@@ -160,9 +160,8 @@ class Serving:
         try:
             quote, payee, sampling, prompt_tokens = await self._examine(start)
         except Refused as no:
-            refusal = Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s)
             self._trace("refused", peer=self._peer, reason=no.reason)
-            await self._shell.step(partial(self._core.refuse, refusal))
+            await self._shell.step(partial(self._core.refuse, Refusal.of(no)))
         except Error as error:
             await self._shell.fail(error)
         else:
