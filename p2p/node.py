@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -407,13 +408,17 @@ async def run_demo(session: Session) -> None:
 
 async def solo(session: Session) -> None:
     """What a bare `python -m p2p.node` does: a provider, a bootstrap and a devnet to play with."""
-    story = session.story
+    story, config = session.story, session.config
+    path = config.network_path
+    if path.exists() and not read_network(path).mark.control:
+        raise LocalError(f"{path} joins a network that is no plaything, and is not replaced: give another --home")
     story.say("[bold]A network of your own on this machine[/] (play money, nothing is announced outside)")
     tell = demo.report(story, "served", "settled", "released")
     async with _local_network(story, [LocalOffer(("--settle-at-nano", "1"))], tell) as network:
-        write_network(session.config.network_path, network.file)
-        story.say(f"Ready. It sells {session.config.ask.model}. In another terminal, type:")
-        story.say(f'  {arguments.PROGRAM} ask --faucet "Why is the sky blue?"')
+        write_network(path, network.file)
+        home = "" if config.home == Config().home else f" --home {shlex.quote(config.home)}"
+        story.say(f"Ready. It sells {config.ask.model}. In another terminal, type:")
+        story.say(f'  {arguments.PROGRAM} ask{home} --faucet "Why is the sky blue?"')
         story.say("What it earns is shown here. Ctrl-C ends it. `demo` shows more.")
         session.up.set()
         await trio.sleep_forever()
