@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -180,3 +181,12 @@ def test_a_network_that_is_gone(network: Local, processes: Processes, tmp_path: 
     file.write_text(network.file.read_text().replace(network.relay.address, gone))
     done = processes.run("p2p.node", "ask", "Why?", "--network", file, "--home", tmp_path / "me")
     refused(done, FAILED, "no bootstrap peer answers")
+
+
+def test_a_network_file_that_is_not_for_play(network: Local, processes: Processes, tmp_path: Path) -> None:
+    file = json.loads(network.file.read_text())
+    file["chain"]["bombyx"]["control"] = ""  # no faucet: this is somebody's real network
+    path = tmp_path / "network.json"
+    path.write_text(json.dumps(file))
+    refused(processes.run("p2p.node", "--home", tmp_path), CHANGE_SOMETHING, str(path), "another --home")
+    assert json.loads(path.read_text()) == file

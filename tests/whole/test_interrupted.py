@@ -58,9 +58,8 @@ def test_ctrl_c_ends_a_demonstration_and_all_of_it(stage: Stage, processes: Proc
     assert list(processes.temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", [starting, answering], ids=lambda stage: stage.__name__)
-def test_so_does_being_terminated(stage: Stage, processes: Processes) -> None:
-    demo = stage(processes)
+def test_so_does_being_terminated(processes: Processes) -> None:
+    demo = answering(processes)
     demo.signal(signal.SIGTERM)
     done = demo.wait()
     assert done.code != 0

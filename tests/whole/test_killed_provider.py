@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,20 @@ from processes import Processes
 LONG = "Write a very long story about a silk moth, with every detail of every day of its life."
 
 
+def advance(network: Local, seconds: int) -> None:
+    """Move the devnet's clock on."""
+    host, _, port = json.loads(network.file.read_text())["chain"]["bombyx"]["control"].rpartition(":")
+    with socket.create_connection((host, int(port))) as control, control.makefile() as replies:
+        control.sendall(json.dumps({"command": "advance", "seconds": seconds}).encode() + b"\n")
+        assert json.loads(replies.readline())["error"] == ""
+
+
 @pytest.mark.slow
 def test_a_provider_killed_in_mid_answer_costs_one_window_and_no_more(
     network: Local, processes: Processes, tmp_path: Path
 ) -> None:
     cheap, dear = (
-        start_provider(processes, network.file, name, "--price-output", price)
+        start_provider(processes, network.file, name, "--price-output", price, "--challenge-period-s", "60")
         for name, price in (("cheap", "150000000"), ("dear", "300000000"))
     )
     assert len(processes.living()) == 4  # each has a process for its engine
@@ -46,6 +56,17 @@ def test_a_provider_killed_in_mid_answer_costs_one_window_and_no_more(
     assert after["provider"] == dear.peer
     assert after["answer"]
     assert after["authorised_nano"] == after["delivered_nano"] > 0
+
+    # It never comes back, and what was not spent does all the same.
+    held_nano = processes.run("p2p.node", "wallet", "--json", *mine).result["balance_nano"]
+    assert processes.run("p2p.node", "channels", "start-close", channel["channel"], *mine).code == 0
+    early = processes.run("p2p.node", "channels", "finalise", channel["channel"], *mine)
+    assert early.code == 1
+    assert "the challenge period is not over" in early.complaint
+    advance(network, 61)
+    assert processes.run("p2p.node", "channels", "finalise", channel["channel"], *mine).code == 0
+    returned_nano = processes.run("p2p.node", "wallet", "--json", *mine).result["balance_nano"] - held_nano
+    assert channel["deposited_nano"] - 5_000_000 < returned_nano  # but for fees
 
     dear.process.close_stdin()
     assert dear.process.wait().code == 0
