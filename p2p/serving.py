@@ -160,12 +160,17 @@ class Serving:
         try:
             quote, payee, sampling, prompt_tokens = await self._examine(start)
         except Refused as no:
-            self._trace("refused", peer=self._peer, reason=no.reason)
-            await self._shell.step(partial(self._core.refuse, Refusal.of(no)))
+            await self._refuse(no)
+        except EngineError:
+            await self._refuse(Refused("engine_failed", "nothing is charged"))
         except Error as error:
             await self._shell.fail(error)
         else:
             await self._shell.step(partial(self._core.admit, quote, payee, sampling, prompt_tokens))
+
+    async def _refuse(self, no: Refused) -> None:
+        self._trace("refused", peer=self._peer, reason=no.reason)
+        await self._shell.step(partial(self._core.refuse, Refusal.of(no)))
 
     async def _examine(self, start: Start) -> tuple[Quote, Payee, Sampling, int]:
         """Everything that is checked before work begins. Raises `Refused` or `RemoteError`."""

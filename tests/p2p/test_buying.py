@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
-from market import MODEL, PRICES, Customer, Market, Seller, clock, open_market, question
+from market import DEPOSIT_NANO, MODEL, PRICES, Customer, Market, Seller, clock, open_market, question
 from memory_host import WINDOW_BYTES
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inference.scripted import Scripted
 from p2p.buying import MAX_ASKED, Deal, Negotiations
 from p2p.discovery import Found
-from p2p.errors import Refused, RemoteError, Unavailable
+from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
 from p2p.host import Stream
 from p2p.peer import Budget
 from p2p.protocol.market import Need
@@ -39,6 +39,7 @@ async def haggle(
     draw: Callable[[int], int] = lambda _: 0,
     ask: Ask = ASK,
     found: list[Found] | None = None,
+    window_max_nano: int = 1 << 40,
 ) -> Deal:
     need = Need(tokens=Tokens(input=100, output=20), prices_max=prices_max)
     negotiations = Negotiations(
@@ -46,6 +47,7 @@ async def haggle(
         network="devnet",
         need=need,
         strategy=strategy or TakeIt(),
+        window_max_nano=window_max_nano,
         opening_fee_nano=lambda _: 0,
         draw=draw,
         clock=clock,
@@ -147,6 +149,36 @@ async def test_who_raises_the_price_while_haggling_is_left_for_the_next(
         deal = await haggle(client, strategy=AskForLess(10))
         assert deal.provider == fair.peer
         assert "dearer" in client.diary.of("no_deal")[0]["why"]
+
+
+async def test_who_wants_too_much_ahead_or_other_terms_than_it_advertised_is_left_for_the_next(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        greedy = await market.seller(name="greedy", window_cap_nano=1 << 40)
+        fair = await market.seller(name="fair", prices=MIDDLE, window_cap_nano=1000)
+        client = await market.customer()
+        found = list(await client.peer.find(None))
+        assert (await haggle(client, found=found)).provider == greedy.peer
+        assert (await haggle(client, found=found, window_max_nano=1000)).provider == fair.peer
+        await trio.sleep(HOLD_S)
+        await market.kill(greedy)
+        await market.seller(name="greedy", deposit_min_nano=DEPOSIT_NANO - 1)
+        assert (await haggle(client, found=found)).provider == fair.peer
+        assert "advert" in client.diary.of("no_quote")[-1]["why"]
+
+
+async def test_a_light_peer_asks_only_those_whose_channel_it_would_open(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(name="dear", deposit_min_nano=DEPOSIT_NANO + 1)
+        client = await market.customer()
+        with pytest.raises(PaymentError, match="wants a deposit"):
+            await client.peer.agree(await client.peer.find(MODEL), question())
+        fair = await market.seller(name="fair", prices=DEAR)
+        deal = await client.peer.agree(await client.peer.find(MODEL), question())
+        assert deal.provider == fair.peer
 
 
 async def test_nobody_within_the_cap_is_asked_or_taken(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -136,7 +136,7 @@ async def test_channels_that_are_opened_together_keep_to_the_limit(tmp_path: Pat
     ("changes", "cost_max_nano", "match"),
     [
         ({"deposit_min_nano": DEPOSIT_NANO + 1}, 1, "deposit"),
-        ({}, DEPOSIT_NANO + 1, "deposit"),
+        ({}, DEPOSIT_NANO + 1, "may cost"),
         ({"challenge_period_s": CHALLENGE_PERIOD_MAX_S + 1}, 1, "hold the deposit"),
     ],
 )
