@@ -374,6 +374,27 @@ async def test_a_quote_without_a_place_is_refused_while_every_slot_is_taken(
                 assert await refusal(two) == "busy"
 
 
+async def test_a_session_has_its_slot_before_its_engine_has_begun(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller = await market.seller(Scripted(slots=1), window_cap_nano=1)
+        client, other = await market.customer(), await market.customer("other")
+        late = await agree(other, question())
+        await trio.sleep(HOLD_S)
+        async with by_hand(client, question(LONG)) as one:
+            await one.start()
+            one.mute = True
+            await one.hear(Pause)
+            assert seller.engine.capacity().free == 1, "it waits to be paid"
+            async with by_hand(other, deal=late) as two:
+                assert await refusal(two) == "busy"
+            with pytest.raises(Refused, match="busy"):
+                await agree(other, question())
+        await wait_all_tasks_blocked()
+        async with by_hand(other) as two:
+            await two.start()
+            await two.hear(End)
+
+
 async def test_a_stranger_takes_no_clients_channel(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Ids of channels are public on chain, and so is a payer's key."""
     async with open_market(tmp_path) as market:
