@@ -167,12 +167,13 @@ def test_a_home_that_is_in_use(client: Client, network: Local, processes: Proces
     refused(second, CHANGE_SOMETHING, "another process", str(network.provider.home))
 
 
-@pytest.mark.parametrize("key", ["wallet.key", "identity.key", "channel.key"])
-def test_a_key_that_others_can_read(key: str, client: Client) -> None:
+def test_a_key_that_others_can_read(client: Client) -> None:
     assert client.node("wallet").code == 0
-    path = client.home / "client" / key
-    path.chmod(0o644)
-    refused(client.node("wallet"), CHANGE_SOMETHING, str(path), "chmod 600")
+    for key in ("wallet.key", "identity.key", "channel.key"):
+        path = client.home / "client" / key
+        path.chmod(0o644)
+        refused(client.node("wallet"), CHANGE_SOMETHING, str(path), "chmod 600")
+        path.chmod(0o600)
 
 
 def test_a_network_that_is_gone(network: Local, processes: Processes, tmp_path: Path) -> None:

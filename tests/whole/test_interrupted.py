@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from local import CHEAP, SCRIPTED, Local, start_provider
+from local import CHEAP, QUICK, SCRIPTED, Local, start_provider
 from processes import LIMIT_S, Process, Processes
 
 INTERRUPTED = 130
-QUICK = {"BOMBYX_PROVIDE_ENGINE": "scripted", "BOMBYX_ASK_MODEL": SCRIPTED}
 LONG = "Tell me of the whole life of a moth."  # the scripted answer has 300 words, at 100 a second
 
 pytestmark = pytest.mark.slow
