@@ -51,10 +51,23 @@ class LimitReached(ChainError):
     """The owner's own limit on spending, for a day or a channel. Nothing was signed."""
 
 
+WHY = {
+    406: "it was signed for another network",
+    410: "no more is owed than was paid before",
+    411: "it is more than was deposited",
+    422: "it came too late",
+    423: "the channel is closing already",
+    424: "the channel is not closing yet",
+    425: "the challenge period is not over",
+}
+"""What channel.tolk's exit codes mean to whoever carried a message, where that can happen in good faith."""
+
+
 class TransactionFailed(ChainError):
     """The message was taken but the chain refused the operation; `exit_code` says why (see channel.tolk)."""
 
     def __init__(self, op: str, exit_code: int) -> None:
-        super().__init__(f"{op} failed on chain with exit code {exit_code}")
+        why = f": {WHY[exit_code]}" if exit_code in WHY else ""
+        super().__init__(f"{op} failed on chain with exit code {exit_code}{why}")
         self.op = op
         self.exit_code = exit_code

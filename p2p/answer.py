@@ -60,6 +60,8 @@ class Answer:
         self._send, self._pieces = trio.open_memory_channel[str](deal.quote.max_tokens + 1)
         self._error: Error | None = None
         self._over = trio.Event()
+        # A reader that is cancelled leaves in good order: what came is still paid and receipted.
+        self._work = trio.CancelScope(shield=True)
         self._started_at = 0.0
         self._first_at: float | None = None
         self._last_at = 0.0
@@ -111,7 +113,8 @@ class Answer:
         """Carry the session to its end; the error, if there was one, is for the reader."""
         self._started_at = trio.current_time()
         try:
-            await self._shell.run(self._core.start)
+            with self._work:
+                await self._shell.run(self._core.start)
         except Error as error:
             self._error = error
         finally:
@@ -124,6 +127,7 @@ class Answer:
             await self._shell.step(self._leave)
             with trio.move_on_after(CANCEL_TIMEOUT_S):
                 await self._over.wait()
+        self._work.cancel()
 
     def _leave(self, now: float) -> list[Event]:
         """Before the provider began there is nothing to be paid, and nobody who would listen."""

@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from p2p.discovery import Found
-from p2p.errors import Error, Refused
+from p2p.errors import Error, Refused, RemoteError
 from p2p.host import Host
 from p2p.keys import verify_by_peer
 from p2p.protocol.market import Candidate, Need, Score, choose, explain, rank
@@ -45,8 +45,9 @@ class Deal:
 class _Talk:
     """One negotiation under way."""
 
-    def __init__(self, found: Found, buyer: Buyer, messages: MessageStream[ToClient]) -> None:
+    def __init__(self, found: Found, buyer: Buyer, messages: MessageStream[ToClient], *, window_max_nano: int) -> None:
         self.found = found
+        self._window_max_nano = window_max_nano
         self.buyer = buyer
         self.messages = messages
         self.first_prices: Prices | None = None
@@ -57,12 +58,15 @@ class _Talk:
         return self.buyer.quote
 
     async def say(self, message: msgspec.Struct, now: Callable[[], float]) -> None:
-        """Send, and take the answer that is owed. Raises `Refused` for a refusal."""
+        """Send, and take the answer that is owed. Raises `Refused` for a refusal, theirs or ours."""
         await self.messages.send(message)
         self.buyer.receive(await self.messages.answer(), now())
-        no = self.buyer.refusal
-        if no is not None:
-            raise Refused(no.reason, no.detail, retry_after_s=no.retry_after_s)
+        if self.buyer.refusal is not None:
+            raise self.buyer.refusal.error()
+        if self.quote.channel != self.found.advert.channel:
+            raise RemoteError("wrong_quote", "its channel terms are not those of the advert")
+        if self.quote.window_nano > self._window_max_nano:
+            raise Refused("window", f"{self.quote.window_nano} nano would have to be paid ahead")
 
     def candidate(self, opening_fee_nano: int) -> Candidate:
         return Candidate(
@@ -86,6 +90,7 @@ class Negotiations:
         network: str,
         need: Need,
         strategy: BuyerStrategy,
+        window_max_nano: int,
         opening_fee_nano: Callable[[str], int],
         draw: Callable[[int], int],
         clock: Callable[[], float],
@@ -95,6 +100,7 @@ class Negotiations:
         self._network = network
         self._need = need
         self._strategy = strategy
+        self._window_max_nano = window_max_nano
         self._opening_fee_nano = opening_fee_nano
         self._draw = draw
         self._clock = clock
@@ -128,7 +134,8 @@ class Negotiations:
         buyer = Buyer(network=self._network, client=self._host.peer, provider=found.peer, verify=verify_by_peer)
         try:
             opened = open_messages(self._host, found.peer, PROTOCOL, ToClient)
-            talk = _Talk(found, buyer, await streams.enter_async_context(opened))
+            messages = await streams.enter_async_context(opened)
+            talk = _Talk(found, buyer, messages, window_max_nano=self._window_max_nano)
             ask = msgspec.structs.replace(ask, nonce=secrets.token_bytes(NONCE_BYTES))
             await talk.say(buyer.ask(ask), self._clock)
         except Error as error:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import trio
 
 from chain.book import Role
 from p2p.config import Config
 from p2p.home import Home
+from p2p.interrupt import Interrupt
 from p2p.network_file import NetworkFile, read_network
 from p2p.story import Story
 from p2p.terminal import Terminal
@@ -26,6 +28,8 @@ class Session:
     story: Story
     trace: Trace
     terminal: Terminal
+    interrupt: Interrupt
+    up: trio.Event  # set once there is nothing more to do than to run until Ctrl-C
 
     @property
     def role(self) -> Role:

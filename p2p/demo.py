@@ -103,6 +103,8 @@ def _conclude(
         verified += " and by a third process that knew nothing else"
     chain = [(f"on chain: {one.op}", f"fee {gram(one.fee_nano)}  {one.hash[:16]}…") for one in transactions]
     story.table("What it came to", [*bought.rows(), ("settled", amount(settled)), ("receipt", verified), *chain])
+    story.say("[dim]The chain's fees do not grow with the answers. A provider settles, and a client closes,[/]")
+    story.say("[dim]when it is worth them; here both did at once, so that it can be seen.[/]")
 
 
 def how_to_go_on(path: Path, story: Story) -> None:

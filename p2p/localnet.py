@@ -90,7 +90,10 @@ class Child:
             self._buffer += data
         line = bytes(self._buffer[:cut])
         del self._buffer[: cut + 1]
-        record: Record = msgspec.json.decode(line, type=dict[str, Any])
+        try:
+            record: Record = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError:
+            raise Unavailable(f"{self.name} said something that is no record; its log: {self._log}") from None
         return record
 
     def _last_words(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ def write_network(path: Path, network: NetworkFile) -> None:
         draft.replace(path)
     except OSError as error:
         raise LocalError(f"cannot write {path}: {os.strerror(error.errno or 0)}") from None
+    finally:
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _check_mark(chain: dict[str, Any], path: Path) -> None:

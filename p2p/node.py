@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -38,13 +38,14 @@ from p2p.config import load as load_config
 from p2p.console import Session
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.earnings import earnings
-from p2p.errors import Error, LocalError, PaymentError, Unavailable
+from p2p.errors import Error, LocalError, PaymentError, RemoteError, Unavailable
 from p2p.foreign import translated
 from p2p.home import Home
 from p2p.host import Host
+from p2p.interrupt import Interrupt
 from p2p.keys import load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
-from p2p.network_file import NetworkFile, read_chain, write_network
+from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
 from p2p.protocol.receipt import SignedReceipt, verify_receipt
 from p2p.protocol.strategy import AskForLess, FixedPrice, TakeIt, UtilisationPrice
@@ -52,7 +53,7 @@ from p2p.protocol.wire import decode
 from p2p.provider import Provider
 from p2p.purchase import amount, buy
 from p2p.selling import PriceList
-from p2p.story import JsonLines, Story, gram, short
+from p2p.story import JsonLines, Story, answer_to, gram, short
 from p2p.terminal import Terminal
 from p2p.trace import Trace, silent
 from p2p.wallet_commands import Wiring
@@ -62,8 +63,8 @@ if TYPE_CHECKING:
 
 USAGE = 2  # exit code for what the user must change
 INTERRUPTED = 130  # as shells say it of SIGINT
+UNHEARD = 141  # and of SIGPIPE: whoever read our output has gone
 FAUCET_NANO = 2_000_000_000
-KEEPS_RUNNING = frozenset({"solo", "provide", "relay", "watch"})
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Node:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 to be changed by the user, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 to be changed by the user, 130 interrupted, 141 not read."""
     try:
         options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
         terminal = Terminal(os.environ)
@@ -97,6 +98,9 @@ def _explain(error: BaseException) -> int:
         error = error.exceptions[0]
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain as it flushes
+        return UNHEARD
     if not isinstance(error, Error):
         raise error
     print(f"bombyx: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
@@ -107,22 +111,12 @@ async def _run(options: argparse.Namespace, config: Config, terminal: Terminal) 
     """The command, until it is done or told to stop."""
     session = _session(options, config, terminal)
     command: Callable[[Session], Awaitable[None]] = COMMANDS[options.command]
-    stopped = False
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with open_background() as background:
-            with trio.CancelScope() as scope:
-
-                async def stop_on_signal() -> None:
-                    nonlocal stopped
-                    await anext(signals)
-                    stopped = True
-                    scope.cancel()
-
-                background.start_soon(stop_on_signal)
-                if getattr(options, "until_stdin_closes", False):
-                    background.start_soon(_stop_when_stdin_closes, scope)
-                await command(session)
-    return INTERRUPTED if stopped and options.command not in KEEPS_RUNNING else 0
+    interrupt = session.interrupt
+    async with interrupt.watching(), open_background() as background:
+        if getattr(options, "until_stdin_closes", False):
+            background.start_soon(_stop_when_stdin_closes, interrupt.everything)
+        await command(session)
+    return INTERRUPTED if interrupt.struck and not session.up.is_set() else 0
 
 
 async def _stop_when_stdin_closes(scope: trio.CancelScope) -> None:
@@ -138,14 +132,15 @@ def _session(options: argparse.Namespace, config: Config, terminal: Terminal) ->
     # What `ask` prints on standard output is the answer alone, so that it can be piped.
     story = Story(Console(stderr=options.command == "ask", quiet=options.json))
     lines = options.json and options.command in {"provide", "relay", "watch"}
-    return Session(options, config, story, JsonLines(sys.stdout) if lines else story, terminal)
+    trace = JsonLines(sys.stdout) if lines else story
+    return Session(options, config, story, trace, terminal, Interrupt(), trio.Event())
 
 
 @asynccontextmanager
 async def open_node(
-    network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], trace: Trace
+    network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], trace: Trace, *, alone: bool = False
 ) -> AsyncIterator[Node]:
-    """Keys, book, chain and network of one role. Raises `LocalError` or `Unavailable`."""
+    """Keys, book, chain and network of one role; no peer is needed `alone`. Raises `LocalError` or `Unavailable`."""
     # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
     from p2p.net.libp2p_host import open_host
 
@@ -157,7 +152,8 @@ async def open_node(
             ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, trace))
             libp2p = open_host(identity.seed, listen, dht_server=bool(listen), network=network.mark.name)
             host = await stack.enter_async_context(libp2p)
-            await join(host, network.bootstraps)
+            if not alone:
+                await join(host, network.bootstraps)
             yield Node(host, ledger, BookKeeper(book), identity, channel_key, network)
 
 
@@ -223,6 +219,7 @@ async def relay(session: Session) -> None:
         session.trace("ready", peer=host.peer, addresses=list(host.addresses()), network=str(path))
         session.story.say(f"A bootstrap peer is up: {host.addresses()[0]}")
         session.story.say(f"Others join with --network {path}. Ctrl-C ends it.")
+        session.up.set()
         # A bootstrap peer carries everybody's adverts, so it listens to every family.
         directory = Directory(host, network=chain["bombyx"]["name"], verify=verify_by_peer, clock=time.time)
         await directory.listen(KNOWN_FAMILIES)
@@ -261,6 +258,7 @@ async def provide(session: Session) -> None:
                 )
                 await background.start(provider.run)
                 _tell_provider_ready(session, node, measured)
+                session.up.set()
                 await trio.sleep_forever()
 
 
@@ -296,12 +294,14 @@ def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any])
 
 
 @asynccontextmanager
-async def open_client(session: Session, network: NetworkFile) -> AsyncIterator[tuple[Node, LightPeer]]:
+async def open_client(
+    session: Session, network: NetworkFile, *, alone: bool = False
+) -> AsyncIterator[tuple[Node, LightPeer]]:
     """A light peer: it dials and is not dialled."""
     ask = session.config.ask
     home = Home(session.config, "payer")
     key = await home.unlock(network.chain_network, session.terminal)
-    async with open_node(network, home, key, (), session.trace) as node:
+    async with open_node(network, home, key, (), session.trace, alone=alone) as node:
         peer = LightPeer(
             host=node.host,
             ledger=node.ledger,
@@ -339,19 +339,15 @@ async def ask(session: Session) -> None:
         if session.options.faucet:
             await fund(node.network, node.ledger.wallet.address)
         await _require_money(session.config, node, peer)
-        piece = (lambda _: None) if session.options.json else _print_piece
-        bought = await buy(peer, request, piece)
+        with answer_to(None if session.options.json else sys.stdout) as piece:
+            async with session.interrupt.gently():
+                bought = await buy(peer, request, piece)
         if session.options.close:
             await peer.close_channel(bought.answer.channel)
         if session.options.json:
             session.print_json(bought.summary)
             return
-        _print_piece("\n")
         session.story.table("", bought.rows())
-
-
-def _print_piece(text: str) -> None:
-    print(text, end="", flush=True)  # noqa: T201 - the answer
 
 
 def _prompt(words: str) -> str:
@@ -388,24 +384,31 @@ async def run_demo(session: Session) -> None:
         config = msgspec.structs.replace(session.config, home=str(network.path.parent))
         async with open_client(replace(session, config=config), network.file) as (node, peer):
             await fund(node.network, node.ledger.wallet.address)
-            result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
+            async with session.interrupt.gently():
+                result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
         if options.json:
-            session.print_json(result)
+            session.print_json(result | ({"network": str(network.path)} if options.keep else {}))
         if options.keep:
             demo.how_to_go_on(network.path, story)
+            session.up.set()
             await trio.sleep_forever()
 
 
 async def solo(session: Session) -> None:
     """What a bare `python -m p2p.node` does: a provider, a bootstrap and a devnet to play with."""
-    story = session.story
+    story, config = session.story, session.config
+    path = config.network_path
+    if path.exists() and not read_network(path).mark.control:
+        raise LocalError(f"{path} joins a network that is no plaything, and is not replaced: give another --home")
     story.say("[bold]A network of your own on this machine[/] (play money, nothing is announced outside)")
     tell = demo.report(story, "served", "settled", "released")
     async with _local_network(story, [LocalOffer(("--settle-at-nano", "1"))], tell) as network:
-        write_network(session.config.network_path, network.file)
-        story.say(f"Ready. It sells {session.config.ask.model}. In another terminal, type:")
-        story.say(f'  {arguments.PROGRAM} ask --faucet "Why is the sky blue?"')
+        write_network(path, network.file)
+        home = "" if config.home == Config().home else f" --home {shlex.quote(config.home)}"
+        story.say(f"Ready. It sells {config.ask.model}. In another terminal, type:")
+        story.say(f'  {arguments.PROGRAM} ask{home} --faucet "Why is the sky blue?"')
         story.say("What it earns is shown here. Ctrl-C ends it. `demo` shows more.")
+        session.up.set()
         await trio.sleep_forever()
 
 
@@ -435,17 +438,23 @@ async def channels(session: Session) -> None:
         with translated(), open_records(session.home().book, session.role, network.chain_network) as records:
             _list_channels(session, records.channels())
         return
-    async with open_client(session, network) as (_, peer):
+    # Whoever closes alone needs the chain and nobody else: above all where the network is gone.
+    alone = session.options.action != "close"
+    async with open_client(session, network, alone=alone) as (_, peer):
         channel = _pick(await peer.channels(), session.options.channel)
         action = {"close": peer.close_channel, "start-close": peer.start_close, "finalise": peer.finalise}
         transaction = await action[session.options.action](channel.channel)
         session.story.say(f"Done: {transaction.op}, fee {gram(transaction.fee_nano)}.")
+        if transaction.op == "start_close":
+            session.story.say(f"In {channel.terms.challenge_period_s} s the rest can be had with: channels finalise")
         if session.options.json:
             session.print_json(transaction)
 
 
 def _pick(known: Sequence[Channel], prefix: str) -> Channel:
-    fitting = [one for one in known if prefix and one.channel.hex().startswith(prefix)]
+    if not prefix:
+        raise LocalError(f"name the channel by its first digits; see {arguments.PROGRAM} channels")
+    fitting = [one for one in known if one.channel.hex().startswith(prefix)]
     if len(fitting) != 1:
         raise LocalError(f"{len(fitting)} channels begin with {prefix!r}; see {arguments.PROGRAM} channels")
     return fitting[0]
@@ -514,8 +523,10 @@ def _verify(session: Session, network: NetworkFile) -> None:
         content = bytes.fromhex(path.read_text().strip())
     except (OSError, ValueError):
         raise LocalError(f"{path} holds no receipt in hex") from None
-    signed: SignedReceipt = decode(content, SignedReceipt)
-    receipt = verify_receipt(signed, network=network.mark.name, verify=verify_by_peer)
+    try:
+        receipt = verify_receipt(decode(content, SignedReceipt), network=network.mark.name, verify=verify_by_peer)
+    except RemoteError as error:
+        raise RemoteError(error.code, f"{path} is not a receipt that provider and client both signed") from error
     if session.options.json:
         session.print_json({"verified": True, "provider": receipt.provider, "client": receipt.client})
         return

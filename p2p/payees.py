@@ -75,7 +75,7 @@ class Payees:
                     delivered_nano=known.delivered_nano,
                     accepted=known.claim,
                 )
-                payee.settled_nano = known.settled_nano
+                _note_settled(payee, known.settled_nano)
                 payee.state = known.state
                 if known.restored:
                     self._restored.add(known.channel)
@@ -158,7 +158,7 @@ class Payees:
                 payee.move(Move.CLOSE)
             else:
                 # It may not have been us who carried the last voucher, or not in this life.
-                payee.settled_nano = max(payee.settled_nano, state.settled_nano)
+                _note_settled(payee, state.settled_nano)
                 if state.close_at and payee.state is not State.CLOSING:
                     payee.move(Move.START_CLOSE)
             if payee.state is not before:
@@ -199,12 +199,12 @@ class Payees:
             raise Refused("channel_unusable", str(error)) from error
         except ChainError as error:
             raise Refused("chain_unavailable", "the channel could not be checked", retry_after_s=5) from error
-        payee.settled_nano = max(payee.settled_nano, state.settled_nano)
+        _note_settled(payee, state.settled_nano)
         return payee
 
     async def _save_what_is_unsaved(self, payee: Payee) -> None:
         claim = payee.accepted
-        if claim is not None and payee.channel in self._unsaved:
+        if claim is not None and claim.signature and payee.channel in self._unsaved:
             await self._keeper.do(lambda book: book.save_claim(claim))
         self._unsaved.discard(payee.channel)
 
@@ -235,8 +235,6 @@ class Payees:
             state.terms.payer_key,
             verify,
             deposited_nano=state.deposited_nano,
-            # Vouchers for what was settled in an earlier life of this book pay for nothing new.
-            delivered_nano=state.settled_nano,
         )
         self._payees[channel] = payee
         self._clients[channel] = peer
@@ -250,3 +248,15 @@ class Payees:
             raise RemoteError("bad_voucher", str(error)) from error
         if news:
             await self._keeper.do(lambda book: book.save_claim(last))
+
+
+def _note_settled(payee: Payee, settled_nano: int) -> None:
+    """The chain has paid out so much.
+
+    Where that is more than we know of (our book was lost, or somebody else carried a voucher), at least so much was
+    authorised, and it pays for nothing new. The voucher itself is on chain; there is nothing more to do with it.
+    """
+    payee.settled_nano = max(payee.settled_nano, settled_nano)
+    if payee.authorised_nano < settled_nano:
+        payee.accepted = Claim(payee.channel, settled_nano, b"")
+        payee.delivered_nano = max(payee.delivered_nano, settled_nano)

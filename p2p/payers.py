@@ -19,7 +19,7 @@ from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.ledger import ChannelState, ChannelTerms, Ledger, Transaction
 from chain.voucher import RELEASE_TAG, Claim, Signer, claim_is_good
-from p2p.errors import LocalError, PaymentError, Refused, RemoteError
+from p2p.errors import LocalError, PaymentError, RemoteError
 from p2p.foreign import translated
 from p2p.host import Host
 from p2p.protocol.advert import ChannelOffer
@@ -76,6 +76,17 @@ class Payers:
     def providers(self) -> frozenset[str]:
         """The peers that we could pay at once."""
         return frozenset(self._known[channel].peer for channel in self._payers)
+
+    def objection(self, offer: ChannelOffer) -> str:
+        """Why we would open no channel on these terms; empty if we would."""
+        if offer.deposit_min_nano > self._deposit_nano:
+            return (
+                f"the provider wants a deposit of {offer.deposit_min_nano} nano and a channel of ours gets "
+                f"{self._deposit_nano}: raise --deposit-nano"
+            )
+        if offer.challenge_period_s > CHALLENGE_PERIOD_MAX_S:
+            return f"the provider could hold the deposit for {offer.challenge_period_s} s"
+        return ""
 
     @asynccontextmanager
     async def lease(self, provider: str, offer: ChannelOffer, cost_max_nano: int) -> AsyncIterator[Payer]:
@@ -154,14 +165,15 @@ class Payers:
             raise PaymentError(
                 f"{len(self._payers)} channels are open, the limit; close one: python -m p2p.node channels"
             )
+        objection = self.objection(offer)
+        if objection:
+            raise PaymentError(objection)
         deposit_nano = self._deposit_nano
-        if max(offer.deposit_min_nano, cost_max_nano) > deposit_nano:
+        if cost_max_nano > deposit_nano:
             raise PaymentError(
-                f"the provider wants a deposit of {offer.deposit_min_nano} nano and the answer may cost "
-                f"{cost_max_nano}, but a channel of ours holds {deposit_nano}: raise --deposit-nano, or ask for less"
+                f"the answer may cost {cost_max_nano} nano and a channel of ours gets a deposit of {deposit_nano}: "
+                "raise --deposit-nano, or ask for less"
             )
-        if offer.challenge_period_s > CHALLENGE_PERIOD_MAX_S:
-            raise PaymentError(f"the provider could hold the deposit for {offer.challenge_period_s} s")
         with translated():
             terms = ChannelTerms(
                 payer=self._ledger.wallet.address,
@@ -214,7 +226,7 @@ class Payers:
             await messages.send(request)
             answer = await messages.answer(RELEASE_TIMEOUT_S)
         if isinstance(answer, Refusal):
-            raise Refused(answer.reason, answer.detail, retry_after_s=answer.retry_after_s)
+            raise answer.error()
         self._check_release(known, answer)
         with translated():
             await self._keeper.do(lambda book: book.save_released(channel, answer.amount_nano, answer.signature))

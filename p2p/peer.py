@@ -18,7 +18,7 @@ from inference.nursery import open_background
 from p2p.answer import Answer
 from p2p.buying import Deal, Negotiations
 from p2p.discovery import Directory, Found
-from p2p.errors import Unavailable
+from p2p.errors import PaymentError, Unavailable
 from p2p.host import Host
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
@@ -43,6 +43,7 @@ class Budget:
 
     prices_max: Prices | None = None
     deposit_nano: int = 100_000_000
+    window_max_nano: int = 1_000_000  # the most that is ever paid ahead on one answer
     channels_max: int = 3
     nano_per_second: int = 1_000
     answers_per_channel: int = 100
@@ -115,7 +116,14 @@ class LightPeer:
         return found
 
     async def agree(self, found: Sequence[Found], request: Request) -> Deal:
-        """A price for this request with one of these providers. Raises `Refused` or `Unavailable`."""
+        """A price for this request with one of these providers.
+
+        Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
+        """
+        objections = {one.peer: self._payers.objection(one.advert.channel) for one in found}
+        willing = [one for one in found if not objections[one.peer]]
+        if found and not willing:
+            raise PaymentError(objections[found[0].peer])
         bound = prompt_tokens_bound(request.messages)
         need = Need(
             tokens=Tokens(input=bound // 2, output=request.max_tokens // 2),
@@ -129,6 +137,7 @@ class LightPeer:
             network=self._network,
             need=need,
             strategy=self._budget.strategy,
+            window_max_nano=self._budget.window_max_nano,
             opening_fee_nano=lambda peer: 0 if peer in ready else CHANNEL_LIFE_FEE_NANO,
             draw=secrets.randbelow,
             clock=self._clock,
@@ -141,7 +150,7 @@ class LightPeer:
             payer_key=self._payer_key.public_key,
             nonce=bytes(SALT_BYTES),  # replaced by a fresh one for each provider
         )
-        return await negotiations.agree(found, ask)
+        return await negotiations.agree(willing, ask)
 
     @asynccontextmanager
     async def answer(self, deal: Deal, request: Request) -> AsyncIterator[Answer]:

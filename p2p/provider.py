@@ -55,6 +55,7 @@ class Provider:
         self._clock = clock
         self._trace = trace
         self._network = ledger.network.name
+        self._seq = 0
         self._channel = ChannelOffer(
             payee=ledger.wallet.address,
             payee_key=payee_key.public_key,
@@ -98,11 +99,12 @@ class Provider:
     def advert(self) -> tuple[Advert, Signed]:
         """What we offer right now, signed."""
         now = self._clock()
+        self._seq = max(self._seq + 1, int(now * 1000))  # it rises even if the clock is set back
         advert = Advert(
             network=self._network,
             peer=self._host.peer,
             addresses=tuple(self._host.addresses()),
-            seq=int(now * 1000),
+            seq=self._seq,
             issued_at=int(now),
             expires_at=int(now) + MAX_LIFETIME_S,
             models=self._sales.offers(),
@@ -146,7 +148,7 @@ class Provider:
             last = Claim(request.channel, request.amount_nano, request.signature)
             claim = await self._payees.release(last, stream.peer)
         except Refused as no:
-            await messages.send(Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s))
+            await messages.send(Refusal.of(no))
         else:
             await messages.send(
                 Released(channel=claim.channel, amount_nano=claim.amount_nano, signature=claim.signature)

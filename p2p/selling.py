@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -78,11 +79,11 @@ class Sales:
         self._models = {model.id: model for model in engine.models()}
         self._places = Places()
         self._uses = QuoteUses()
+        self._sessions = 0  # begun; each will use a slot, though its engine may not have started yet
 
     def offers(self) -> tuple[ModelOffer, ...]:
         """What the advert says right now."""
-        capacity = self._engine.capacity()
-        free = self._places.free(capacity.free, self._clock())
+        free, total = self._unpromised(), self._engine.capacity().total
         return tuple(
             ModelOffer(
                 id=model.id,
@@ -94,7 +95,7 @@ class Sales:
                 ttft_ms=self._measured[model.id].ttft_ms,
                 tokens_per_s=self._measured[model.id].tokens_per_s,
                 slots_free=free,
-                slots_total=capacity.total,
+                slots_total=total,
             )
             for model in self._models.values()
         )
@@ -117,12 +118,16 @@ class Sales:
             try:
                 reply: ToClient = self._reply(seller, message, messages.peer)
             except Refused as no:
-                reply = seller.refuse(Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s))
+                reply = seller.refuse(Refusal.of(no))
             await messages.send(reply)
             done = isinstance(message, Accept) or isinstance(reply, Refusal)
 
-    def redeem(self, signed: Signed, peer: str) -> tuple[Quote, ModelInfo]:
-        """A quote shown to start a session. Raises `RemoteError` for a forged one, `Refused` for a used-up one."""
+    @contextmanager
+    def redeemed(self, signed: Signed, peer: str) -> Iterator[tuple[Quote, ModelInfo]]:
+        """A quote shown to start a session, which has a slot while the context lasts.
+
+        Raises `RemoteError` for a quote that is not ours or not the peer's, `Refused` for one that is used up or late.
+        """
         quote = open_signed(signed, Quote, by=lambda body: body.provider, network=self._network, verify=verify_by_peer)
         if quote.provider != self._peer or quote.client != peer:
             raise RemoteError("wrong_quote", "it was made by or for another peer")
@@ -130,21 +135,31 @@ class Sales:
         if model is None:  # quoted before a restart
             raise Refused("no_such_model", "not served here any more")
         self._uses.use(signed.id, quote, self._clock())
-        if not self._places.take(signed.id) and self._places.free(self._engine.capacity().free, self._clock()) < 1:
+        if not self._places.take(signed.id) and self._unpromised() < 1:
             raise Refused("busy", "every slot is in use", retry_after_s=BUSY_RETRY_S)
-        return quote, model
+        self._sessions += 1
+        try:
+            yield quote, model
+        finally:
+            self._sessions -= 1
+
+    def _slots_free(self) -> int:
+        capacity = self._engine.capacity()
+        return max(0, min(capacity.free, capacity.total - self._sessions))
+
+    def _unpromised(self) -> int:
+        return self._places.free(self._slots_free(), self._clock())
 
     def _reply(self, seller: Seller, message: ToProvider, client: str) -> ToClient:
-        capacity = self._engine.capacity()
-        strategy = self._price_list.strategy
+        strategy, free, total = self._price_list.strategy, self._slots_free(), self._engine.capacity().total
         match message:
             case Ask():
                 self._require_servable(message)
-                prices = strategy.opening(free=capacity.free, total=capacity.total)
+                prices = strategy.opening(free=free, total=total)
                 return seller.offer(self._quote(message, prices, client), final=False)
             case Counter(prices=wanted):
                 assert seller.asked is not None
-                prices, final = strategy.answer(wanted, free=capacity.free, total=capacity.total)
+                prices, final = strategy.answer(wanted, free=free, total=total)
                 return seller.offer(self._quote(seller.asked, prices, client), final=final)
             case Accept(quote_id=quote_id):
                 return self._confirm(seller, quote_id, client)
@@ -159,7 +174,7 @@ class Sales:
             raise Refused(
                 "too_long", f"prompt and answer together may have {model.context} tokens: shorten one of them"
             )
-        if self._places.free(self._engine.capacity().free, self._clock()) < 1:
+        if self._unpromised() < 1:
             raise Refused("busy", "every slot is in use or promised", retry_after_s=BUSY_RETRY_S)
 
     def _quote(self, ask: Ask, prices: Prices, client: str) -> Signed:
@@ -195,7 +210,7 @@ class Sales:
 
     def _confirm(self, seller: Seller, quote_id: bytes, client: str) -> ToClient:
         now = self._clock()
-        if not self._places.hold(quote_id, client, slots_free=self._engine.capacity().free, now=now):
+        if not self._places.hold(quote_id, client, slots_free=self._slots_free(), now=now):
             raise Refused("busy", "every slot is in use or promised", retry_after_s=BUSY_RETRY_S)
         self._trace("promised", peer=client)
         return seller.confirm(int(now) + HOLD_S)

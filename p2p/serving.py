@@ -160,17 +160,21 @@ class Serving:
         try:
             quote, payee, sampling, prompt_tokens = await self._examine(start)
         except Refused as no:
-            refusal = Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s)
-            self._trace("refused", peer=self._peer, reason=no.reason)
-            await self._shell.step(partial(self._core.refuse, refusal))
+            await self._refuse(no)
+        except EngineError:
+            await self._refuse(Refused("engine_failed", "nothing is charged"))
         except Error as error:
             await self._shell.fail(error)
         else:
             await self._shell.step(partial(self._core.admit, quote, payee, sampling, prompt_tokens))
 
+    async def _refuse(self, no: Refused) -> None:
+        self._trace("refused", peer=self._peer, reason=no.reason)
+        await self._shell.step(partial(self._core.refuse, Refusal.of(no)))
+
     async def _examine(self, start: Start) -> tuple[Quote, Payee, Sampling, int]:
         """Everything that is checked before work begins. Raises `Refused` or `RemoteError`."""
-        quote, model = self._sales.redeem(start.quote, self._peer)
+        quote, model = self._leases.enter_context(self._sales.redeemed(start.quote, self._peer))
         request: Request = decode(start.request, Request)
         if request.model != quote.model or not 0 < request.max_tokens <= quote.max_tokens:
             raise RemoteError("wrong_quote", "the request is not the one that was quoted")

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 NANO_PER_GRAM = 1_000_000_000
+# A stranger's answer must not steer the terminal that it is shown in; line ends and tabs are harmless.
+UNSHOWN = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
 
 
 def short(peer: str) -> str:
@@ -68,7 +70,7 @@ class Story:
 
     def piece(self, text: str) -> None:
         """A piece of the answer, as it comes."""
-        self.console.print(escape(text), end="", highlight=False, soft_wrap=True)
+        self.console.print(escape(text.translate(UNSHOWN)), end="", highlight=False, soft_wrap=True)
 
     def table(self, title: str, rows: list[tuple[str, str]]) -> None:
         """Two columns, which a narrow terminal may wrap and a pipe must not."""
@@ -93,6 +95,25 @@ class JsonLines:
     def __call__(self, kind: str, /, **fields: object) -> None:
         self._out.write(json.dumps({"event": kind, **fields}) + "\n")
         self._out.flush()
+
+
+@contextmanager
+def answer_to(out: TextIO | None) -> Iterator[Callable[[str], None]]:
+    """Writes the pieces of an answer as they come, and ends the line however the answer ends; to `None`, nothing."""
+    begun = False
+
+    def piece(text: str) -> None:
+        nonlocal begun
+        if out is not None:
+            begun = True
+            out.write(text.translate(UNSHOWN) if out.isatty() else text)
+            out.flush()
+
+    try:
+        yield piece
+    finally:
+        if begun:
+            piece("\n")
 
 
 def _found(f: Mapping[str, Any]) -> str:

@@ -53,6 +53,7 @@ async def watch(session: Session, wiring: Wiring) -> None:
                 await wiring.fund(network, ledger.wallet.address)
             session.trace("ready", wallet=ledger.wallet.address, channels=len(found))
             session.story.say(f"Watching; the fees are paid from {ledger.wallet.address}. Ctrl-C ends it.")
+            session.up.set()
             policy = SettlePolicy(risk_nano=session.config.watch.risk_nano, fee_percent=0)
             tower = Watchtower(ledger=ledger, charges=sources.read, policy=policy, report=session.trace)
             await tower.run()

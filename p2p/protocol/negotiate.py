@@ -16,7 +16,7 @@ import msgspec
 from p2p.errors import LocalError, Refused, RemoteError
 from p2p.protocol.advert import ChannelOffer, Tier
 from p2p.protocol.price import Prices, Tokens, cost_nano
-from p2p.protocol.wire import Bytes32, Message, Name, Nat, PeerVerifier, Signed, SignedBody, Size, open_signed
+from p2p.protocol.wire import SHOWN, Bytes32, Message, Name, Nat, PeerVerifier, Signed, SignedBody, Size, open_signed
 
 PROTOCOL = "/bombyx/negotiate/1"
 MAX_ROUNDS = 4
@@ -24,7 +24,7 @@ QUOTE_LIFETIME_S = 120
 
 Window = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=8, max_length=64)]
-Detail = Annotated[str, msgspec.Meta(max_length=1024)]
+Detail = Annotated[str, msgspec.Meta(max_length=1024, pattern=SHOWN)]
 
 
 class Ask(Message, frozen=True, kw_only=True, tag="ask"):
@@ -99,6 +99,15 @@ class Refusal(Message, frozen=True, kw_only=True, tag="refusal"):
     detail: Detail = ""
     prices: Prices | None = None
     retry_after_s: Nat | None = None
+
+    @classmethod
+    def of(cls, no: Refused) -> Refusal:
+        """As it is said."""
+        return cls(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s)
+
+    def error(self) -> Refused:
+        """As it is raised."""
+        return Refused(self.reason, self.detail, retry_after_s=self.retry_after_s)
 
 
 ToProvider = Ask | Counter | Accept

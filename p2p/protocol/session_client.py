@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from chain.channel import Lane, Payer
 from chain.errors import ChainError
-from p2p.errors import Error, PaymentError, Refused, RemoteError, Unavailable
+from p2p.errors import Error, PaymentError, RemoteError, Unavailable
 from p2p.protocol.negotiate import Quote, Refusal
 from p2p.protocol.price import Tokens, cost_nano
 from p2p.protocol.receipt import Receipt, ResponseHash, countersign, request_hash
@@ -186,7 +186,7 @@ class ClientSession:
             case Finished():
                 return self._finished(message, now)
             case Refusal():
-                raise Refused(message.reason, message.detail, retry_after_s=message.retry_after_s)
+                raise message.error()
             case End():
                 return self._ended()
             case Heartbeat():

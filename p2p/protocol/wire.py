@@ -30,7 +30,9 @@ _MAX_VARINT_BYTES = 3  # 2^21 > MAX_FRAME_BYTES
 # What a field may hold, checked as it is decoded. Integers end where SQLite's and other languages' signed ones do.
 Nat = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Size = Annotated[int, msgspec.Meta(ge=1, le=(1 << 31) - 1)]
-Name = Annotated[str, msgspec.Meta(max_length=256)]
+# Text that is shown to people holds nothing that could steer their terminal or turn the line around.
+SHOWN = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z"
+Name = Annotated[str, msgspec.Meta(max_length=256, pattern=SHOWN)]
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Bytes64 = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,11 +13,21 @@ from market import MODEL, Customer, clock, question, signer
 
 from chain.channel import Payer
 from inference.engine import Request
+from p2p.book_events import save_events
 from p2p.buying import Deal
 from p2p.errors import Error
 from p2p.keys import verify_by_peer
 from p2p.protocol import session
-from p2p.protocol.session import Deliver, Event, Failed, Send, Start, ToClient
+from p2p.protocol.session import (
+    Deliver,
+    Event,
+    Failed,
+    SaveClaim,
+    SaveDelivered,
+    SaveReceipt,
+    Send,
+    ToClient,
+)
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.wire import encode
 from p2p.stream import MessageStream, open_messages
@@ -25,7 +36,7 @@ from p2p.stream import MessageStream, open_messages
 class ByHand:
     """One session. `obey` reads a message and says what the core answers; `mute` keeps that back."""
 
-    def __init__(self, core: ClientSession, messages: MessageStream[Any], payer: Payer) -> None:
+    def __init__(self, core: ClientSession, messages: MessageStream[Any], payer: Payer, client: Customer) -> None:
         self.core = core
         self.messages = messages
         self.payer = payer
@@ -33,12 +44,10 @@ class ByHand:
         self.kept_back: list[msgspec.Struct] = []
         self.mute = False
         self.error: Error | None = None
+        self._save = partial(save_events, client.keeper, client.name)
 
     async def start(self, **changes: object) -> None:
-        events = self.core.start(clock())
-        for event in events:
-            if isinstance(event, Send) and isinstance(event.message, Start):
-                await self.messages.send(msgspec.structs.replace(event.message, **changes))
+        await self.carry_out(self.core.start(clock()), **changes)
 
     async def obey(self) -> Any:
         """The message that was heard, `None` at the end."""
@@ -47,13 +56,15 @@ class ByHand:
             await self.carry_out(self.core.receive(message, clock()))
         return message
 
-    async def carry_out(self, events: list[Event]) -> None:
+    async def carry_out(self, events: list[Event], **changes: object) -> None:
         for event in events:
             match event:
+                case SaveClaim() | SaveDelivered() | SaveReceipt():
+                    await self._save([event])
                 case Send(message) if self.mute:
                     self.kept_back.append(message)
                 case Send(message):
-                    await self.messages.send(message)
+                    await self.messages.send(msgspec.structs.replace(message, **changes))
                 case Deliver(text, _):
                     self.text += text
                 case Failed(error):
@@ -99,4 +110,4 @@ async def by_hand(client: Customer, request: Request | None = None, deal: Deal |
             signer=signer(client.name),
             verify=verify_by_peer,
         )
-        yield ByHand(core, messages, payer)
+        yield ByHand(core, messages, payer, client)

@@ -207,6 +207,11 @@ class Market:
             await one.stopped.wait()
         self._books.pop(one.name).close()
 
+    def lose_book(self, one: Seller | Customer) -> None:
+        """Its disk is gone. It must not run."""
+        for file in self._directory.glob(f"{one.name}.sqlite*"):
+            file.unlink()
+
     def close(self) -> None:
         for book in self._books.values():
             book.close()

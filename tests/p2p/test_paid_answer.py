@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from market import DEPOSIT_NANO, MODEL, Customer, Market, open_market, question
+from market import MODEL, Customer, Market, open_market, question
 from memory_host import MemoryNetwork
 from trio.testing import MockClock
 
 from chain.channel import State
-from inference.engine import Delta, Request
+from inference.engine import Delta, Finished, Message, Request
+from inference.errors import EngineDied
 from inference.script import answer as script
-from inference.scripted import Scripted
+from inference.scripted import Scripted, ScriptedEngine
 from p2p.answer import Answer
 from p2p.buying import Deal
-from p2p.errors import EngineError, LocalError, PaymentError, Refused, Unavailable
+from p2p.errors import EngineError, LocalError, PaymentError, Refused, RemoteError, Unavailable
 from p2p.keys import verify_by_peer
 from p2p.peer import Budget
 from p2p.protocol import session
@@ -135,6 +138,24 @@ async def test_a_reader_who_leaves_pays_what_was_done_and_frees_the_engine(
         assert totals(client)[0] == answer.receipt.session_total_nano
         assert seller.engine.capacity().free == 1
         await ask(client, question())
+
+
+async def test_so_does_one_who_is_cancelled(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(Scripted(slots=1, tokens_per_s=10)), await market.customer()
+        request = question(max_tokens=60)
+        deal = await agree(client, request)
+        with trio.CancelScope() as reading:
+            async with client.peer.answer(deal, request) as answer:
+                async for _ in answer:
+                    if answer.completion_tokens >= 20:
+                        reading.cancel()
+        assert reading.cancelled_caught
+        assert answer.receipt is not None
+        assert answer.receipt.reason == "cancelled"
+        assert totals(client) == totals(seller)
+        assert totals(client)[0] == answer.receipt.session_total_nano > 0
+        assert seller.engine.capacity().free == 1
 
 
 async def test_leaving_before_it_began_costs_nothing_and_waits_for_nothing(
@@ -367,13 +388,87 @@ async def test_a_channel_that_is_too_small_for_the_answer_is_not_opened(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with open_market(tmp_path) as market:
-        await market.seller()
-        client = await market.customer(budget=Budget(deposit_nano=DEPOSIT_NANO // 4, strategy=TakeIt()))
+        await market.seller(deposit_min_nano=1)
+        client = await market.customer(budget=Budget(deposit_nano=10_000, strategy=TakeIt()))
         deal = await agree(client, question())
-        with pytest.raises(PaymentError, match="deposit"):
+        with pytest.raises(PaymentError, match="may cost"):
             async with client.peer.answer(deal, question()):
                 pytest.fail("nothing to answer")
         assert client.book.channels() == []
+
+
+class Crumbling(ScriptedEngine):
+    """Gives its answer in crumbs that count for nothing."""
+
+    @asynccontextmanager
+    async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+        async with aclosing(self._crumbs()) as crumbs:
+            yield crumbs
+
+    async def _crumbs(self) -> AsyncGenerator[Delta | Finished]:
+        while True:
+            await trio.sleep(0.001)
+            yield Delta("x", 0)
+
+
+async def test_a_flood_of_pieces_does_not_fill_the_memory_of_a_reader_who_is_slow(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(engine=Crumbling(Scripted()))
+        client = await market.customer()
+        pieces: list[str] = []
+        async with client.peer.answer(await agree(client, question()), question()) as answer:
+            await trio.sleep(100)
+            with pytest.raises(RemoteError, match="flood"):
+                await read_into(pieces, answer)
+        assert len(pieces) == 41
+
+
+async def test_a_reader_who_is_slow_gets_all_and_keeps_nobody_waiting(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(Scripted(slots=1)), await market.customer()
+        async with client.peer.answer(await agree(client, question()), question()) as answer:
+            await trio.sleep(3600)
+            assert seller.engine.capacity().free == 1
+            assert "".join([piece async for piece in answer]) == scripted_text(question())
+        assert totals(client) == totals(seller)
+
+
+class Dying(ScriptedEngine):
+    """Breaks down where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(Scripted())
+        self._where = where
+
+    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
+        await self._die("count")
+        return await super().count(model, messages)
+
+    async def prefill(self, request: Request, tokens: int) -> int:
+        await self._die("prefill")
+        return await super().prefill(request, tokens)
+
+    async def _die(self, where: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if where == self._where:
+            raise EngineDied("out of memory")
+
+
+@pytest.mark.parametrize("where", ["count", "prefill"])
+async def test_an_engine_that_dies_while_it_counts_or_reads_is_an_honest_no(
+    tmp_path: Path, autojump_clock: MockClock, where: str
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(engine=Dying(where)), await market.customer()
+        with pytest.raises(Refused) as caught:
+            await ask(client, question(LONG))
+        assert caught.value.reason == "engine_failed"
+        assert "memory" not in str(caught.value), "our troubles are ours"
+        assert totals(seller)[1] == totals(client)[1] == 0
 
 
 async def test_channels_close_together(tmp_path: Path, autojump_clock: MockClock) -> None:

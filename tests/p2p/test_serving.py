@@ -15,11 +15,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chain.voucher import VOUCHER_TAG, sign_claim
 from inference.engine import Delta, Finished, Request
-from inference.scripted import Scripted, ScriptedEngine
+from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
 from p2p.errors import Refused, Unavailable
 from p2p.peer import Budget
 from p2p.protocol import session
 from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Refusal
+from p2p.protocol.places import HOLD_S
 from p2p.protocol.session import (
     PAYMENT_PATIENCE_S,
     SILENCE_S,
@@ -245,7 +246,7 @@ async def start_on(client: Customer, one: ByHand, deal: object) -> None:
     """A second session on the first one's channel."""
     stream = await client.host.open(deal.provider, session.PROTOCOL)  # type: ignore[attr-defined]
     messages = MessageStream[ToClient](stream, ToClient)
-    two = ByHand(one.core, messages, one.payer)
+    two = ByHand(one.core, messages, one.payer, client)
     claim = one.payer.authorise(0)
     await two.messages.send(
         Start(
@@ -333,10 +334,65 @@ async def test_a_deposit_below_the_terms_is_refused(tmp_path: Path, autojump_clo
         async with by_hand(client) as one:
             await one.start()
             await one.hear(End)
+        deal = await agree(client, question())
         await market.kill(seller)
         await market.seller(deposit_min_nano=DEPOSIT_NANO + 1)
-        async with by_hand(client) as one:
+        async with by_hand(client, deal=deal) as one:
             assert await refusal(one) == "channel_unusable"
+
+
+async def test_a_quote_from_before_a_restart_is_good_if_the_model_is_still_there(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(), await market.customer()
+        kept, gone = await agree(client, question()), await agree(client, question())
+        await market.kill(seller)
+        seller = await market.seller()
+        async with by_hand(client, deal=kept) as one:
+            await one.start()
+            await one.hear(End)
+        await market.kill(seller)
+        await market.seller(Scripted(model=msgspec.structs.replace(SCRIPTED_MODEL, id="another")))
+        async with by_hand(client, deal=gone) as one:
+            assert await refusal(one) == "no_such_model"
+
+
+async def test_a_quote_without_a_place_is_refused_while_every_slot_is_taken(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(Scripted(slots=1, tokens_per_s=1))
+        client, other = await market.customer(), await market.customer("other")
+        late = await agree(other, question())
+        await trio.sleep(HOLD_S)
+        async with by_hand(client) as one:
+            await one.start()
+            await one.hear(Begun)
+            await trio.sleep(1)
+            async with by_hand(other, deal=late) as two:
+                assert await refusal(two) == "busy"
+
+
+async def test_a_session_has_its_slot_before_its_engine_has_begun(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller = await market.seller(Scripted(slots=1), window_cap_nano=1)
+        client, other = await market.customer(), await market.customer("other")
+        late = await agree(other, question())
+        await trio.sleep(HOLD_S)
+        async with by_hand(client, question(LONG)) as one:
+            await one.start()
+            one.mute = True
+            await one.hear(Pause)
+            assert seller.engine.capacity().free == 1, "it waits to be paid"
+            async with by_hand(other, deal=late) as two:
+                assert await refusal(two) == "busy"
+            with pytest.raises(Refused, match="busy"):
+                await agree(other, question())
+        await wait_all_tasks_blocked()
+        async with by_hand(other) as two:
+            await two.start()
+            await two.hear(End)
 
 
 async def test_a_stranger_takes_no_clients_channel(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from processes import Process, Processes
 
 SCRIPTED = "bombyx/scripted"
+QUICK = {"BOMBYX_PROVIDE_ENGINE": "scripted", "BOMBYX_ASK_MODEL": SCRIPTED}  # for what starts providers itself
 CHEAP = ("--engine", "scripted", "--settle-at-nano", "1")
 
 

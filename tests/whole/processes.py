@@ -166,8 +166,15 @@ class Processes:
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Process:
         """`python -m module arguments`, in a directory that is not the repository's."""
+        return self._start([sys.executable, "-m", module, *map(str, arguments)], stdin, environment)
+
+    def shell(self, line: str) -> Done:
+        """What a person types. A pipeline fails with the first of its commands that fails."""
+        return self._start(["bash", "-o", "pipefail", "-c", line], subprocess.DEVNULL, {}).wait()
+
+    def _start(self, command: Sequence[str], stdin: int, environment: Mapping[str, str]) -> Process:
         popen = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
+            command,
             cwd=self.directory,
             env={**self._environment(), **environment},
             stdin=stdin,
@@ -208,8 +215,9 @@ class Processes:
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BOMBYX_")}
         path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
-        mine = {MARK: self._mark, "HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONPATH": path}
-        return inherited | mine
+        python = os.pathsep.join((str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)))
+        places = {"HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONPATH": path, "PATH": python}
+        return inherited | places | {MARK: self._mark}
 
 
 def _records(text: str) -> list[dict[str, Any]]:

@@ -1,0 +1,340 @@
+"""Haggling over a network in memory: who is asked, who is chosen, what is agreed, and what becomes of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from market import DEPOSIT_NANO, MODEL, PRICES, Customer, Market, Seller, clock, open_market, question
+from memory_host import WINDOW_BYTES
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from inference.scripted import Scripted
+from p2p.buying import MAX_ASKED, Deal, Negotiations
+from p2p.discovery import Found
+from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
+from p2p.host import Stream
+from p2p.peer import Budget
+from p2p.protocol.market import Need
+from p2p.protocol.negotiate import PROTOCOL, Accept, Ask, Counter, ToProvider
+from p2p.protocol.places import HOLD_S
+from p2p.protocol.price import Prices, Tokens
+from p2p.protocol.strategy import AskForLess, BuyerStrategy, TakeIt, UtilisationPrice
+from p2p.protocol.wire import frame
+from p2p.selling import NEGOTIATION_TIMEOUT_S, TURN_TIMEOUT_S
+from p2p.stream import MessageStream
+
+CHEAP, MIDDLE, DEAR = (PRICES.scaled(percent, 100) for percent in (100, 120, 140))
+ASK = Ask(model=MODEL, prompt_tokens=200, max_tokens=40, payer_key=bytes(32), nonce=bytes(16))
+
+
+async def haggle(
+    client: Customer,
+    *,
+    strategy: BuyerStrategy | None = None,
+    prices_max: Prices | None = None,
+    draw: Callable[[int], int] = lambda _: 0,
+    ask: Ask = ASK,
+    found: list[Found] | None = None,
+    window_max_nano: int = 1 << 40,
+) -> Deal:
+    need = Need(tokens=Tokens(input=100, output=20), prices_max=prices_max)
+    negotiations = Negotiations(
+        client.host,
+        network="devnet",
+        need=need,
+        strategy=strategy or TakeIt(),
+        window_max_nano=window_max_nano,
+        opening_fee_nano=lambda _: 0,
+        draw=draw,
+        clock=clock,
+        trace=client.diary,
+    )
+    return await negotiations.agree(found or list(await client.peer.find(None)), ask)
+
+
+def streams_left(client: Customer) -> int:
+    return sum(not stream.over for stream in client.host.streams)  # type: ignore[attr-defined]
+
+
+async def three(market: Market) -> list[Seller]:
+    return [
+        await market.seller(name=name, prices=prices)
+        for name, prices in (("cheap", CHEAP), ("middle", MIDDLE), ("dear", DEAR))
+    ]
+
+
+async def test_the_cheapest_of_three_is_taken_at_its_price(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        sellers, client = await three(market), await market.customer()
+        deal = await haggle(client)
+        assert deal.provider == sellers[0].peer
+        assert deal.quote.prices == deal.first_prices == CHEAP
+        assert deal.why == "the cheapest for this question"
+        assert [score.candidate.prices for score in deal.ranked] == [CHEAP, MIDDLE, DEAR]
+        assert streams_left(client) == 0
+        await wait_all_tasks_blocked()
+        assert all(stream.over for one in sellers for stream in one.host.streams)  # type: ignore[attr-defined]
+
+
+async def test_of_two_that_are_as_good_the_draw_and_then_free_slots_decide(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        one = await market.seller(Scripted(slots=2), name="one")
+        two = await market.seller(Scripted(slots=3), name="two")
+        client = await market.customer()
+        order = sorted([one.peer, two.peer])
+
+        def drawing(*places: int) -> Callable[[int], int]:
+            left = iter(places)
+            return lambda n: next(left) % n
+
+        assert (await haggle(client, draw=drawing(0, 0))).provider == order[0]
+        assert (await haggle(client, draw=drawing(1, 1))).provider == order[1]
+        assert (await haggle(client, draw=drawing(0, 1))).provider == two.peer, "it has more free slots"
+
+
+async def test_a_counter_offer_within_the_discount_is_taken(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller = await market.seller(strategy=UtilisationPrice(PRICES, 20))
+        client = await market.customer()
+        deal = await haggle(client, strategy=AskForLess(10))
+        assert deal.quote.prices == PRICES.scaled(90, 100)
+        assert deal.first_prices == PRICES
+        assert client.diary.kinds().count("quote") == 2
+        assert client.diary.of("counter")[0]["prices"]["output"] == PRICES.scaled(90, 100).output
+        assert [record["prices"]["output"] for record in seller.diary.of("quoted")] == [
+            PRICES.output,
+            PRICES.scaled(90, 100).output,
+        ]
+
+
+async def test_a_counter_offer_below_the_floor_meets_the_floor_and_that_is_final(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(strategy=UtilisationPrice(PRICES, 20))
+        client = await market.customer()
+        assert (await haggle(client, strategy=AskForLess(50))).quote.prices == PRICES.scaled(80, 100)
+
+
+async def test_a_fixed_price_stays(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller()
+        client = await market.customer()
+        assert (await haggle(client, strategy=AskForLess(50))).quote.prices == PRICES
+
+
+class Pushy:
+    """A seller that answers a counter-offer with a higher price."""
+
+    def opening(self, *, free: int, total: int) -> Prices:
+        return CHEAP
+
+    def answer(self, counter: Prices, *, free: int, total: int) -> tuple[Prices, bool]:
+        return DEAR, True
+
+
+async def test_who_raises_the_price_while_haggling_is_left_for_the_next(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(name="pushy", strategy=Pushy())
+        fair = await market.seller(name="fair", prices=MIDDLE)
+        client = await market.customer()
+        deal = await haggle(client, strategy=AskForLess(10))
+        assert deal.provider == fair.peer
+        assert "dearer" in client.diary.of("no_deal")[0]["why"]
+
+
+async def test_who_wants_too_much_ahead_or_other_terms_than_it_advertised_is_left_for_the_next(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        greedy = await market.seller(name="greedy", window_cap_nano=1 << 40)
+        fair = await market.seller(name="fair", prices=MIDDLE, window_cap_nano=1000)
+        client = await market.customer()
+        found = list(await client.peer.find(None))
+        assert (await haggle(client, found=found)).provider == greedy.peer
+        assert (await haggle(client, found=found, window_max_nano=1000)).provider == fair.peer
+        await trio.sleep(HOLD_S)
+        await market.kill(greedy)
+        await market.seller(name="greedy", deposit_min_nano=DEPOSIT_NANO - 1)
+        assert (await haggle(client, found=found)).provider == fair.peer
+        assert "advert" in client.diary.of("no_quote")[-1]["why"]
+
+
+async def test_a_light_peer_asks_only_those_whose_channel_it_would_open(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(name="dear", deposit_min_nano=DEPOSIT_NANO + 1)
+        client = await market.customer()
+        with pytest.raises(PaymentError, match="wants a deposit"):
+            await client.peer.agree(await client.peer.find(MODEL), question())
+        fair = await market.seller(name="fair", prices=DEAR)
+        deal = await client.peer.agree(await client.peer.find(MODEL), question())
+        assert deal.provider == fair.peer
+
+
+async def test_nobody_within_the_cap_is_asked_or_taken(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        await three(market)
+        client = await market.customer()
+        assert (await haggle(client, prices_max=CHEAP)).quote.prices == CHEAP
+        with pytest.raises(Refused, match="price cap"):
+            await haggle(client, prices_max=CHEAP.scaled(99, 100))
+        assert client.diary.kinds().count("quote") == 1
+
+
+async def test_a_quote_above_what_was_advertised_and_above_the_cap_is_not_taken(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(strategy=Pushy(), prices=CHEAP)
+        seller = await market.seller(name="two", prices=CHEAP, strategy=UtilisationPrice(DEAR, 0))
+        client = await market.customer()
+        deal = await haggle(client, prices_max=MIDDLE)
+        assert deal.provider != seller.peer
+        market.network.kill(deal.provider)
+        with pytest.raises(Refused, match="price cap"):
+            await haggle(client, prices_max=MIDDLE)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model": "Qwen/Qwen3-8B"}, "no_such_model"),
+        ({"tier": "attested"}, "no_such_tier"),
+        ({"prompt_tokens": 8192}, "too_long"),
+    ],
+)
+async def test_where_nobody_wants_the_reason_is_told(
+    tmp_path: Path, autojump_clock: MockClock, change: dict[str, object], reason: str
+) -> None:
+    async with open_market(tmp_path) as market:
+        await three(market)
+        client = await market.customer()
+        with pytest.raises(Refused) as caught:
+            await haggle(client, ask=msgspec.structs.replace(ASK, **change))
+        assert caught.value.reason == reason
+        assert client.diary.kinds().count("no_quote") == 3
+        assert streams_left(client) == 0
+
+
+async def test_one_client_holds_so_many_places_and_not_for_ever(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(Scripted(slots=3))
+        client, other, third = [await market.customer(name) for name in ("client", "other", "third")]
+        await haggle(client)
+        await haggle(client)
+        with pytest.raises(Refused) as caught:
+            await haggle(client)
+        assert (caught.value.reason, caught.value.retry_after_s) == ("busy", 5)
+        (found,) = await other.peer.find(None)
+        assert found.model.slots_free == 1
+        await haggle(other)
+        with pytest.raises(Refused):
+            await haggle(third)
+        await trio.sleep(HOLD_S)
+        await haggle(client)
+
+
+async def test_providers_that_are_dead_silent_or_mad_cost_time_and_nothing_else(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        good = await market.seller(name="good", prices=DEAR)
+        bad = [await market.seller(name=f"bad-{number}") for number in range(3)]
+        client = await market.customer()
+        found = list(await client.peer.find(None))
+        bad[0].host.serve(PROTOCOL, _say_nothing)
+        bad[1].host.serve(PROTOCOL, _say_garbage)
+        await market.kill(bad[2])
+        deal = await haggle(client, found=found)
+        assert deal.provider == good.peer
+        assert len(client.diary.of("no_quote")) == 3
+        assert streams_left(client) == 0
+        await market.kill(good)
+        with pytest.raises((Unavailable, RemoteError)):
+            await haggle(client, found=found)
+        assert streams_left(client) == 0
+
+
+async def test_only_the_most_promising_are_asked(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        for number in range(MAX_ASKED + 3):
+            await market.seller(name=f"provider-{number}", prices=PRICES.scaled(100 + 10 * number, 100))
+        client = await market.customer()
+        await haggle(client)
+        asked = [record["prices"]["input"] for record in client.diary.of("quote")]
+        assert sorted(asked) == [PRICES.scaled(100 + 10 * number, 100).input for number in range(MAX_ASKED)]
+
+
+async def test_giving_up_in_the_middle_leaves_no_stream(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(), await market.customer()
+        found = list(await client.peer.find(None))
+        seller.host.serve(PROTOCOL, _say_nothing)
+        with trio.move_on_after(1) as scope:
+            await haggle(client, found=found)
+        assert scope.cancelled_caught
+        assert streams_left(client) == 0
+
+
+async def test_a_budget_caps_what_a_light_peer_pays(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        await three(market)
+        client = await market.customer(budget=Budget(prices_max=CHEAP.scaled(1, 2)))
+        with pytest.raises(Refused, match="price cap"):
+            await client.peer.agree(await client.peer.find(MODEL), question())
+        with pytest.raises(Unavailable, match="no provider of Qwen"):
+            await client.peer.find("Qwen/Qwen3-8B")
+
+
+async def test_a_provider_waits_so_long_for_each_turn_and_for_all(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(), await market.customer()
+        stream = await client.host.open(seller.peer, PROTOCOL)
+        with pytest.raises(Unavailable):
+            await stream.read(1)
+        assert trio.current_time() == pytest.approx(TURN_TIMEOUT_S)
+        full = await client.host.open(seller.peer, PROTOCOL)
+        await seller.host.streams[-1].write(b"x" * WINDOW_BYTES)  # type: ignore[attr-defined]
+        await full.write(frame(ASK))
+        await trio.sleep(NEGOTIATION_TIMEOUT_S + 1)
+        with pytest.raises(Unavailable):
+            await read_to_end(full)
+
+
+@pytest.mark.parametrize(
+    "said", [[Accept(quote_id=bytes(32))], [Counter(prices=PRICES)], [ASK, ASK], [ASK, Accept(quote_id=bytes(32))]]
+)
+async def test_who_speaks_out_of_turn_loses_the_stream(
+    tmp_path: Path, autojump_clock: MockClock, said: list[msgspec.Struct]
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(), await market.customer()
+        stream = await client.host.open(seller.peer, PROTOCOL)
+        messages = MessageStream[ToProvider](stream, ToProvider)
+        await messages.send(*said)
+        await wait_all_tasks_blocked()
+        with pytest.raises(Unavailable):
+            await read_to_end(stream)
+
+
+async def read_to_end(stream: Stream) -> None:
+    while await stream.read(1000):
+        pass
+
+
+async def _say_nothing(stream: Stream) -> None:
+    await trio.sleep_forever()
+
+
+async def _say_garbage(stream: Stream) -> None:
+    await stream.write(b"\x05hello")

@@ -1,0 +1,243 @@
+"""Finding providers in a network where some are dead, some lie and some say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from market import MODEL, PRICES, Diary, clock, signer
+from memory_host import MemoryHost, MemoryNetwork, open_memory_network
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from p2p.discovery import MAX_FOUND, PROBE_TIMEOUT_S, RENEW_S, Announcer, Directory, Found, family_topic
+from p2p.errors import RemoteError, Unavailable
+from p2p.host import PeerAddress, Stream
+from p2p.keys import peer_id_of, verify_by_peer
+from p2p.protocol.advert import MAX_LIFETIME_S, PROTOCOL, Advert, ChannelOffer, ModelOffer, lookup_key
+from p2p.protocol.wire import Signed, encode, frame, sign
+
+FAMILY = "scripted"
+
+
+def peer(name: str) -> str:
+    return peer_id_of(signer(name).public_key)
+
+
+def advert(name: str, **changes: object) -> tuple[Advert, Signed]:
+    now = int(clock())
+    plain = Advert(
+        network="devnet",
+        peer=peer(name),
+        addresses=(f"/memory/{peer(name)}/p2p/{peer(name)}",),
+        seq=int(clock() * 1000),
+        issued_at=now,
+        expires_at=now + MAX_LIFETIME_S,
+        models=(
+            ModelOffer(
+                id=MODEL,
+                family=FAMILY,
+                quantisation="none",
+                digest="00",
+                context=8192,
+                prices=PRICES,
+                ttft_ms=50,
+                tokens_per_s=100,
+                slots_free=1,
+                slots_total=1,
+            ),
+        ),
+        channel=ChannelOffer(payee="0:00", payee_key=bytes(32), deposit_min_nano=1, challenge_period_s=60),
+    )
+    body = msgspec.structs.replace(plain, **changes)
+    return body, sign(body, signer(name))
+
+
+class World:
+    def __init__(self, network: MemoryNetwork, nursery: trio.Nursery, client: MemoryHost) -> None:
+        self.network = network
+        self.client = client
+        self.diary = Diary()
+        self.directory = Directory(client, network="devnet", verify=verify_by_peer, clock=clock, trace=self.diary)
+        self._nursery = nursery
+
+    async def announce(self, name: str, **changes: object) -> MemoryHost:
+        host = await self.network.join(peer(name))
+        await self._nursery.start(Announcer(host, lambda: advert(name, **changes)).run)
+        return host
+
+    async def serve(self, name: str, answer: Any) -> MemoryHost:
+        """Somebody who is announced and answers a pull in a way of its own."""
+        host = await self.network.join(peer(name))
+        host.serve(PROTOCOL, answer)
+        await host.provide(lookup_key(MODEL))
+        return host
+
+    async def find(self, model: str | None = MODEL) -> list[str]:
+        return [one.peer for one in await self.directory.find(model)]
+
+
+@asynccontextmanager
+async def open_world() -> AsyncIterator[World]:
+    async with open_memory_network() as network, trio.open_nursery() as nursery:
+        yield World(network, nursery, await network.join("client"))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cold_client_finds_who_is_there(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.announce("one")
+        await world.announce("two")
+        assert await world.find() == sorted([peer("one"), peer("two")])
+        assert await world.find(None) == sorted([peer("one"), peer("two")])
+        assert await world.find("Qwen/Qwen3-8B") == []
+        (found, _) = await world.directory.find(MODEL)
+        assert isinstance(found, Found)
+        assert (found.model.id, found.model.prices, found.rtt_ms) == (MODEL, PRICES, 1)
+
+
+async def test_the_dead_and_the_silent_are_left_out_within_the_probes_time(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.announce("alive")
+        await world.announce("dead")
+        world.network.kill(peer("dead"))
+        await world.serve("silent", _say_nothing)
+        assert await world.find() == [peer("alive")]
+        assert trio.current_time() <= PROBE_TIMEOUT_S
+        assert {record["peer"] for record in world.diary.of("probe_failed")} == {peer("dead"), peer("silent")}
+        assert all(stream.over for stream in world.client.streams)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["nothing", "garbage", "of another", "unsigned", "of another network", "expired", "in the future"],
+)
+async def test_liars_are_left_out(autojump_clock: MockClock, answer: str) -> None:
+    async with open_world() as world:
+
+        async def lie(stream: Stream) -> None:
+            now = int(clock())
+            _, good = advert("liar")
+            lies = {
+                "nothing": b"",
+                "garbage": b"\x05hello",
+                "of another": frame(advert("other")[1]),
+                "unsigned": frame(msgspec.structs.replace(good, signature=bytes(64))),
+                "of another network": frame(advert("liar", network="mainnet")[1]),
+                "expired": frame(advert("liar", issued_at=now - 20, expires_at=now - 10)[1]),
+                "in the future": frame(advert("liar", issued_at=now + 100, expires_at=now + 200)[1]),
+            }
+            await stream.write(lies[answer])
+
+        await world.serve("liar", lie)
+        assert await world.find() == []
+        assert "probe_failed" in world.diary.kinds()
+
+
+async def test_a_provider_without_the_model_is_no_provider_of_it(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        host = await world.announce("one", models=())
+        await host.provide(lookup_key(MODEL))
+        assert await world.find() == []
+
+
+async def test_a_network_that_cannot_be_asked_leaves_those_that_are_known(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.network.dht_is_down = True
+        with pytest.raises(Unavailable):
+            await world.find()
+        await world.announce("one")
+        world.network.dht_is_down = False
+        host = world.network.hosts[peer("one")]
+        await host.provide(lookup_key(MODEL))
+        assert await world.find() == [peer("one")]
+        world.network.dht_is_down = True
+        assert await world.find() == [peer("one")]
+        world.network.kill(peer("one"))
+        assert await world.find() == []
+        with pytest.raises(Unavailable):
+            await world.find()
+
+
+async def test_an_announcement_is_renewed_though_the_network_fails_meanwhile(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.network.dht_is_down = True
+        await world.announce("one")
+        world.network.dht_is_down = False
+        assert await world.find() == []
+        await trio.sleep(RENEW_S + 1)
+        assert await world.find() == [peer("one")]
+        (first,) = await world.directory.find(MODEL)
+        await trio.sleep(MAX_LIFETIME_S)
+        (later,) = await world.directory.find(MODEL)
+        assert later.advert.seq > first.advert.seq
+
+
+async def test_adverts_travel_by_gossip_and_only_good_news_is_passed_on(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        nursery.start_soon(world.directory.listen, [FAMILY, "qwen"])
+        await wait_all_tasks_blocked()
+        await world.announce("one")
+        await wait_all_tasks_blocked()
+        assert world.directory.book.known(peer("one")) is not None
+        assert [record["peer"] for record in world.diary.of("advert")] == [peer("one")]
+        ((validator, send),) = world.network.topics[family_topic(FAMILY)]
+        _, good = advert("two")
+        assert validator(encode(good), "forwarder")
+        bad = [
+            b"",
+            b"garbage",
+            encode(advert("one")[1])[:-1],
+            encode(msgspec.structs.replace(good, signature=bytes(64))),
+            encode(advert("one", seq=1)[1]),
+            encode(advert("two", network="mainnet")[1]),
+            encode(msgspec.structs.replace(good, body=bytes(1 << 17))),
+        ]
+        assert [payload for payload in bad if validator(payload, "forwarder")] == []
+        await send.send(b"what expired between the validator and us")
+        await send.send(encode(good))
+        await wait_all_tasks_blocked()
+        assert world.directory.book.known(peer("two")) is not None
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_very_many_that_are_known_a_few_are_probed(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        for number in range(3 * MAX_FOUND):
+            world.directory.book.add(advert(f"sybil-{number}")[1], clock())
+        await world.announce("one")
+        assert await world.find() == [peer("one")]
+        assert len(world.diary.of("probe_failed")) == MAX_FOUND
+
+
+async def test_we_are_not_our_own_provider(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.network.records[lookup_key(MODEL)]["client"] = PeerAddress("client", ())
+        assert await world.find() == []
+        assert world.client.streams == []
+
+
+async def test_whoever_pulls_is_answered_and_nothing_else_is(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.announce("one")
+        for said in (b"", b"\x05hello", b"\xff"):
+            stream = await world.client.open(peer("one"), PROTOCOL)
+            await stream.write(said)
+            with pytest.raises(Unavailable):
+                await stream.read(1)
+        await world.serve("two", _of_another)
+        with pytest.raises(RemoteError, match="another peer"):
+            await world.directory.probe(peer("two"))
+        _, rtt_ms = await world.directory.probe(peer("one"))
+        assert rtt_ms == 1
+
+
+async def _of_another(stream: Stream) -> None:
+    await stream.write(frame(advert("one")[1]))
+
+
+async def _say_nothing(stream: Stream) -> None:
+    await trio.sleep_forever()

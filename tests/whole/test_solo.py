@@ -1,0 +1,53 @@
+"""A bare `python -m p2p.node` in a home where nothing is yet, and again the day after."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import pytest
+from local import QUICK, SCRIPTED
+from processes import Process, Processes
+
+pytestmark = pytest.mark.slow
+
+
+def up(processes: Processes, *home: str, environment: Mapping[str, str] = MappingProxyType({})) -> tuple[Process, str]:
+    """It runs; and the command that it tells people to type."""
+    solo = processes.start("p2p.node", *home, environment=environment)
+    said = solo.said(lambda text: text if "Ctrl-C" in text else "")
+    (command,) = re.findall(r"^ +(python -m p2p\.node .+)$", said, re.MULTILINE)
+    return solo, command
+
+
+def down(solo: Process, processes: Processes) -> None:
+    solo.said(lambda text: "served" in text and "settled" in text)
+    solo.signal(signal.SIGINT)
+    done = solo.wait()
+    assert (done.code, done.err) == (0, "")
+    assert processes.left() == []
+    assert list(processes.temporary.iterdir()) == []
+
+
+def test_what_it_says_to_type_works(processes: Processes) -> None:
+    solo, command = up(processes)
+    asked = processes.shell(f"{command} --max-tokens 12 --json").result
+    assert asked["answer"]
+    assert asked["authorised_nano"] == asked["delivered_nano"] > 0
+    assert asked["model"] in solo.out.text
+    down(solo, processes)
+
+
+def test_a_home_of_ones_own_serves_today_and_tomorrow(processes: Processes) -> None:
+    home = ("--home", "a home")
+    channels = []
+    for _ in ("today", "tomorrow"):
+        solo, command = up(processes, *home, environment=QUICK)
+        asked = processes.shell(f"{command} --model {SCRIPTED} --max-tokens 12 --json").result
+        channels.append(asked["channel"])
+        down(solo, processes)
+    # The first network's chain is gone, and with it the channel; the book still knows of it.
+    known = processes.run("p2p.node", "channels", "--json", *home).result
+    assert [(one["channel"], one["state"]) for one in known] == [(channels[0], "closed"), (channels[1], "open")]
