@@ -119,17 +119,21 @@ async def test_a_turn_waits_for_another_process_and_ends_with_it(tmp_path: Path)
     other = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdin is not None
     assert other.stdout is not None
-    async with other.stdin, other.stdout:
-        with trio.fail_after(30):
-            assert await other.stdout.receive_some() == b"held\n"
-        with trio.move_on_after(0.3) as waited:
-            async with purse.turn():
-                pytest.fail("two had the turn")
-        assert waited.cancelled_caught
+    try:
+        async with other.stdin, other.stdout:
+            with trio.fail_after(30):
+                assert (await other.stdout.receive_some()).startswith(b"held")
+            with trio.move_on_after(0.3) as waited:
+                async with purse.turn():
+                    pytest.fail("two had the turn")
+            assert waited.cancelled_caught
+            other.kill()
+            with trio.fail_after(5):
+                async with purse.turn():
+                    pass
+    finally:
         other.kill()
-        with trio.fail_after(5):
-            async with purse.turn():
-                await other.wait()
+        await other.wait()
 
 
 async def test_tasks_of_one_process_take_turns_too(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
