@@ -252,17 +252,12 @@ class Payee(_End):
         self._verify = verify
         self.accepted = accepted
         self.released_nano: int | None = None  # there is one release, however often it is asked for
-        self.saved_nano = delivered_nano  # of what was delivered, on disk
+        self._saved_nano = delivered_nano
         self.kin: list[Payee] = [self]  # all channels of this payer, which share one window
 
     @property
     def authorised_nano(self) -> int:
         return self.accepted.amount_nano if self.accepted else 0
-
-    @property
-    def begun_nano(self) -> int:
-        """The worth of work that is under way."""
-        return sum(lane.begun_nano for lane in self.lanes.values())
 
     @property
     def debt_nano(self) -> int:
@@ -273,7 +268,25 @@ class Payee(_End):
     def exposed_nano(self) -> int:
         """What the payer would owe us once all that is under way for it is handed over."""
         others = (each for each in self.kin if each is not self)
-        return self.unpaid_nano + self.begun_nano + sum(max(0, each.unpaid_nano + each.begun_nano) for each in others)
+        return self.unpaid_nano + self._begun_nano + sum(max(0, each.unpaid_nano + each._begun_nano) for each in others)
+
+    @property
+    def under_way_nano(self) -> int:
+        """The worth of the work that is under way for the payer, paid or not: a crash would lose it."""
+        return sum(each._begun_nano for each in self.kin)
+
+    @property
+    def unsaved_nano(self) -> int:
+        """What a crash would cost us: handed over or under way, and not on disk as delivered."""
+        return self.delivered_nano + self._begun_nano - self._saved_nano
+
+    @property
+    def _begun_nano(self) -> int:
+        return sum(lane.begun_nano for lane in self.lanes.values())
+
+    def saved(self, delivered_nano: int) -> None:
+        """The caller puts this total on disk before it does anything else."""
+        self._saved_nano = delivered_nano
 
     def begin(self, session: bytes, nano: int) -> None:
         """Work worth `nano` is taken up in a session; `deliver` ends it."""

@@ -253,7 +253,7 @@ class ProviderSession:
         self._lane.paid_nano = max(self._lane.paid_nano, payment.session_total_nano)
         if not news:
             return []
-        self._payee.saved_nano = self._payee.delivered_nano
+        self._payee.saved(self._payee.delivered_nano)
         return [SaveClaim(claim, self._payee.delivered_nano)]
 
     def _next_step(self, now: float) -> list[Event]:
@@ -272,17 +272,19 @@ class ProviderSession:
         self._working = True
         done_nano = cost_nano(self._quote.prices, self._done)
         self._payee.begin(self._start.session, cost_nano(self._quote.prices, Tokens(input=covered)) - done_nano)
+        saved = self._save_if_due()
         if covered < self._prompt_tokens:
-            return [Prefill(covered)]
+            return [*saved, Prefill(covered)]
         self.state = State.STREAMING
-        return [Generate()]
+        return [*saved, Generate()]
 
     def _covered_prompt_tokens(self) -> int:
         price = self._quote.prices.input
         if price == 0:
             return self._prompt_tokens
         spent = cost_nano(self._quote.prices, self._done)
-        budget = spent - self._payee.exposed_nano + self._quote.window_nano
+        at_risk = max(self._payee.exposed_nano, self._payee.under_way_nano)
+        budget = spent - at_risk + self._quote.window_nano
         return min(self._prompt_tokens, budget * PER_TOKENS // price)
 
     def _prompt_proven(self, now: float) -> list[Event]:
@@ -318,7 +320,7 @@ class ProviderSession:
         signed = sign(receipt, self._signer)
         self._receipt, self._signed_receipt = receipt, signed
         return [
-            self._save_delivered(),
+            self._save_delivered(self._payee.delivered_nano),
             SaveReceipt(SignedReceipt(signed)),
             self._send(Finished(receipt=signed), now),
         ]
@@ -367,16 +369,21 @@ class ProviderSession:
         return [*accepted, SaveReceipt(signed), self._send(End(), now), Completed(self._receipt, signed)]
 
     def _account(self, done: Tokens) -> list[Event]:
-        """Count what is handed over; a crash must not forget more than a window of it."""
+        """Count what is handed over; a crash must not cost more than a window, what is unpaid included."""
         before = cost_nano(self._quote.prices, self._done)
         self._done = done
         self._payee.deliver(self._start.session, cost_nano(self._quote.prices, done) - before)
-        due = self._payee.delivered_nano > self._payee.saved_nano + self._quote.window_nano
-        return [self._save_delivered()] if due else []
+        return self._save_if_due()
 
-    def _save_delivered(self) -> SaveDelivered:
-        self._payee.saved_nano = self._payee.delivered_nano
-        return SaveDelivered(self._payee.channel, self._payee.delivered_nano)
+    def _save_if_due(self) -> list[Event]:
+        """What is not paid for needs no saving: it would be written off."""
+        if self._payee.unsaved_nano <= self._quote.window_nano:
+            return []
+        return [self._save_delivered(min(self._payee.delivered_nano, self._payee.authorised_nano))]
+
+    def _save_delivered(self, nano: int) -> SaveDelivered:
+        self._payee.saved(nano)
+        return SaveDelivered(self._payee.channel, nano)
 
     def _send(self, message: ToClient, now: float) -> Send:
         self._liveness.said(now)
@@ -388,5 +395,5 @@ class ProviderSession:
         self.state = State.FAILED
         if admitted:
             self._payee.leave(self._start.session)
-            stop.append(self._save_delivered())
+            stop.append(self._save_delivered(self._payee.delivered_nano))
         return [*stop, Failed(error)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from back_to_back import CHANNEL, GLOBAL_ID, PAYEE, PAYER
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from shared_channel import DEPOSIT_NANO, PIECE_NANO, WINDOW_NANO, SharedChannel, Talk
@@ -18,6 +18,64 @@ from p2p.protocol.session import State
 
 SESSIONS_MAX = 4
 SIDES = st.sampled_from(["client", "provider"])
+
+
+def agree_again(world: SharedChannel) -> None:
+    """Everybody notices what is broken, and one more answer, alone on the channel, makes both ends agree."""
+    for talk in world.talks:
+        world.break_stream(talk)
+        world.notice(talk, "provider")
+        world.notice(talk, "client")
+    world.forget()
+    assert not world.payer.lanes
+    assert not world.payee.lanes
+    before = world.completed
+    talk = world.start(100, [1] * 30)
+    world.drain()
+    assert talk.client is not None
+    assert talk.client.state is State.DONE
+    assert world.completed == before + 2
+    assert world.payer.authorised_nano == world.payee.authorised_nano
+    assert world.payer.delivered_nano == world.payee.delivered_nano <= world.payer.authorised_nano
+    assert world.payer.delivered_nano - world.received_nano <= WINDOW_NANO * world.incidents
+    lost_nano = world.delivered_nano - world.payee.delivered_nano
+    assert lost_nano <= (WINDOW_NANO + SESSIONS_MAX * PIECE_NANO) * world.incidents
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    prompts=st.lists(st.integers(1, 3000), min_size=1, max_size=SESSIONS_MAX),
+    choices=st.lists(st.integers(0, 11), max_size=150),
+    rest=st.lists(st.integers(0, 11), max_size=60),
+    who=SIDES,
+    events=st.integers(0, 3),
+)
+def test_one_death_costs_each_side_one_window_at_most(
+    prompts: list[int], choices: list[int], rest: list[int], who: str, events: int
+) -> None:
+    world = SharedChannel()
+    for prompt_tokens in prompts:
+        world.start(prompt_tokens, [2] * 60)
+    get_on(world, choices)
+    world.lives[who] = events
+    get_on(world, rest)
+    world.lives[who] = None
+    if not world.incidents:
+        world.die(who)
+    for talk in world.talks:
+        world.notice(talk, "client")
+        world.notice(talk, "provider")
+    agree_again(world)
+    assert world.incidents <= 1
+
+
+def get_on(world: SharedChannel, choices: Sequence[int]) -> None:
+    """Some messages arrive and engines work, in any order between sessions."""
+    for choice in choices:
+        moves = world.movable()
+        if moves:
+            move, talk = moves[choice % len(moves)]
+            move(talk)
 
 
 class Street(RuleBasedStateMachine):
@@ -40,12 +98,7 @@ class Street(RuleBasedStateMachine):
     @precondition(lambda self: self.world.movable())
     @rule(choices=st.lists(st.integers(0, 11), min_size=1, max_size=80))
     def get_on(self, choices: list[int]) -> None:
-        """Some messages arrive and engines work, in any order between sessions."""
-        for choice in choices:
-            moves = self.world.movable()
-            if moves:
-                move, talk = moves[choice % len(moves)]
-                move(talk)
+        get_on(self.world, choices)
 
     @precondition(lambda self: self.world.talks)
     @rule(choice=st.integers(0, SESSIONS_MAX - 1))
@@ -93,21 +146,7 @@ class Street(RuleBasedStateMachine):
         world.drain()
         if not world.incidents:
             assert all(talk.over for talk in world.talks), "nothing went wrong, so nobody waits for ever"
-        for talk in world.talks:
-            world.break_stream(talk)
-            world.notice(talk, "provider")
-            world.notice(talk, "client")
-        world.forget()
-        assert not world.payer.lanes
-        assert not world.payee.lanes
-        before = world.completed
-        talk = world.start(100, [1] * 30)
-        world.drain()
-        assert talk.client is not None
-        assert talk.client.state is State.DONE
-        assert world.completed == before + 2
-        assert world.payer.authorised_nano == world.payee.authorised_nano
-        assert world.payer.delivered_nano == world.payee.delivered_nano <= world.payer.authorised_nano
+        agree_again(world)
         assert world.release()
         self._count_the_money()
 
