@@ -27,13 +27,13 @@ PREPAID_RENT_NANO = 2_078_790  # attached at the opening, given back to the paye
 # On the devnet, with mainnet's prices of August 2026, for a wallet that is deployed; test_ton_model.py compares.
 # The most that each costs: who settles or finalises to his own wallet pays 153,000 less.
 FEES_NANO: Mapping[Op, int] = {
-    "open": 2_007_000,
-    "top_up": 962_000,
-    "settle": 1_280_000,
-    "close_by_payee": 1_221_000,
-    "close_by_release": 1_221_000,
-    "start_close": 990_000,
-    "finalise": 1_062_000,
+    "open": 1_998_000,
+    "top_up": 960_000,
+    "settle": 1_276_000,
+    "close_by_payee": 1_216_000,
+    "close_by_release": 1_219_000,
+    "start_close": 988_000,
+    "finalise": 1_059_000,
 }
 TRANSFER_FEE_NANO = 500_000
 

@@ -67,7 +67,7 @@ def payee_closes(world: World) -> list[str]:
     if state is None:
         return ["the channel is gone"]
     done = world.close_by_payee(world.voucher(world.signed))
-    return _not_done("payee's close", done) or _underpaid(
+    return _not_done("payee's close", done) or _mispaid(
         done, world.signed, state, VALUE - done.cost_nano + done.rent_nano
     )
 
@@ -88,7 +88,7 @@ def payer_releases(world: World) -> list[str]:
     """The payee releases the channel and the payer closes it."""
     state = world.known()
     done = world.close_by_release(world.release(world.signed))
-    return _not_done("payer's close", done) or _underpaid(done, world.signed, state)
+    return _not_done("payer's close", done) or _mispaid(done, world.signed, state)
 
 
 class Attack(NamedTuple):
@@ -166,9 +166,9 @@ def _not_done(what: str, outcome: Outcome) -> list[str]:
     return [] if outcome.exit_code == 0 else [f"the {what} failed with {outcome.exit_code}"]
 
 
-def _underpaid(done: Outcome, signed: int, state: ChannelState, unused: int = 0) -> list[str]:
-    """Whether the payee got what was owed, as far as rent left it, beside what was unused of its own message."""
+def _mispaid(done: Outcome, signed: int, state: ChannelState, unused: int = 0) -> list[str]:
+    """Whether the payee got exactly what was owed, as far as rent left it, beside what was unused of its own message."""
     held = state.balance_nano - done.rent_nano
     owed = min(signed - state.settled_nano, max(0, held))
     got = sum(at(PAYEE, done)) - unused
-    return [f"the payee got {got} of {owed}"] if got < owed else []
+    return [f"the payee got {got} of {owed}"] if got != owed else []

@@ -39,10 +39,6 @@ _ASSERT = re.compile(r"^ *(assert \(.*\) throw \w+;)\n", re.MULTILINE)
 # The checks that are not asserts: what stands in the source, and what is left without it.
 GUARDS: dict[str, tuple[str, str]] = {
     "an unknown operation is refused": ("else => throw ERR_UNKNOWN_OP", "else => { queryId = 0; }"),
-    "rent that is due does not make `held` negative": (
-        "max(0, contract.getOriginalBalance() - in.valueCoins)",
-        "contract.getOriginalBalance() - in.valueCoins",
-    ),
     "a settle pays no more than is held": (
         "min(msg.voucher.owed(channel.settled, channel.deposited, VOUCHER_HEAD, terms.payerKey), held)",
         "msg.voucher.owed(channel.settled, channel.deposited, VOUCHER_HEAD, terms.payerKey)",
