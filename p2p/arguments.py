@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
+from chain.ledger import GLOBAL_IDS
 from p2p.errors import LocalError
 
 PROGRAM = "python -m p2p.node"
@@ -135,8 +136,10 @@ def _ask(parser: argparse.ArgumentParser) -> None:
 
 def _relay(parser: argparse.ArgumentParser) -> None:
     _hosting(parser)
-    chain = "the chain's configuration: python -m chain.devnet --config-out FILE writes one"
+    chain = "the chain's configuration: a devnet's, or TON's own with --chain-name"
     parser.add_argument("--chain", type=Path, metavar="FILE", required=True, help=chain)
+    name = "say which of TON's networks the configuration is for"
+    parser.add_argument("--chain-name", choices=tuple(GLOBAL_IDS), default="", help=name)
     parser.add_argument("--network-out", type=Path, metavar="FILE", help="where to write the network file")
 
 

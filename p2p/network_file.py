@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from chain.ledger import Network
+from chain.ledger import GLOBAL_IDS, Network
 from p2p.errors import LocalError
 
 
@@ -37,9 +37,16 @@ class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return Network(self.mark.name, self.mark.global_id)
 
 
-def read_chain(path: Path) -> dict[str, Any]:
-    """A TON global configuration that bears our mark. Raises `LocalError`."""
+def read_chain(path: Path, name: str = "") -> dict[str, Any]:
+    """A TON global configuration that bears our mark, or gets it: with `name`, mainnet or testnet, it is one of TON's own.
+
+    Raises `LocalError`.
+    """
     chain: dict[str, Any] = _read(path, dict[str, Any], "chain configuration")
+    if name and "bombyx" in chain:
+        raise LocalError(f"{path} says by itself for which network it is: leave the name away")
+    if name:
+        chain["bombyx"] = {"name": name, "global_id": GLOBAL_IDS[name]}
     _check_mark(chain, path)
     return chain
 
@@ -72,9 +79,11 @@ def write_network(path: Path, network: NetworkFile) -> None:
 
 def _check_mark(chain: dict[str, Any], path: Path) -> None:
     try:
-        msgspec.convert(chain.get("bombyx"), ChainMark)
+        mark = msgspec.convert(chain.get("bombyx"), ChainMark)
     except msgspec.ValidationError as error:
         raise LocalError(f"{path} has no usable `bombyx` entry for its chain: {error}") from None
+    if mark.global_id != GLOBAL_IDS.get(mark.name, mark.global_id):
+        raise LocalError(f"{path} is wrong: the global id of {mark.name} is not {mark.global_id}")
 
 
 def _read(path: Path, type_: Any, what: str) -> Any:

@@ -208,7 +208,7 @@ async def relay(session: Session) -> None:
     from p2p.net.libp2p_host import open_host
 
     options, config = session.options, session.config
-    chain = read_chain(options.chain)
+    chain = read_chain(options.chain, options.chain_name)
     home = config.home_path
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = load_or_create_seed(home / "identity.key")

@@ -31,6 +31,20 @@ def test_a_chain_configuration(tmp_path: Path) -> None:
     assert read_chain(path) == CHAIN
 
 
+@pytest.mark.parametrize(("name", "global_id"), [("mainnet", -239), ("testnet", -3)])
+def test_a_configuration_of_tons_own_gets_the_name_that_it_lacks(tmp_path: Path, name: str, global_id: int) -> None:
+    path = tmp_path / "global.config.json"
+    path.write_text(json.dumps({"liteservers": [{"ip": 1}]}))
+    with pytest.raises(LocalError, match="no usable `bombyx` entry"):
+        read_chain(path)
+    chain = read_chain(path, name)
+    assert NetworkFile(bootstraps=(), chain=chain).chain_network == Network(name, global_id)
+    path.write_text(json.dumps(chain))
+    assert read_chain(path) == chain
+    with pytest.raises(LocalError, match="leave the name away"):
+        read_chain(path, name)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -38,6 +52,7 @@ def test_a_chain_configuration(tmp_path: Path) -> None:
         ("[]", "is not a network file"),
         ('{"bootstraps": [], "chain": {}}', "no usable `bombyx` entry"),
         ('{"bootstraps": [], "chain": {"bombyx": {"name": "devnet"}}}', "no usable `bombyx` entry"),
+        ('{"bootstraps": [], "chain": {"bombyx": {"name": "testnet", "global_id": -239}}}', "the global id of testnet"),
         ('{"bootstraps": [1], "chain": {}}', "is not a network file"),
         ('{"bootstraps": [], "chain": {}, "extra": 1}', "is not a network file"),
     ],
