@@ -38,7 +38,7 @@ class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def read_chain(path: Path, name: str = "") -> dict[str, Any]:
-    """A TON global configuration that bears our mark, or gets it: with `name`, mainnet or testnet, it is one of TON's own.
+    """A TON global configuration that bears our mark. One of TON's own does not: then `name` is mainnet or testnet.
 
     Raises `LocalError`.
     """
