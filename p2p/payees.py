@@ -5,10 +5,10 @@ What the chain says comes from proven account state; what the client owes comes 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -22,6 +22,7 @@ from chain.voucher import VOUCHER_TAG, Claim, Signer, claim_is_good
 from p2p.errors import Error, LocalError, PaymentError, Refused, RemoteError
 from p2p.foreign import translated
 from p2p.protocol.advert import ChannelOffer
+from p2p.protocol.session import SESSIONS_PER_CHANNEL_MAX
 from p2p.trace import Trace, silent
 
 # A payer that starts to close must be noticed well within the challenge period.
@@ -36,8 +37,16 @@ class SettlePolicy:
     at_least_nano: int
 
 
+@dataclass
+class _Payer:
+    """One wallet that pays us. All its channels share one window, and each waits for what happens on any of them."""
+
+    payees: list[Payee] = field(default_factory=list)
+    news: trio.Event = field(default_factory=trio.Event)
+
+
 class Payees:
-    """Every channel that pays us, each used by one session at a time."""
+    """Every channel that pays us, each used by several sessions at a time."""
 
     def __init__(
         self,
@@ -57,7 +66,11 @@ class Payees:
         self._trace = trace
         self._payees: dict[bytes, Payee] = {}
         self._clients: dict[bytes, str] = {}  # who pays through each of them
-        self._leased: set[bytes] = set()
+        self._payers: defaultdict[str, _Payer] = defaultdict(_Payer)
+        self._wallets: dict[bytes, str] = {}
+        self._sessions: Counter[bytes] = Counter()
+        self._releasing: set[bytes] = set()
+        self._taking_up = trio.Lock()
         self._restored: set[bytes] = set()  # of a book from a backup, which forgot what was delivered or released since
         self._unsaved: set[bytes] = set()  # memory may know of a voucher that a full disk kept out of the book
         self._turns: defaultdict[bytes, trio.Lock] = defaultdict(trio.Lock)
@@ -75,31 +88,47 @@ class Payees:
                     delivered_nano=known.delivered_nano,
                     accepted=known.claim,
                 )
+                payee.write_off()
                 _note_settled(payee, known.settled_nano)
                 payee.state = known.state
+                payee.released_nano = known.released_nano
                 if known.restored:
                     self._restored.add(known.channel)
-                self._payees[known.channel] = payee
-                self._clients[known.channel] = known.peer
+                self._add(payee, known.peer, known.terms.payer)
 
     @asynccontextmanager
     async def lease(self, first: Claim, peer: str, payer_key: bytes) -> AsyncIterator[Payee]:
-        """The channel of a session's first voucher, looked up on chain. Raises `Refused` or `RemoteError`."""
+        """The channel of a session's first voucher, looked up on chain, for as long as the session runs.
+
+        Raises `Refused` or `RemoteError`.
+        """
         channel = first.channel
         if self._clients.get(channel, peer) != peer:
             raise Refused("channel_unusable", "another client pays through it")
         if channel in self._restored:
             raise Refused("channel_unusable", "our book of it comes from a backup, so it can only be closed")
-        if channel in self._leased:
-            raise Refused("channel_busy", "one answer at a time on a channel", retry_after_s=1)
-        self._leased.add(channel)
+        if channel in self._releasing or self._sessions[channel] >= SESSIONS_PER_CHANNEL_MAX:
+            raise Refused("channel_busy", "it is being closed, or carries as many answers as it may", retry_after_s=1)
+        self._sessions[channel] += 1
         try:
             yield await self._checked(first, peer, payer_key)
         except LocalError:
             self._unsaved.add(channel)
             raise
         finally:
-            self._leased.discard(channel)
+            self._sessions[channel] -= 1
+            if channel in self._payees:
+                self.tell(channel)
+
+    def news(self, channel: bytes) -> trio.Event:
+        """Set once something happens on any channel of that channel's payer. Take it before you look."""
+        return self._payers[self._wallets[channel]].news
+
+    def tell(self, channel: bytes) -> None:
+        """A voucher came, or a session left: others of that payer may go on."""
+        payer = self._payers[self._wallets[channel]]
+        payer.news.set()
+        payer.news = trio.Event()
 
     async def settle(self, channel: bytes) -> None:
         """Carry the highest voucher to the chain if it is worth it. What fails now is tried again the next time."""
@@ -118,9 +147,9 @@ class Payees:
         payee = self._payees.get(channel)
         if payee is None or self._clients[channel] != peer:
             raise Refused("unknown_channel")
-        if channel in self._leased:
+        if channel in self._releasing or self._sessions[channel]:
             raise Refused("channel_busy", "an answer is still being given", retry_after_s=1)
-        self._leased.add(channel)
+        self._releasing.add(channel)
         try:
             with translated():
                 if payee.state is State.OPEN:
@@ -134,7 +163,7 @@ class Payees:
         except PaymentError as error:
             raise Refused("channel_unusable", str(error)) from error
         finally:
-            self._leased.discard(channel)
+            self._releasing.discard(channel)
         self._trace("released", channel=channel.hex(), amount_nano=released.amount_nano)
         return released
 
@@ -164,8 +193,7 @@ class Payees:
             if payee.state is not before:
                 await self._keeper.do(lambda book: book.save_state(channel, payee.state))
         if payee.state is State.CLOSED:
-            del self._payees[channel], self._clients[channel]
-            self._turns.pop(channel, None)
+            self._drop(payee)
         elif payee.state is State.CLOSING:
             await self.settle(channel)
 
@@ -192,7 +220,8 @@ class Payees:
                 deposit_min_nano=self._offer.deposit_min_nano,
                 challenge_period_min_s=self._offer.challenge_period_s,
             )
-            payee = self._payees.get(first.channel) or await self._take_up(first, peer, state)
+            async with self._taking_up:
+                payee = self._payees.get(first.channel) or await self._take_up(first, peer, state)
             payee.funded(state.deposited_nano)
             await self._save_what_is_unsaved(payee)
         except ChannelUnusable as error:
@@ -236,10 +265,25 @@ class Payees:
             verify,
             deposited_nano=state.deposited_nano,
         )
-        self._payees[channel] = payee
-        self._clients[channel] = peer
+        self._add(payee, peer, state.terms.payer)
         self._trace("taken_up", channel=channel.hex(), peer=peer, deposited_nano=state.deposited_nano)
         return payee
+
+    def _add(self, payee: Payee, peer: str, wallet: str) -> None:
+        payer = self._payers[wallet]
+        payer.payees.append(payee)
+        payee.kin = payer.payees
+        self._payees[payee.channel] = payee
+        self._clients[payee.channel] = peer
+        self._wallets[payee.channel] = wallet
+
+    def _drop(self, payee: Payee) -> None:
+        """The channel is gone from the chain. Sessions that still run on it find that it takes no voucher."""
+        channel = payee.channel
+        del self._payees[channel], self._clients[channel]
+        self._turns.pop(channel, None)
+        payer = self._payers[self._wallets[channel]]
+        payer.payees.remove(payee)
 
     async def _take_last(self, payee: Payee, last: Claim) -> None:
         try:

@@ -7,6 +7,7 @@ the money can be found again.
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from p2p.host import Host
 from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.release import PROTOCOL, CloseRequest, Released, ToClient
+from p2p.protocol.session import SESSIONS_PER_CHANNEL_MAX
 from p2p.stream import open_messages
 from p2p.trace import Trace, silent
 
@@ -38,7 +40,7 @@ RELEASE_TIMEOUT_S = 60.0
 
 
 class Payers:
-    """Every channel that we pay through, each used by one session at a time."""
+    """Every channel that we pay through, each used by several sessions at a time."""
 
     def __init__(
         self,
@@ -58,7 +60,9 @@ class Payers:
         self._trace = trace
         self._payers: dict[bytes, Payer] = {}
         self._known: dict[bytes, Channel] = {}
-        self._leased: set[bytes] = set()
+        # What the sessions that run on each channel may cost at most, each.
+        self._reserved: defaultdict[bytes, list[int]] = defaultdict(list)
+        self._closing: set[bytes] = set()
         self._opening = trio.Lock()
 
     async def load(self) -> None:
@@ -97,9 +101,15 @@ class Payers:
         payer = self._open_to(provider, offer, cost_max_nano)
         if payer is None:
             async with self._opening:  # one at a time, or many could pass the limit together
-                payer = await self._open(provider, offer, cost_max_nano)
-        with self._alone(payer.channel):
+                payer = self._open_to(provider, offer, cost_max_nano)
+                if payer is None:
+                    payer = await self._open(provider, offer, cost_max_nano)
+        reserved = self._reserved[payer.channel]
+        reserved.append(cost_max_nano)
+        try:
             yield payer
+        finally:
+            reserved.remove(cost_max_nano)
 
     async def close(self, host: Host, channel: bytes) -> Transaction:
         """Close together: the provider signs a release, we carry it to the chain.
@@ -139,13 +149,13 @@ class Payers:
 
     @contextmanager
     def _alone(self, channel: bytes) -> Iterator[None]:
-        if channel in self._leased:
+        if channel in self._closing or self._reserved[channel]:
             raise LocalError("an answer is being paid through that channel, or it is being closed: wait for the end")
-        self._leased.add(channel)
+        self._closing.add(channel)
         try:
             yield
         finally:
-            self._leased.discard(channel)
+            self._closing.discard(channel)
 
     def _open_to(self, provider: str, offer: ChannelOffer, cost_max_nano: int) -> Payer | None:
         for channel, payer in self._payers.items():
@@ -155,8 +165,10 @@ class Payers:
                 offer.payee,
                 offer.payee_key,
             )
-            covered = payer.deposited_nano - max(payer.authorised_nano, payer.delivered_nano) >= cost_max_nano
-            if fits and covered and payer.state is State.OPEN and channel not in self._leased:
+            reserved = self._reserved[channel]
+            free_nano = payer.deposited_nano - max(payer.authorised_nano, payer.delivered_nano) - sum(reserved)
+            room = len(reserved) < SESSIONS_PER_CHANNEL_MAX and channel not in self._closing
+            if fits and room and free_nano >= cost_max_nano and payer.state is State.OPEN:
                 return payer
         return None
 

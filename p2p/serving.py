@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -28,6 +28,7 @@ from p2p.protocol.session import (
     Hold,
     Prefill,
     Resume,
+    Save,
     Start,
     StopEngine,
     ToProvider,
@@ -98,6 +99,7 @@ class Serving:
         trace: Trace,
     ) -> None:
         self._peer = stream.peer
+        self._keeper = keeper
         self._engine = engine
         self._sales = sales
         self._payees = payees
@@ -108,7 +110,7 @@ class Serving:
         self._shell = SessionShell(
             self._core,
             self._messages,
-            save=partial(save_events, keeper, stream.peer),
+            save=self._save,
             act=self._act,
             clock=clock,
         )
@@ -126,6 +128,11 @@ class Serving:
         async with self._leases:
             start = await self._messages.answer()
             await self._shell.run(partial(self._core.receive, start))
+
+    async def _save(self, events: Sequence[Save]) -> None:
+        await save_events(self._keeper, self._peer, events)
+        if self.channel is not None:
+            self._payees.tell(self.channel)
 
     async def _act(self, event: Event) -> None:
         match event:
@@ -167,6 +174,14 @@ class Serving:
             await self._shell.fail(error)
         else:
             await self._shell.step(partial(self._core.admit, quote, payee, sampling, prompt_tokens))
+            await self._look_again(payee.channel)
+
+    async def _look_again(self, channel: bytes) -> None:
+        """For the rest of the session: whatever happens on the channel may let it go on."""
+        while True:
+            news = self._payees.news(channel)
+            await self._shell.step(self._core.look)
+            await news.wait()
 
     async def _refuse(self, no: Refused) -> None:
         self._trace("refused", peer=self._peer, reason=no.reason)

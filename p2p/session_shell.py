@@ -109,6 +109,12 @@ class SessionShell:
 
     async def run(self, first: Callable[[float], list[Event]]) -> None:
         """Carry the session from its first step to its end. Raises the session's error if it failed."""
+        try:
+            await self._run(first)
+        finally:
+            self._core.lost()  # also one that was cancelled gives up its place on the channel
+
+    async def _run(self, first: Callable[[float], list[Event]]) -> None:
         async with trio.open_nursery() as self._nursery:
             for task in (self._listen, self._keep_time, self._write):
                 self._nursery.start_soon(task)

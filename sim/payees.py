@@ -6,6 +6,7 @@ have saved is all that a provider comes back with.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from chain.channel import Payee, State, require_acceptable
@@ -15,7 +16,7 @@ from p2p.errors import Refused
 from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.release import CloseRequest, Released
-from p2p.protocol.session import Save, SaveClaim, SaveDelivered
+from p2p.protocol.session import SESSIONS_PER_CHANNEL_MAX, Save, SaveClaim, SaveDelivered
 from sim.process import spawn
 from sim.signatures import verify
 from sim.slow_chain import NETWORK
@@ -42,20 +43,20 @@ class Payees:
         self._signer = signer
         self._rows: dict[bytes, _Row] = {}
         self._payees: dict[bytes, Payee] = {}
-        self._leased: dict[bytes, None] = {}
+        self._sessions: Counter[bytes] = Counter()
         self._settling: dict[bytes, None] = {}
 
     def lease(self, channel: bytes, payer_key: bytes) -> Payee:
         """The channel for one session, as the chain has it now. Raises `Refused`."""
-        if channel in self._leased:
+        if self._sessions[channel] >= SESSIONS_PER_CHANNEL_MAX:
             raise Refused("channel_busy", retry_after_s=BUSY_RETRY_S)
         payee = self._looked_up(channel, payer_key)
-        self._leased[channel] = None
+        self._sessions[channel] += 1
         return payee
 
     def give_back(self, channel: bytes) -> None:
         """The session is over: settle what has become worth it."""
-        self._leased.pop(channel, None)
+        self._sessions[channel] -= 1
         payee = self._payees[channel]
         claim = payee.to_settle(self._world.scenario.providers.settle_at_nano)
         if claim is not None and payee.state is State.OPEN and channel not in self._settling:
@@ -74,7 +75,7 @@ class Payees:
     def release(self, request: CloseRequest) -> Released | Refusal:
         """Let the payer close at what was delivered, unless an answer or a settlement is under way."""
         channel = request.channel
-        if channel in self._leased or channel in self._settling:
+        if self._sessions[channel] or channel in self._settling:
             return Refusal(reason="channel_busy", retry_after_s=BUSY_RETRY_S)
         state = self._world.chain.memory.channel(channel)
         if state is None:
@@ -88,7 +89,7 @@ class Payees:
 
     def crash(self) -> None:
         """Forget everything that is not on disk."""
-        self._leased = {}
+        self._sessions.clear()
         self._payees = {channel: self._restored(channel, row) for channel, row in self._rows.items()}
 
     def _looked_up(self, channel: bytes, payer_key: bytes) -> Payee:

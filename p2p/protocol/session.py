@@ -28,6 +28,7 @@ from p2p.protocol.wire import Bytes16, Bytes32, Bytes64, Message, Nat, Signed, S
 
 PROTOCOL = "/bombyx/session/1"
 SESSION_ID_BYTES = 16
+SESSIONS_PER_CHANNEL_MAX = 8
 HEARTBEAT_S = 5.0
 SILENCE_S = 20.0  # four heartbeats missed
 PROGRESS_PATIENCE_S = 120.0  # how long a client hears heartbeats and nothing else, a slow machine's prompt included

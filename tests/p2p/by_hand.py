@@ -110,4 +110,7 @@ async def by_hand(client: Customer, request: Request | None = None, deal: Deal |
             signer=signer(client.name),
             verify=verify_by_peer,
         )
-        yield ByHand(core, messages, payer, client)
+        try:
+            yield ByHand(core, messages, payer, client)
+        finally:
+            core.lost()

@@ -92,7 +92,8 @@ async def test_a_channel_is_opened_once_and_used_while_it_covers_the_cost(
         (known,) = client.book.channels()
         assert (known.state, known.deposited_nano, known.peer) == (State.OPEN, DEPOSIT_NANO, "p")
         async with payers(client).lease("p", offer(), 1) as payer:
-            assert await lease_once(client) != first, "one answer at a time"
+            assert await lease_once(client, cost_max_nano=DEPOSIT_NANO - 1) == first, "several answers at a time"
+            assert await lease_once(client, cost_max_nano=DEPOSIT_NANO) != first, "what runs may cost the rest"
             payer.authorise(DEPOSIT_NANO - 10)
         assert await lease_once(client, cost_max_nano=10) == first
         assert await lease_once(client, cost_max_nano=11) != first

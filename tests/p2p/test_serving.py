@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Refusal
 from p2p.protocol.places import HOLD_S
 from p2p.protocol.session import (
     PAYMENT_PATIENCE_S,
+    SESSIONS_PER_CHANNEL_MAX,
     SILENCE_S,
     Begun,
     End,
@@ -225,14 +226,18 @@ async def test_vouchers_that_change_nothing_are_not_answered_and_buy_no_patience
         assert seller.engine.capacity().free == 4
 
 
-async def test_a_busy_channel_is_refused_and_free_afterwards(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_channel_with_as_many_sessions_as_it_may_carry_is_refused_and_free_afterwards(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     async with open_market(tmp_path) as market:
-        await market.seller(Scripted(tokens_per_s=1))
+        await market.seller(Scripted(tokens_per_s=1, slots=SESSIONS_PER_CHANNEL_MAX + 1))
         client = await market.customer()
         other = await agree(client, question())
-        async with by_hand(client) as one:
-            await one.start()
-            await one.hear(Begun)
+        async with AsyncExitStack() as sessions:
+            for _ in range(SESSIONS_PER_CHANNEL_MAX):
+                one = await sessions.enter_async_context(by_hand(client))
+                await one.start()
+                await one.hear(Begun)
             with pytest.raises(Refused) as caught:
                 await start_on(client, one, other)
             assert (caught.value.reason, caught.value.retry_after_s) == ("channel_busy", 1)
