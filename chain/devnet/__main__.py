@@ -16,6 +16,7 @@ from typing import NoReturn
 import trio
 
 from .server import CannotListen, Devnet, open_devnet
+from .store import StateUnusable
 
 _USAGE = 2  # exit code for what the caller must change
 
@@ -49,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=_port, default=0, help="of the lite-server; 0 takes a free one")
     parser.add_argument("--control-port", type=_port, default=0, help="of faucet and clock; 0 takes a free one")
     parser.add_argument("--config-out", type=Path, metavar="FILE", help="write a TON global config for clients")
+    parser.add_argument("--state", type=Path, metavar="FILE", help="keep the chain in this file, and go on from it")
     parser.add_argument("--json", action="store_true", help="print one JSON line when ready, and nothing else")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
     arguments = parser.parse_args()
@@ -60,19 +62,31 @@ def _arguments() -> argparse.Namespace:
 
 async def _run(arguments: argparse.Namespace) -> str:
     """Serve until told to end. Returns why that could not be, or nothing."""
+    try:
+        return await _serve(arguments)
+    except (CannotListen, StateUnusable, ExceptionGroup) as error:
+        found = error
+        while isinstance(found, ExceptionGroup) and len(found.exceptions) == 1:
+            found = found.exceptions[0]
+        if isinstance(found, CannotListen):
+            return _what_to_do(found, arguments)
+        if isinstance(found, StateUnusable):
+            return str(found)
+        raise
+
+
+async def _serve(arguments: argparse.Namespace) -> str:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        try:
-            async with open_devnet(arguments.host, arguments.port, arguments.control_port) as devnet:
-                if failure := _write(arguments.config_out, devnet.global_config()):
-                    return failure
-                _announce(arguments, devnet)
-                async with trio.open_nursery() as nursery:
-                    if arguments.until_stdin_closes:
-                        nursery.start_soon(_until_stdin_closes, nursery.cancel_scope)
-                    await anext(signals)
-                    nursery.cancel_scope.cancel()
-        except CannotListen as error:
-            return _what_to_do(error, arguments)
+        ports = arguments.port, arguments.control_port
+        async with open_devnet(arguments.host, *ports, state=arguments.state) as devnet:
+            if failure := _write(arguments.config_out, devnet.global_config()):
+                return failure
+            _announce(arguments, devnet)
+            async with trio.open_nursery() as nursery:
+                if arguments.until_stdin_closes:
+                    nursery.start_soon(_until_stdin_closes, nursery.cancel_scope)
+                await anext(signals)
+                nursery.cancel_scope.cancel()
     return ""
 
 
@@ -108,7 +122,7 @@ def _announce(arguments: argparse.Namespace, devnet: Devnet) -> None:
         f"  lite-server  {devnet.host}:{devnet.port}, key {config['liteservers'][0]['id']['key']}\n"
         f"  control      {devnet.control}\n"
         f"  config       {arguments.config_out or 'give --config-out FILE to have one written'}\n"
-        "Ctrl-C ends it, and all its money with it.",
+        f"Ctrl-C ends it{f'; {arguments.state} keeps it' if arguments.state else ', and all its money with it'}.",
         flush=True,
     )
 

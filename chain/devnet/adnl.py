@@ -24,6 +24,7 @@ from . import tl
 MAX_PACKET_BYTES = 256 * 1024
 MAX_QUERIES_AT_ONCE = 32  # of one client; its next ones wait in its socket
 HELLO_TIMEOUT_S = 10
+SEND_TIMEOUT_S = 30  # for a client to read what it asked for
 
 _HELLO_BYTES = 256
 _NONCE_BYTES = _HASH_BYTES = 32
@@ -104,8 +105,11 @@ class _Connection:
     async def _send(self, payload: bytes) -> None:
         body = os.urandom(_NONCE_BYTES) + payload
         body += hashlib.sha256(body).digest()
-        async with self._sending:
-            await self._stream.send_all(self._encryption.encrypt(len(body).to_bytes(4, "little") + body))
+        with trio.move_on_after(SEND_TIMEOUT_S) as limit:
+            async with self._sending:
+                await self._stream.send_all(self._encryption.encrypt(len(body).to_bytes(4, "little") + body))
+        if limit.cancelled_caught:
+            raise BrokenClient("the client does not read")
 
     async def _receive_packet(self) -> bytes:
         length = int.from_bytes(self._decryption.decrypt(await self._receive(4)), "little")

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from bitarray import bitarray
 from pytoniq_core import Address, Builder, Cell, ShardAccount, begin_cell
 
-from .chain import GLOBAL_ID, Block
+from .chain import GLOBAL_ID
+from .store import Block
 
 MASTERCHAIN, BASECHAIN = -1, 0
 WHOLE_SHARD = -(1 << 63)  # the shard that is its whole workchain

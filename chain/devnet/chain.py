@@ -1,4 +1,4 @@
-"""Accounts, messages, transactions and blocks of the local TON, in memory.
+"""Accounts, messages, transactions and blocks of the local TON, in memory and, if asked, on disk.
 
 There is no consensus: whatever message comes in is executed at once, along with every message that follows from it,
 and makes one block. Time is the clock's plus an offset, so challenge periods can be travelled through.
@@ -17,6 +17,7 @@ from pytoniq_core import Address, Cell, MessageAny, ShardAccount, StateInit, Tra
 from pytoniq_core.tlb.block import CurrencyCollection
 from pytoniq_core.tlb.transaction import InternalMsgInfo
 
+from .store import Block, StateUnusable, Step, Store
 from .vm import MethodResult, NotAccepted, Vm
 
 GLOBAL_ID = -239
@@ -28,47 +29,36 @@ _NOBODY = Address((0, bytes(32)))  # the faucet's messages come from here
 _NO_ACCOUNT = begin_cell().store_ref(begin_cell().store_bit_int(0).end_cell()).store_bytes(bytes(40)).end_cell()
 
 
-class Block(NamedTuple):
-    """One step of the chain: a masterchain block and the shard block that it commits to, under one number."""
-
-    seqno: int
-    time: int
-    start_lt: int
-    end_lt: int
-
-
 class Executed(NamedTuple):
-    """A transaction, where it happened, and its raw cell."""
+    """A transaction, where it happened, its raw cell, and the `ShardAccount` that it left."""
 
     address: Address
     transaction: Transaction
     cell: Cell
+    account: Cell
     block: int
-
-
-class _Account(NamedTuple):
-    """Everything that an account was, oldest first: `states[i]` since block `blocks[i]`."""
-
-    blocks: list[int]
-    states: list[Cell]
-    transactions: list[Executed]
 
 
 class Chain:
     """The whole chain. Not for two threads at once.
 
-    `clock` gives unix seconds; tests hand in one that they move.
+    `clock` gives unix seconds; tests hand in one that they move. A chain with a `store` goes on where that one ended,
+    and raises `StateUnusable` wherever it cannot be read or written.
     """
 
-    def __init__(self, vm: Vm, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, vm: Vm, clock: Callable[[], float] = time.time, store: Store | None = None) -> None:
         self._vm = vm
         self._clock = clock
         self._offset_s = 0
-        self._accounts: dict[tuple[int, bytes], _Account] = {}
+        self._accounts: dict[tuple[int, bytes], list[Executed]] = {}  # all that happened to each, oldest first
         self._lt = 10_000_000 * _LT_STEP
         self.blocks: list[Block] = []
         self._grown = trio.Event()
-        self._end_block(self._lt, self.now())
+        self._store = store
+        if store is not None:
+            self._restore(store)
+        if not self.blocks:
+            self._end_block(self._lt, self.now())
 
     @property
     def head(self) -> Block:
@@ -118,18 +108,17 @@ class Chain:
         while queue:
             done.append(self._deliver(queue.popleft(), now))
             queue.extend(_internal_messages(done[-1]))
-        self._end_block(start_lt, now)
+        self._end_block(start_lt, now, done)
         return done
 
     def account(self, address: Address, seqno: int | None = None) -> Cell | None:
         """The `ShardAccount` as of a block, by default the newest; `None` where no account exists."""
-        history = self._accounts.get(_key(address))
-        if history is None:
+        history = self.transactions(address)
+        newest = self.head.seqno if seqno is None else seqno
+        index = bisect_right(history, newest, key=lambda each: each.block) - 1
+        if index < 0 or not history[index].account.refs[0].bits[0]:
             return None
-        index = bisect_right(history.blocks, self.head.seqno if seqno is None else seqno) - 1
-        if index < 0 or not history.states[index].refs[0].bits[0]:
-            return None
-        return history.states[index]
+        return history[index].account
 
     def balance(self, address: Address) -> int:
         """In nano; 0 where no account exists."""
@@ -154,29 +143,44 @@ class Chain:
 
     def transactions(self, address: Address) -> Sequence[Executed]:
         """All that ever happened to an account, oldest first."""
-        history = self._accounts.get(_key(address))
-        return () if history is None else history.transactions
+        return self._accounts.get(_key(address), ())
 
     def _deliver(self, message: Cell, now: int) -> Executed:
         address = MessageAny.deserialize(message.begin_parse()).info.dest
-        history = self._accounts.get(_key(address)) or _Account([], [], [])
-        before = history.states[-1] if history.states else _NO_ACCOUNT
+        history = self.transactions(address)
+        before = history[-1].account if history else _NO_ACCOUNT
         lt = self._lt + _LT_STEP
         result = self._vm.execute(before, message, now, lt)
         self._lt = lt
-        self._accounts[_key(address)] = history
-        block = self.head.seqno + 1
-        history.blocks.append(block)
-        history.states.append(result.account)
-        transaction = Transaction.deserialize(result.transaction.begin_parse())
-        history.transactions.append(Executed(address, transaction, result.transaction, block))
-        return history.transactions[-1]
+        return self._record(address, result.account, result.transaction, len(self.blocks) + 1)
 
-    def _end_block(self, start_lt: int, now: int) -> Block:
-        self.blocks.append(Block(len(self.blocks) + 1, now, start_lt, self._lt + _LT_STEP - 1))
+    def _record(self, address: Address, account: Cell, cell: Cell, block: int) -> Executed:
+        executed = Executed(address, Transaction.deserialize(cell.begin_parse()), cell, account, block)
+        self._accounts.setdefault(_key(address), []).append(executed)
+        return executed
+
+    def _end_block(self, start_lt: int, now: int, done: Sequence[Executed] = ()) -> Block:
+        block = Block(len(self.blocks) + 1, now, start_lt, self._lt + _LT_STEP - 1)
+        if self._store is not None:
+            steps = [Step(*_key(each.address), each.account.to_boc(), each.cell.to_boc()) for each in done]
+            self._store.append(block, self._offset_s, steps)
+        self.blocks.append(block)
         grown, self._grown = self._grown, trio.Event()
         grown.set()
         return self.head
+
+    def _restore(self, store: Store) -> None:
+        try:
+            for block, offset_s, steps in store.saved():
+                for workchain, account_id, account, executed in steps:
+                    address = Address((workchain, account_id))
+                    self._record(address, Cell.one_from_boc(account), Cell.one_from_boc(executed), block.seqno)
+                self.blocks.append(block)
+                self._offset_s, self._lt = offset_s, block.end_lt - _LT_STEP + 1
+        except StateUnusable:
+            raise
+        except Exception as error:  # the reader of bags raises many kinds
+            raise StateUnusable(f"the state file cannot be understood: {error}") from error
 
 
 def internal_message(

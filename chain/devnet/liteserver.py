@@ -10,7 +10,8 @@ import trio
 from pytoniq_core import Address, Cell
 
 from . import blocks, tl
-from .chain import Block, Chain, Executed
+from .chain import Chain, Executed
+from .store import Block
 from .vm import NotAccepted
 
 MAX_WAIT_S = 60

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
@@ -15,10 +17,14 @@ from . import adnl, control
 from .blocks import WHOLE_SHARD, masterchain_id
 from .chain import GLOBAL_ID, Chain
 from .liteserver import LiteServer
+from .store import open_store
 from .vm import Vm
 
 HEARTBEAT_S = 2.0
 """An empty block is made this often: pytoniq's client gives up following a chain that stands still for 10 s."""
+
+
+MAX_CLIENTS = 256  # at once
 
 
 class CannotListen(Exception):
@@ -61,23 +67,33 @@ class Devnet(NamedTuple):
 
 @asynccontextmanager
 async def open_devnet(
-    host: str = "127.0.0.1", port: int = 0, control_port: int = 0, *, chain: Chain | None = None
+    host: str = "127.0.0.1", port: int = 0, control_port: int = 0, *, state: Path | None = None
 ) -> AsyncIterator[Devnet]:
-    """Serve a new chain, or the one that is given, while the context lasts. Port 0 takes a free one.
+    """Serve a new chain, or the one in the file `state`, while the context lasts. Port 0 takes a free one.
 
-    Raises `CannotListen`.
+    A chain in a file keeps its lite-server's key, so that a config that was written for it stays good. Raises
+    `CannotListen`, and `StateUnusable` at any time.
     """
-    chain = chain or Chain(Vm.from_package())
-    key = SigningKey.generate()
+    with open_store(state) if state else nullcontext() as store:
+        chain = Chain(Vm.from_package(), store=store)
+        key = SigningKey(store.server_seed) if store else SigningKey.generate()
+        async with _served(chain, key, host, port, control_port) as devnet:
+            yield devnet
+
+
+@asynccontextmanager
+async def _served(chain: Chain, key: SigningKey, host: str, port: int, control_port: int) -> AsyncIterator[Devnet]:
     queries = LiteServer(chain)
     lite_server = await _listen(host, port)
     control_server = await _listen(host, control_port)
 
+    clients = trio.Semaphore(MAX_CLIENTS)
+
     async def serve_lite(stream: trio.SocketStream) -> None:
-        await adnl.serve(stream, key, queries.answer)
+        await _admit(stream, clients, partial(adnl.serve, stream, key, queries.answer))
 
     async def serve_control(stream: trio.SocketStream) -> None:
-        await control.serve(stream, chain)
+        await _admit(stream, clients, partial(control.serve, stream, chain))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, serve_lite, [lite_server])
@@ -86,6 +102,19 @@ async def open_devnet(
         control_at = f"{host}:{_port(control_server)}"
         yield Devnet(chain, host, _port(lite_server), bytes(key.verify_key), control_at)
         nursery.cancel_scope.cancel()
+
+
+async def _admit(stream: trio.SocketStream, clients: trio.Semaphore, serve: Callable[[], Awaitable[None]]) -> None:
+    """Serve a client if there is room for one more, else hang up: those who came first are served on."""
+    try:
+        clients.acquire_nowait()
+    except trio.WouldBlock:
+        await stream.aclose()
+        return
+    try:
+        await serve()
+    finally:
+        clients.release()
 
 
 async def _listen(host: str, port: int) -> trio.SocketListener:

@@ -67,9 +67,11 @@ async def echo(query: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def served(answer: Callable[[bytes], Awaitable[bytes]] = echo) -> AsyncIterator[Caller]:
-    """A caller whose server must have ended by itself once the caller has left."""
-    ours, theirs = trio.testing.memory_stream_pair()
+async def served(
+    answer: Callable[[bytes], Awaitable[bytes]] = echo, *, lockstep: bool = False
+) -> AsyncIterator[Caller]:
+    """A caller whose server must have ended by itself once the caller has left. In lockstep nothing is buffered."""
+    ours, theirs = trio.testing.lockstep_stream_pair() if lockstep else trio.testing.memory_stream_pair()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(adnl.serve, theirs, KEY, answer)
@@ -173,3 +175,26 @@ async def test_a_client_that_leaves_in_mid_packet_ends_its_connection(autojump_c
     async with served() as caller:
         await caller.say_hello()
         await caller.stream.send_all(caller.ciphers.encrypt((1000).to_bytes(4, "little")) + b"half")
+
+
+async def test_a_hello_that_trickles_in_is_not_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with served() as caller:
+        start = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):  # noqa: PT012 - which byte is the last is not ours to say
+            for byte in caller.ciphers.handshake():
+                await caller.stream.send_all(bytes([byte]))
+                await trio.sleep(0.1)
+        assert trio.current_time() - start < adnl.HELLO_TIMEOUT_S + 1
+
+
+async def test_a_client_that_asks_and_does_not_read_is_left_after_a_while(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with served(lockstep=True) as caller:
+        await caller.say_hello()
+        await caller.query(1, b"?")
+        start = trio.current_time()
+        with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):  # noqa: PT012 - as above
+            for number in range(2, 200):
+                await caller.query(number, b"?")
+        assert trio.current_time() - start <= adnl.SEND_TIMEOUT_S

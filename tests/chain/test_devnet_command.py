@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 import trio
 from pytoniq import LiteClient
+from pytoniq_core import Address
 from trio_asyncio import aio_as_trio, open_loop
 
-from chain.devnet.control import open_control
+from chain.devnet.control import ControlFailed, open_control
 
 COMMAND = [sys.executable, "-m", "chain.devnet"]
 DEADLINE_S = 30
+GRAM = 10**9
+SOMEONE = "0:" + "07" * 32
 
 PARENT = """
 import subprocess, sys, time
@@ -145,3 +148,74 @@ async def test_a_taken_port_is_refused_with_what_to_do(flag: str) -> None:
         assert await refused(flag, str(port)) == (
             f"chain.devnet: port {port} is taken: give another to {flag}, or 0 for any free one"
         )
+
+
+# --- with a state file
+
+
+async def given(control: str, amount_nano: int) -> int:
+    async with open_control(control) as controls:
+        return await controls.faucet(SOMEONE, amount_nano)
+
+
+@pytest.mark.slow
+async def test_a_devnet_that_was_killed_goes_on_with_all_that_it_had_confirmed(tmp_path: Path) -> None:
+    """Killed ten times at moments of its own while money is being given: no confirmed gift is ever lost."""
+    state = str(tmp_path / "devnet.state")
+    confirmed, key = 0, None
+    for round_ in range(10):
+        async with running("--json", "--state", state) as (process, said):
+            config = json.loads(said)
+            assert key in (None, config["liteservers"][0]["id"])
+            key = config["liteservers"][0]["id"]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_kill_after, process, 0.01 * round_)
+                try:
+                    while True:
+                        assert await given(config["bombyx"]["control"], GRAM) >= confirmed * 999 * GRAM // 1000
+                        confirmed += 1
+                except ControlFailed:
+                    pass
+            assert await process.wait() == -signal.SIGKILL
+    async with running("--json", "--state", state) as (_, said):
+        assert await given(json.loads(said)["bombyx"]["control"], 1) >= confirmed * 999 * GRAM // 1000 > 0
+
+
+async def _kill_after(process: trio.Process, seconds: float) -> None:
+    await trio.sleep(seconds)
+    process.kill()
+
+
+@pytest.mark.slow
+async def test_a_client_goes_on_with_a_devnet_that_was_started_again(tmp_path: Path) -> None:
+    """Under the same key and port, and the chain's clock stays ahead."""
+    flags = ("--json", "--state", str(tmp_path / "devnet.state"))
+    async with running(*flags) as (process, said):
+        config = json.loads(said)
+        async with open_control(config["bombyx"]["control"]) as controls:
+            then = await controls.advance(86400)
+            await controls.faucet(SOMEONE, GRAM)
+        process.kill()
+        await process.wait()
+    port = str(config["liteservers"][0]["port"])
+    async with running(*flags, "--port", port) as (process, said), open_loop():
+        client = LiteClient.from_config(config, trust_level=2)
+        await aio_as_trio(client.connect)()
+        assert (await aio_as_trio(client.get_time)())["now"] >= then
+        assert (await aio_as_trio(client.get_account_state)(Address(SOMEONE))).balance == GRAM
+        (taken,) = await aio_as_trio(client.get_transactions)(Address(SOMEONE), 10)
+        assert taken.in_msg.info.value_coins == GRAM
+        await aio_as_trio(client.close)()
+
+
+@pytest.mark.slow
+async def test_a_state_file_that_is_damaged_or_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
+    state = tmp_path / "devnet.state"
+    async with running("--json", "--state", str(state)) as (process, _):
+        assert await refused("--state", str(state)) == f"chain.devnet: {state} is in use"
+        process.terminate()
+        assert await process.wait() == 0
+    state.write_bytes(state.read_bytes()[:5000])
+    assert "damaged" in await refused("--state", str(state))
+    state.write_text("not a state file" * 100)
+    assert "damaged, or not a devnet's" in await refused("--state", str(state))

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 import trio
 from nacl.signing import SigningKey
-from pytoniq import LiteBalancer, LiteClient, LiteServerError, RunGetMethodError, WalletV5R1
+from pytoniq import LiteBalancer, LiteClient, LiteServerError, RunGetMethodError, WalletV4R2, WalletV5R1
 from pytoniq_core import Address, Cell
 from trio_asyncio import aio_as_trio, open_loop
 
 from chain.contract import cells
-from chain.devnet import adnl, control
+from chain.devnet import adnl, control, server
 from chain.devnet.chain import GLOBAL_ID
 from chain.devnet.control import ControlFailed, open_control
 from chain.devnet.server import CannotListen, Devnet, open_devnet
@@ -26,6 +26,7 @@ from chain.ledger import ChannelTerms
 GRAM = 10**9
 SOMEONE = Address((0, b"\x07" * 32))
 DEADLINE_S = 10
+RENT_NANO = 100  # more than what an address pays for existing during one test
 
 
 @pytest.fixture
@@ -46,10 +47,32 @@ async def lite_client(devnet: Devnet) -> AsyncIterator[Any]:
         await aio_as_trio(client.close)()
 
 
-async def wallet(client: Any) -> Any:
+async def wallet(client: Any, kind: str = "W5") -> Any:
+    """A new key's wallet, not deployed yet."""
     key = SigningKey.generate()
-    make = partial(WalletV5R1.from_private_key, network_global_id=GLOBAL_ID)
-    return await aio_as_trio(make)(client, bytes(key) + bytes(key.verify_key))
+    kinds = {
+        "W5": partial(WalletV5R1.from_private_key, network_global_id=GLOBAL_ID),
+        "V4R2": WalletV4R2.from_private_key,
+    }
+    return await aio_as_trio(kinds[kind])(client, bytes(key) + bytes(key.verify_key))
+
+
+@asynccontextmanager
+async def balancer_of(devnet: Devnet, clients: int = 3) -> AsyncIterator[Any]:
+    config = devnet.global_config()
+    balancer = LiteBalancer([LiteClient.from_config(config, trust_level=2) for _ in range(clients)])
+    await aio_as_trio(balancer.start_up)()
+    assert balancer.alive_peers_num == clients
+    try:
+        yield balancer
+    finally:
+        await aio_as_trio(balancer.close_all)()
+
+
+async def all_seen(balancer: Any, devnet: Devnet) -> None:
+    """Return once each of a balancer's clients knows the newest block: it may ask any of them."""
+    for client in balancer._peers:
+        await seen(client, devnet)
 
 
 async def seen(client: Any, devnet: Devnet) -> None:
@@ -59,9 +82,10 @@ async def seen(client: Any, devnet: Devnet) -> None:
             await trio.sleep(0.01)
 
 
-async def test_a_wallet_is_funded_deployed_and_pays(devnet: Devnet) -> None:
+@pytest.mark.parametrize("kind", ["W5", "V4R2"])
+async def test_a_wallet_is_funded_deployed_and_pays(devnet: Devnet, kind: str) -> None:
     async with open_loop(), lite_client(devnet) as client, open_control(devnet.control) as controls:
-        payer = await wallet(client)
+        payer = await wallet(client, kind)
         assert await controls.faucet(payer.address.to_str(), GRAM) == GRAM
         assert await aio_as_trio(payer.send_init_external)() == 1
         await seen(client, devnet)
@@ -71,6 +95,22 @@ async def test_a_wallet_is_funded_deployed_and_pays(devnet: Devnet) -> None:
         account = await aio_as_trio(client.get_account_state)(SOMEONE)
         assert account.balance == GRAM // 10
         assert await aio_as_trio(payer.get_seqno)() == 2
+
+
+@pytest.mark.parametrize("kind", ["W5", "V4R2"])
+async def test_a_wallet_deploys_and_pays_through_a_balancer_at_trust_level_2(devnet: Devnet, kind: str) -> None:
+    async with open_loop(), balancer_of(devnet) as balancer:
+        payer = await wallet(balancer, kind)
+        devnet.chain.faucet(payer.address, GRAM)
+        assert await aio_as_trio(payer.send_init_external)() == 1
+        for _ in range(2):
+            await all_seen(balancer, devnet)
+            await aio_as_trio(partial(payer.transfer, SOMEONE, GRAM // 10, Cell.empty()))()
+        await all_seen(balancer, devnet)
+        assert (await aio_as_trio(balancer.get_account_state)(SOMEONE)).balance == pytest.approx(
+            GRAM // 5, abs=RENT_NANO
+        )
+        assert await aio_as_trio(payer.get_seqno)() == 3
 
 
 async def test_account_state_at_trust_level_2_is_the_chains(devnet: Devnet) -> None:
@@ -130,15 +170,28 @@ async def test_transactions_are_found_newest_first_and_one_by_its_logical_time(d
         assert one.cell == found[3].cell
 
 
-async def test_the_balancer_starts_with_several_clients(devnet: Devnet) -> None:
-    devnet.chain.faucet(SOMEONE, GRAM)
+async def test_many_clients_pay_at_once(devnet: Devnet) -> None:
+    paid: list[int] = []
+
+    async def pays(amount_nano: int) -> None:
+        async with lite_client(devnet) as client:
+            payer = await wallet(client)
+            devnet.chain.faucet(payer.address, GRAM)
+            await aio_as_trio(payer.send_init_external)()
+            for _ in range(2):
+                await seen(client, devnet)
+                await aio_as_trio(partial(payer.transfer, SOMEONE, amount_nano, Cell.empty()))()
+                paid.append(amount_nano)
+
     async with open_loop():
-        config = devnet.global_config()
-        balancer = LiteBalancer([LiteClient.from_config(config, trust_level=2) for _ in range(3)])
-        await aio_as_trio(balancer.start_up)()
-        assert balancer.alive_peers_num == 3
-        assert (await aio_as_trio(balancer.get_account_state)(SOMEONE)).balance == GRAM
-        await aio_as_trio(balancer.close_all)()
+        async with trio.open_nursery() as nursery:
+            for n in range(8):
+                nursery.start_soon(pays, 1_000_000 + n)
+        async with lite_client(devnet) as client:
+            assert (await aio_as_trio(client.get_account_state)(SOMEONE)).balance == pytest.approx(
+                sum(paid), abs=RENT_NANO
+            )
+    assert len(paid) == 16
 
 
 async def test_clients_see_each_others_doings_in_order(devnet: Devnet) -> None:
@@ -150,7 +203,9 @@ async def test_clients_see_each_others_doings_in_order(devnet: Devnet) -> None:
             await seen(first, devnet)
             await aio_as_trio(partial(payer.transfer, SOMEONE, 10_000_000, Cell.empty()))()
         await seen(second, devnet)
-        assert (await aio_as_trio(second.get_account_state)(SOMEONE)).balance == 30_000_000
+        assert (await aio_as_trio(second.get_account_state)(SOMEONE)).balance == pytest.approx(
+            30_000_000, abs=RENT_NANO
+        )
 
 
 async def test_a_get_method_of_no_contract_and_a_refused_external_are_clear_errors(devnet: Devnet) -> None:
@@ -217,6 +272,27 @@ async def _is_hung_up_on(devnet: Devnet, sends: bytes) -> None:
             with suppress(trio.BrokenResourceError):
                 while await stream.receive_some():
                     pass
+
+
+async def test_who_comes_when_there_is_no_room_is_hung_up_on_and_may_come_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "MAX_CLIENTS", 2)
+    async with open_devnet() as devnet, open_loop(), lite_client(devnet) as client:
+        half_open = await trio.open_tcp_stream(devnet.host, devnet.port)
+        await trio.sleep(0.1)  # it is let in
+        await _is_hung_up_on(devnet, b"")
+        with pytest.raises(ControlFailed, match="gone"):
+            async with open_control(devnet.control) as controls:
+                await controls.advance(1)
+        assert (await aio_as_trio(client.get_time)())["now"] > 0
+        await half_open.aclose()
+        with trio.fail_after(DEADLINE_S):
+            while True:
+                with suppress(ControlFailed):
+                    async with open_control(devnet.control) as controls:
+                        await controls.advance(1)
+                        break
 
 
 # --- the control socket
