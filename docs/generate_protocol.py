@@ -27,6 +27,7 @@ from p2p.protocol import advert, negotiate, places, price, receipt, release, ses
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
 SOURCES = Path(__file__).parent.parent / "p2p"
+CONTRACT = SOURCES.parent / "chain" / "contract" / "channel.tolk"
 
 Table = Mapping[Any, Enum]
 
@@ -127,6 +128,25 @@ def channel_diagram() -> str:
     return diagram(channel.MOVES, channel.State.UNFUNDED)
 
 
+def contract_operations() -> str:
+    """Of the contract's source: its messages, and who may send them as its heading says."""
+    source = CONTRACT.read_text(encoding="utf-8")
+    about = dict(re.findall(r"^//   (\w+) +(\S.*)$", source, flags=re.MULTILINE))
+    found = re.findall(r"^struct \(0x(\w{8})\) (\w+) \{ (.*) \}", source, flags=re.MULTILINE)
+    rows = (
+        (f"`{opcode}`", name, f"`{body}`", *re.split(r"  +", about[name], maxsplit=1))
+        for opcode, name, body in found
+        if name in about
+    )
+    return table(("opcode", "operation", "body", "from", "what it does"), rows)
+
+
+def contract_exits() -> str:
+    source = CONTRACT.read_text(encoding="utf-8")
+    found = re.findall(r"^const (ERR_\w+) *= (\w+) // (.*)$", source, flags=re.MULTILINE)
+    return table(("exit code", "name", "when"), ((str(int(code, 0)), f"`{name}`", when) for name, code, when in found))
+
+
 def client_hears() -> str:
     return hears(session.CLIENT_HEARS)
 
@@ -160,6 +180,8 @@ PARTS: dict[str, Callable[[], str]] = {
         domains,
         negotiate_diagram,
         channel_diagram,
+        contract_operations,
+        contract_exits,
         client_hears,
         provider_hears,
         errors,

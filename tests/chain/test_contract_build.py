@@ -13,6 +13,7 @@ import chain.contract
 from chain.contract import cells
 
 CONTRACT = Path(chain.contract.__file__).parent
+SANDBOX = Path(__file__).parent / "sandbox"
 NODE = shutil.which("node")
 COMPILER = CONTRACT / "node_modules" / "@ton" / "tolk-js" / "package.json"
 
@@ -26,13 +27,15 @@ def test_recompiling_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (CONTRACT / name).read_bytes()
 
 
-def test_the_compiler_is_pinned_exactly_and_names_no_registry() -> None:
-    lock = json.loads((CONTRACT / "package-lock.json").read_text())
-    wanted = json.loads((CONTRACT / "package.json").read_text())["devDependencies"]["@ton/tolk-js"]
-    installed = lock["packages"]["node_modules/@ton/tolk-js"]
-    assert installed["version"] == wanted
-    assert installed["integrity"].startswith("sha512-")
-    assert not any("resolved" in package for package in lock["packages"].values())
+@pytest.mark.parametrize("folder", [CONTRACT, SANDBOX], ids=["compiler", "sandbox"])
+def test_what_node_runs_is_pinned_exactly_and_names_no_registry(folder: Path) -> None:
+    lock = json.loads((folder / "package-lock.json").read_text())["packages"]
+    manifest = json.loads((folder / "package.json").read_text())
+    for name, wanted in {**manifest.get("dependencies", {}), **manifest.get("devDependencies", {})}.items():
+        assert lock[f"node_modules/{name}"]["version"] == wanted
+    for place, package in lock.items():
+        assert "resolved" not in package
+        assert not place or package["integrity"].startswith("sha512-")
 
 
 def test_the_smallest_deposit_is_the_contracts() -> None:
