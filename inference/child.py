@@ -11,10 +11,12 @@ import os
 import resource
 import select
 import signal
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 import trio
@@ -137,6 +139,8 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     trio.run(_main, stdin, stdout)
+    with suppress(OSError):  # our owner's to remove, if it lives
+        Path(tempfile.gettempdir()).rmdir()
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ class Worker:
         """One run of the process. The next waits for its end: two would not fit into one GPU."""
         async with self._one_at_a_time:
             # What it leaves behind when it is ended in the middle of something goes with it.
-            with tempfile.TemporaryDirectory(prefix="bombyx-engine-") as scratch:
+            with tempfile.TemporaryDirectory(prefix="bombyx-engine-", ignore_cleanup_errors=True) as scratch:
                 process = await _spawn(scratch)
                 try:
                     inbox = link.Inbox(_pipe(process.stdout), _from_worker)
