@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from chain.settling import SettlePolicy
 from p2p.errors import LocalError
 from p2p.protocol.price import Prices
 
@@ -48,6 +49,12 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def prices(self) -> Prices:
         return Prices(self.price_input, self.price_cached_input, self.price_output)
+
+    @property
+    def settle_policy(self) -> SettlePolicy:
+        return SettlePolicy(
+            risk_nano=self.settle_at_nano, fee_percent=self.settle_fee_percent, after_s=self.settle_after_s
+        )
 
 
 class AskConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -252,7 +252,7 @@ async def provide(session: Session) -> None:
                     price_list=_price_list(config),
                     deposit_min_nano=config.deposit_min_nano,
                     challenge_period_s=config.challenge_period_s,
-                    settle_at_nano=config.settle_at_nano,
+                    settle_policy=config.settle_policy,
                     clock=time.time,
                     trace=session.trace,
                 )

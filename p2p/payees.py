@@ -14,27 +14,20 @@ import trio
 
 from chain.book import Book
 from chain.channel import Move, Payee, State, require_acceptable
-from chain.errors import BadVoucher, ChainError, ChannelUnusable
+from chain.errors import BadVoucher, ChainError, ChannelUnusable, LedgerUnavailable
 from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.ledger import ChannelState, Ledger
 from chain.voucher import VOUCHER_TAG, Claim, Signer, claim_is_good
+from chain.watch import LOOKS_AT_ONCE, look_every_s
 from p2p.errors import Error, LocalError, PaymentError, Refused, RemoteError
 from p2p.foreign import translated
 from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.session import SESSIONS_PER_CHANNEL_MAX
+from p2p.settlements import Settlements
 from p2p.trace import Trace, silent
 
-# A payer that starts to close must be noticed well within the challenge period.
-LOOKS_PER_CHALLENGE_PERIOD = 4
-LOOK_AT_LEAST_EVERY_S = 60.0
-
-
-@dataclass(frozen=True)
-class SettlePolicy:
-    """When to carry a voucher to the chain: once this much is unsettled."""
-
-    at_least_nano: int
+CHECK_TIMEOUT_S = 5.0  # for the chain to say something about a channel, before an answer that somebody waits for
 
 
 @dataclass
@@ -55,14 +48,14 @@ class Payees:
         keeper: BookKeeper,
         signer: Signer,
         offer: ChannelOffer,
-        policy: SettlePolicy,
+        settlements: Settlements,
         trace: Trace = silent,
     ) -> None:
         self._ledger = ledger
         self._keeper = keeper
         self._signer = signer
         self._offer = offer
-        self._policy = policy
+        self._settlements = settlements
         self._trace = trace
         self._payees: dict[bytes, Payee] = {}
         self._clients: dict[bytes, str] = {}  # who pays through each of them
@@ -73,12 +66,14 @@ class Payees:
         self._taking_up = trio.Lock()
         self._restored: set[bytes] = set()  # of a book from a backup, which forgot what was delivered or released since
         self._unsaved: set[bytes] = set()  # memory may know of a voucher that a full disk kept out of the book
-        self._turns: defaultdict[bytes, trio.Lock] = defaultdict(trio.Lock)
+        self._seen: dict[bytes, ChannelState] = {}  # what the chain said last, for when it says nothing
 
     async def load(self) -> None:
         """Take up the channels of the book. Raises `LocalError`."""
         with translated():
-            for known in await self._keeper.do(Book.open_channels):
+            channels = await self._keeper.do(Book.open_channels)
+            await self._settlements.load(channels)
+            for known in channels:
                 payee = Payee(
                     known.channel,
                     self._ledger.network.global_id,
@@ -132,10 +127,9 @@ class Payees:
 
     async def settle(self, channel: bytes) -> None:
         """Carry the highest voucher to the chain if it is worth it. What fails now is tried again the next time."""
-        try:
-            await self._settle(channel)
-        except Error as error:
-            self._trace("settle_failed", channel=channel.hex(), why=str(error))
+        payee = self._payees.get(channel)
+        if payee is not None:
+            await self._settlements.settle(payee)
 
     async def release(self, last: Claim, peer: str) -> Claim:
         """Let the payer close, after settling what is due. Raises `Refused`, `RemoteError` or `LocalError`.
@@ -168,15 +162,20 @@ class Payees:
         return released
 
     async def watch(self) -> None:
-        """Look at every open channel for ever; settle at once where the payer starts to close."""
-        period = min(LOOK_AT_LEAST_EVERY_S, self._offer.challenge_period_s / LOOKS_PER_CHALLENGE_PERIOD)
+        """Look at every open channel for ever, and settle what there is reason to."""
+        limit = trio.CapacityLimiter(LOOKS_AT_ONCE)
         while True:
-            for channel in list(self._payees):
-                try:
-                    await self._look(channel)
-                except Error as error:  # the next look is soon
-                    self._trace("look_failed", channel=channel.hex(), why=str(error))
-            await trio.sleep(period)
+            async with trio.open_nursery() as nursery:
+                for channel in list(self._payees):
+                    nursery.start_soon(self._guarded_look, limit, channel)
+            await trio.sleep(look_every_s([self._offer.challenge_period_s]))
+
+    async def _guarded_look(self, limit: trio.CapacityLimiter, channel: bytes) -> None:
+        async with limit:
+            try:
+                await self._look(channel)
+            except Error as error:  # the next look is soon
+                self._trace("look_failed", channel=channel.hex(), why=str(error))
 
     async def _look(self, channel: bytes) -> None:
         with translated():
@@ -185,7 +184,9 @@ class Payees:
             before = payee.state
             if state is None:
                 payee.move(Move.CLOSE)
+                await self._save_what_the_release_paid(channel)
             else:
+                self._seen[channel] = state
                 # It may not have been us who carried the last voucher, or not in this life.
                 _note_settled(payee, state.settled_nano)
                 if state.close_at and payee.state is not State.CLOSING:
@@ -194,20 +195,16 @@ class Payees:
                 await self._keeper.do(lambda book: book.save_state(channel, payee.state))
         if payee.state is State.CLOSED:
             self._drop(payee)
-        elif payee.state is State.CLOSING:
-            await self.settle(channel)
+        else:
+            await self._settlements.settle(payee)
 
-    async def _settle(self, channel: bytes) -> None:
-        async with self._turns[channel]:
-            payee = self._payees.get(channel)
-            claim = payee.to_settle(self._policy.at_least_nano) if payee else None
-            if payee is None or claim is None:
-                return
-            with translated():
-                transaction = await self._ledger.settle(channel, claim.amount_nano, claim.signature)
-                payee.settled_nano = claim.amount_nano
-                await self._keeper.do(lambda book: book.save_settled(channel, claim.amount_nano))
-        self._trace("settled", channel=channel.hex(), settled_nano=claim.amount_nano, fee_nano=transaction.fee_nano)
+    async def _save_what_the_release_paid(self, channel: bytes) -> None:
+        """The last payout of a channel that was closed together, which the payer carried."""
+        released_nano = (await self._keeper.do(lambda book: book.channel(channel))).released_nano
+        if released_nano is not None:
+            done = await self._ledger.transactions(channel)
+            if done and done[-1].op == "close_by_release":
+                await self._keeper.do(lambda book: book.save_settled(channel, released_nano))
 
     async def _checked(self, first: Claim, peer: str, payer_key: bytes) -> Payee:
         try:
@@ -222,6 +219,7 @@ class Payees:
             )
             async with self._taking_up:
                 payee = self._payees.get(first.channel) or await self._take_up(first, peer, state)
+            self._seen[first.channel] = state
             payee.funded(state.deposited_nano)
             await self._save_what_is_unsaved(payee)
         except ChannelUnusable as error:
@@ -238,10 +236,27 @@ class Payees:
         self._unsaved.discard(payee.channel)
 
     async def _on_chain(self, channel: bytes) -> ChannelState:
-        state = await self._ledger.channel(channel)
+        """The channel's state. Where the chain cannot be reached, as it was, up to the limit on risk."""
+        try:
+            with trio.fail_after(CHECK_TIMEOUT_S):
+                state = await self._ledger.channel(channel)
+        except (LedgerUnavailable, trio.TooSlowError) as error:
+            return self._remembered(channel, error)
         if state is None:
             raise ChannelUnusable("the chain has no such channel")
         return state
+
+    def _remembered(self, channel: bytes, error: Exception) -> ChannelState:
+        """What the chain said last. Raises `LedgerUnavailable` where that is not to be gone by any more."""
+        seen, payee = self._seen.get(channel), self._payees.get(channel)
+        if seen is None or payee is None or payee.state is not State.OPEN:
+            raise LedgerUnavailable("the channel could not be checked") from error
+        served = self._settlements.within_risk(payee)
+        unsettled_nano = payee.authorised_nano - payee.settled_nano
+        self._trace("chain_down", channel=channel.hex(), unsettled_nano=unsettled_nano, served=served)
+        if not served:
+            raise LedgerUnavailable("as much is unsettled as may be") from error
+        return seen
 
     async def _take_up(self, first: Claim, peer: str, state: ChannelState) -> Payee:
         """A channel that we never saw: write it down before it is served.
@@ -281,7 +296,8 @@ class Payees:
         """The channel is gone from the chain. Sessions that still run on it find that it takes no voucher."""
         channel = payee.channel
         del self._payees[channel], self._clients[channel]
-        self._turns.pop(channel, None)
+        self._seen.pop(channel, None)
+        self._settlements.forget(channel)
         payer = self._payers[self._wallets[channel]]
         payer.payees.remove(payee)
 

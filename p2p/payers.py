@@ -16,6 +16,7 @@ import trio
 
 from chain.book import Book, Channel
 from chain.channel import Payer, State
+from chain.errors import LedgerUnavailable
 from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.ledger import ChannelState, ChannelTerms, Ledger, Transaction
@@ -66,16 +67,31 @@ class Payers:
         self._opening = trio.Lock()
 
     async def load(self) -> None:
-        """Take up the channels of the book as the chain has them now. Raises `LocalError` or `Unavailable`."""
+        """Take up the channels of the book as the chain has them now. Raises `LocalError`.
+
+        Where the chain cannot be reached, those that were open are taken for open: what we sign stays good, and we
+        sign for no more than what it has confirmed to be deposited.
+        """
+        reached = True
         with translated():
             for known in await self._keeper.do(Book.open_channels):
-                state = await self._ledger.channel(known.channel)
-                if state is not None and state.deposited_nano:
-                    await self._keeper.do(partial(_save_seen, known.channel, state))
-                    if not (state.close_at or known.restored) and known.released_nano is None:
-                        self._take_up(known, state.deposited_nano)
-                elif known.state is not State.UNFUNDED or await self._ledger.now() > known.terms.open_before:
-                    await self._keeper.do(partial(Book.save_state, channel=known.channel, state=State.CLOSED))
+                try:
+                    if reached:
+                        await self._load_one(known)
+                except LedgerUnavailable as error:
+                    reached = False
+                    self._trace("chain_unavailable", why=str(error))
+                if not reached and known.state is State.OPEN and not known.restored:
+                    self._take_up(known, known.deposited_nano)
+
+    async def _load_one(self, known: Channel) -> None:
+        state = await self._ledger.channel(known.channel)
+        if state is not None and state.deposited_nano:
+            await self._keeper.do(partial(_save_seen, known.channel, state))
+            if not (state.close_at or known.restored) and known.released_nano is None:
+                self._take_up(known, state.deposited_nano)
+        elif known.state is not State.UNFUNDED or await self._ledger.now() > known.terms.open_before:
+            await self._keeper.do(partial(Book.save_state, channel=known.channel, state=State.CLOSED))
 
     def providers(self) -> frozenset[str]:
         """The peers that we could pay at once."""

@@ -8,6 +8,7 @@ import trio
 
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger
+from chain.settling import SettlePolicy
 from chain.voucher import Claim, Signer
 from inference.engine import Engine
 from inference.measure import Measured
@@ -15,7 +16,7 @@ from p2p.discovery import Announcer, Directory
 from p2p.errors import Refused
 from p2p.host import Host, Stream
 from p2p.keys import verify_by_peer
-from p2p.payees import Payees, SettlePolicy
+from p2p.payees import Payees
 from p2p.protocol import negotiate, release, session
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer
 from p2p.protocol.negotiate import Refusal
@@ -24,6 +25,7 @@ from p2p.protocol.release import CloseRequest, Released
 from p2p.protocol.wire import Signed, sign
 from p2p.selling import PriceList, Sales
 from p2p.serving import Serving
+from p2p.settlements import Settlements
 from p2p.stream import MessageStream
 from p2p.trace import Trace, silent
 
@@ -44,7 +46,7 @@ class Provider:
         price_list: PriceList,
         deposit_min_nano: int,
         challenge_period_s: int,
-        settle_at_nano: int,
+        settle_policy: SettlePolicy,
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
@@ -67,7 +69,7 @@ class Provider:
             keeper=keeper,
             signer=payee_key,
             offer=self._channel,
-            policy=SettlePolicy(settle_at_nano),
+            settlements=Settlements(ledger=ledger, keeper=keeper, policy=settle_policy, clock=clock, trace=trace),
             trace=trace,
         )
         self._sales = Sales(

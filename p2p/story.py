@@ -164,7 +164,16 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         f"  [green]served[/] {short(f['peer'])}: {f['tokens_in']} tokens in, {f['tokens_out']} out, "
         f"earned {gram(f['earned_nano'])}"
     ),
-    "settled": lambda f: f"  [green]settled[/] {gram(f['settled_nano'])} on chain (fee {gram(f['fee_nano'])})",
+    "settled": lambda f: (
+        f"  [green]settled[/] {gram(f['settled_nano'])} on chain (fee {gram(f['fee_nano'])}): {f['why']}"
+    ),
+    "chain_down": lambda f: (
+        f"  [red]the chain does not answer[/]; with {gram(f['unsettled_nano'])} unsettled, "
+        f"channel {f['channel'][:8]}… is served {'all the same' if f['served'] else 'no more'}"
+    ),
+    "chain_unavailable": lambda f: (
+        f"  [red]the chain does not answer[/] ({escape(f['why'])}); open channels can be used all the same"
+    ),
     "lite_server_dropped": lambda f: f"  [red]the lite-server {f['server']} is not believed[/]: {escape(f['why'])}",
     "watching": lambda f: f"  watching over {f['channels']} channels",
     "charges_failed": lambda f: f"  [red]no new charges[/]: {escape(f['why'])}",

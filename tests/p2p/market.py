@@ -19,6 +19,7 @@ from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer, verify
 from chain.ledger import Ledger, Network
 from chain.memory import MemoryChain
+from chain.settling import SettlePolicy
 from inference.engine import Engine, Message, Request
 from inference.measure import Measured
 from inference.nursery import open_background
@@ -34,6 +35,7 @@ from p2p.selling import PriceList
 NETWORK = Network("devnet", -239)
 MODEL = SCRIPTED_MODEL.id
 PRICES = Prices(100_000_000, 50_000_000, 300_000_000)
+DEAR = Prices(100_000_000, 50_000_000, 60_000_000_000)  # one answer is worth more than the fee of settling it
 DEPOSIT_NANO = 100_000_000
 CHALLENGE_PERIOD_S = 3600
 RICH_NANO = 10_000_000_000
@@ -147,6 +149,7 @@ class Market:
         strategy: SellerStrategy | None = None,
         window_cap_nano: int = 1_000_000,
         settle_at_nano: int = 1 << 40,
+        settle_after_s: float = float("inf"),
         deposit_min_nano: int = DEPOSIT_NANO // 2,
         ledger: Callable[[Ledger], Ledger] = lambda plain: plain,
         engine: Engine | None = None,
@@ -167,7 +170,7 @@ class Market:
             price_list=PriceList(prices, strategy or FixedPrice(prices), window_cap_nano),
             deposit_min_nano=deposit_min_nano,
             challenge_period_s=CHALLENGE_PERIOD_S,
-            settle_at_nano=settle_at_nano,
+            settle_policy=SettlePolicy(risk_nano=settle_at_nano, after_s=settle_after_s),
             clock=clock,
             trace=diary,
         )

@@ -16,6 +16,7 @@ from chain.channel import State
 from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.memory import MemoryChain
+from chain.settling import SettlePolicy
 from inference.engine import Delta
 from inference.measure import Measured
 from inference.nursery import open_background
@@ -64,7 +65,7 @@ class Town:
                     price_list=PriceList(PRICES, UtilisationPrice(PRICES, 20), 1_000_000),
                     deposit_min_nano=DEPOSIT_NANO // 2,
                     challenge_period_s=3600,
-                    settle_at_nano=1,
+                    settle_policy=SettlePolicy(risk_nano=1),
                     clock=time.time,
                     trace=self.diary,
                 )

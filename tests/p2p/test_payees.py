@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 from by_hand import by_hand
-from market import CHALLENGE_PERIOD_S, Customer, Seller, open_market, question, signer
+from market import CHALLENGE_PERIOD_S, DEAR, Customer, Seller, open_market, question, signer
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chain.channel import State
@@ -122,7 +122,7 @@ async def test_a_payer_that_starts_to_close_is_noticed_and_settled_though_the_ch
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with open_market(tmp_path) as market:
-        seller, client = await market.seller(ledger=Flaky), await market.customer()
+        seller, client = await market.seller(ledger=Flaky, prices=DEAR), await market.customer()
         assert isinstance(seller.ledger, Flaky)
         channel = await answer(client)
         await client.peer.start_close(channel)
@@ -147,11 +147,11 @@ async def test_a_payer_that_started_to_close_while_we_were_away_is_noticed_at_on
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with open_market(tmp_path) as market:
-        seller, client = await market.seller(), await market.customer()
+        seller, client = await market.seller(prices=DEAR), await market.customer()
         channel = await answer(client)
         await market.kill(seller)
         await client.peer.start_close(channel)
-        seller = await market.seller()
+        seller = await market.seller(prices=DEAR)
         await trio.sleep(1)
         assert [one.op for one in market.chain.transactions(channel)] == ["open", "start_close", "settle"]
         assert seller.book.channels()[0].state is State.CLOSING

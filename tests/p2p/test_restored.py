@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from market import CHALLENGE_PERIOD_S, MODEL, NETWORK, Market, open_market, question
+from market import CHALLENGE_PERIOD_S, DEAR, MODEL, NETWORK, Market, open_market, question
 from trio.testing import MockClock
 
 from chain.book import Book, Role
@@ -45,7 +45,7 @@ async def test_a_client_that_forgot_what_it_signed_signs_no_more_there_and_gets_
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with open_market(tmp_path) as market:
-        seller = await market.seller()
+        seller = await market.seller(prices=DEAR)
         channel = (await asked(market)).channel
         save(tmp_path, "client")
         assert (await asked(market)).channel == channel
