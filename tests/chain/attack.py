@@ -167,7 +167,7 @@ def _not_done(what: str, outcome: Outcome) -> list[str]:
 
 
 def _mispaid(done: Outcome, signed: int, state: ChannelState, unused: int = 0) -> list[str]:
-    """Whether the payee got exactly what was owed, as far as rent left it, beside what was unused of its own message."""
+    """Whether the payee got exactly what was owed, as far as rent left it, beside what its own message left over."""
     held = state.balance_nano - done.rent_nano
     owed = min(signed - state.settled_nano, max(0, held))
     got = sum(at(PAYEE, done)) - unused

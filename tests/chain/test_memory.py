@@ -70,7 +70,7 @@ def world() -> World:
 
 def test_the_numbers_are_the_contracts() -> None:
     source = files("chain.contract").joinpath("channel.tolk").read_text()
-    codes = {name: int(code) for name, code in re.findall(r"const ERR_(\w+) *= (\d+)\n", source)}
+    codes = {name: int(code) for name, code in re.findall(r"const ERR_(\w+) *= (\d+)\b", source)}
     assert {each.name: each.value for each in Exit if each}.items() <= codes.items()
     assert (CALL_VALUE_NANO, MIN_DEPOSIT_NANO) == (cells.CALL_VALUE_NANO, cells.MIN_DEPOSIT_NANO)
 
