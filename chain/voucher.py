@@ -18,6 +18,7 @@ VOUCHER_TAG = 0x564F5543  # "VOUC": the payer lets the payee have `amount` in al
 RELEASE_TAG = 0x52454C45  # "RELE": the payee lets the payer close at `amount` in all
 
 _CLAIM = struct.Struct(">Ii32sQ")
+_CELL = struct.Struct(">2s" + _CLAIM.format[1:])
 _CELL_DESCRIPTORS = b"\x00\x60"  # no references; 48 whole bytes, counted in half bytes
 
 
@@ -53,7 +54,7 @@ def claim_bytes(tag: int, global_id: int, channel: bytes, amount_nano: int) -> b
 
 def claim_hash(tag: int, global_id: int, channel: bytes, amount_nano: int) -> bytes:
     """The 32 bytes that are signed: the hash of the claim's cell."""
-    return hashlib.sha256(_CELL_DESCRIPTORS + claim_bytes(tag, global_id, channel, amount_nano)).digest()
+    return hashlib.sha256(_CELL.pack(_CELL_DESCRIPTORS, tag, global_id, channel, amount_nano)).digest()
 
 
 def sign_claim(signer: Signer, tag: int, global_id: int, channel: bytes, amount_nano: int) -> Claim:

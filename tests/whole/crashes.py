@@ -1,0 +1,318 @@
+"""Kills providers and clients with SIGKILL in the middle of paid answers, and counts what it cost whom.
+
+A real network on this machine: a devnet, a bootstrap peer, and lanes of one provider and one client each, who pays
+several answers at once over one channel. Per kill: wait until answers are under way, strike one of the two at a random
+moment, start it again on its home, and wait until both have agreed over one more answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from explorer import history
+from local import SCRIPTED, Bare, start_bare
+from processes import ROOT, Process, Processes
+
+STRIKE_WITHIN_S = 1.2  # of the moment at which answers are under way; one takes about a second
+LOOK_EVERY_S = 0.02
+AGREE_LIMIT_S = 120.0
+PIECE_TOKENS = 16  # the largest piece of an answer, `p2p.serving.MAX_PIECE_TOKENS`
+PRICE_OUTPUT = 180_000_000  # what a provider asks unless told otherwise
+SESSIONS_AT_ONCE = 3
+PHASES = ("STARTING", "PREFILL", "STREAMING", "CLOSING")
+
+Victim = Literal["client", "provider"]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One SIGKILL: what ran at that moment, and what each side has lost by the next agreement."""
+
+    victim: Victim
+    phases: tuple[str, ...]  # of the client's sessions under way, as far as it knew
+    client_loss_nano: int  # counted as delivered and never received; negative where the provider bore it
+    provider_loss_nano: int  # handed over and not counted as delivered
+    recovery_s: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """One lane's channel at the end, as everybody sees it."""
+
+    authorised_nano: int
+    received_nano: int
+    settled_nano: int
+    handed_over_nano: int
+
+
+@dataclass
+class Report:
+    """What a run has shown. `faults` names whatever did not hold."""
+
+    seed: int
+    window_nano: int = 0
+    kills: list[Kill] = field(default_factory=list)
+    closed: list[Closed] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    answers: int = 0
+    duration_s: float = 0.0
+
+    @property
+    def provider_limit_nano(self) -> int:
+        """A window, and a piece that each session may have been about to hand over."""
+        return self.window_nano + SESSIONS_AT_ONCE * (PIECE_TOKENS * PRICE_OUTPUT // 1_000_000)
+
+
+class Witness:
+    """What one side wrote down. `look` reads on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.agreements: list[dict[str, Any]] = []
+        self.errors: list[dict[str, Any]] = []
+        self._sessions: dict[str, dict[str, Any]] = {}  # the last that was said of each
+        self._read = 0
+
+    def look(self) -> Self:
+        """Take in every whole line that is new."""
+        data = self.path.read_bytes()[self._read :] if self.path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for record in map(json.loads, whole.splitlines()):
+            if "session" in record:
+                self._sessions[record["session"]] = record
+            else:
+                (self.agreements if record["event"] == "agreed" else self.errors).append(record)
+        return self
+
+    @property
+    def total_nano(self) -> int:
+        """Over all sessions there ever were."""
+        return sum(record["nano"] for record in self._sessions.values())
+
+    @property
+    def completed(self) -> int:
+        return sum(record["phase"] == "DONE" for record in self._sessions.values())
+
+    def under_way(self, earlier: Collection[str] = ()) -> dict[str, str]:
+        """The phases of sessions that have not ended, those apart that were left hanging before."""
+        return {
+            session: record["phase"]
+            for session, record in self._sessions.items()
+            if record["phase"] in PHASES and session not in earlier
+        }
+
+
+class Lane:
+    """One provider and one client, and the channel between them."""
+
+    def __init__(self, processes: Processes, network: Bare, number: int) -> None:
+        self._processes = processes
+        self._network = network
+        self._homes = {who: processes.directory / f"{who}{number}" for who in ("client", "provider")}
+        self.client = Witness(processes.directory / f"client{number}.witness")
+        self.provider = Witness(processes.directory / f"provider{number}.witness")
+        self._peer = ""
+        self._listen = f"/ip4/127.0.0.1/tcp/{_free_port()}"
+        self._running: dict[str, Process] = {"provider": self._start_provider("--faucet")}
+        self._peer = self._running["provider"].records("ready")[0]["peer"]
+        self._running["client"] = self._start_client()
+        self._before = self._agreed_after(0)
+
+    @property
+    def window_nano(self) -> int:
+        return int(self._before["window_nano"])
+
+    def strike(self, victim: Victim, after_s: float) -> Kill:
+        """Kill so long after the first answer began, start again, and see what it cost."""
+        left_hanging = self.client.under_way()
+        while not self.client.look().under_way(left_hanging):
+            time.sleep(LOOK_EVERY_S)
+        time.sleep(after_s)
+        known = len(self.client.look().agreements)
+        self._running[victim].end()  # by SIGKILL
+        struck_at = time.monotonic()
+        phases = self.client.look().under_way(left_hanging).values()
+        self._running[victim] = self._start_client() if victim == "client" else self._start_provider()
+        before, after = self._before, self._agreed_after(known)
+        self._before = after
+        delivered_nano = after["delivered_nano"] - before["delivered_nano"]
+        return Kill(
+            victim,
+            tuple(phases),
+            delivered_nano - (after["received_nano"] - before["received_nano"]),
+            after["handed_over_nano"] - before["handed_over_nano"] - delivered_nano,
+            time.monotonic() - struck_at,
+        )
+
+    def close(self) -> Closed:
+        """End the client, close the channel from its home, and look at both books and at the chain."""
+        self._running["client"].end()
+        time.sleep(1)  # the provider notices
+        home = ("--network", self._network.file, "--home", self._homes["client"])
+        (known,) = self._processes.run("p2p.node", "channels", "--json", *home).result
+        channel: str = known["channel"]
+        closed = self._processes.run("p2p.node", "channels", "close", channel, "--json", *home)
+        assert closed.code == 0, closed.err
+        ours, theirs = self._row("client", channel), self._row("provider", channel)
+        executed = history(self._network.file, channel)
+        assert [each.exit_code for each in executed] == [0] * len(executed)
+        assert (executed[0].op, executed[-1].op) == ("open", "close_by_release")
+        assert ours["state"] == "CLOSED"
+        assert ours["authorised_nano"] == theirs["authorised_nano"], "the books differ in the highest voucher"
+        assert ours["settled_nano"] == ours["released_nano"] == theirs["released_nano"], "the books differ in the end"
+        return Closed(
+            ours["authorised_nano"],
+            self.client.look().total_nano,
+            ours["settled_nano"],
+            self.provider.look().total_nano,
+        )
+
+    def end(self) -> None:
+        """Both processes."""
+        for process in self._running.values():
+            process.end()
+
+    def blamed(self) -> list[str]:
+        """Whatever this honest client held against its honest provider."""
+        return [record["why"] for record in self.client.look().errors if record["event"] == "blamed"]
+
+    def _start_provider(self, *flags: str) -> Process:
+        arguments = ("--engine", "scripted", "--slots", "8", "--listen", self._listen, "--network", self._network.file)
+        return self._start("provider", "provide", *arguments, *flags)
+
+    def _start_client(self) -> Process:
+        return self._start("client", "ask", "for ever", "--model", SCRIPTED, "--network", self._network.file)
+
+    def _start(self, who: str, command: str, *arguments: str | Path) -> Process:
+        witness = self.client if who == "client" else self.provider
+        environment = {
+            "WITNESS": str(witness.path),
+            "WITNESS_PROVIDER": self._peer,
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent))),
+        }
+        return self._processes.start(
+            "witness", command, *arguments, "--home", self._homes[who], "--json", environment=environment
+        )
+
+    def _agreed_after(self, known: int) -> dict[str, Any]:
+        deadline = time.monotonic() + AGREE_LIMIT_S
+        while len(self.client.look().agreements) <= known:
+            if time.monotonic() > deadline:
+                why = f"{self.client.errors[-3:]}, {[each.err.text[-400:] for each in self._running.values()]}"
+                raise AssertionError(f"client and provider do not agree again: {why}")
+            time.sleep(LOOK_EVERY_S)
+        truth = {"received_nano": self.client.total_nano, "handed_over_nano": self.provider.look().total_nano}
+        return self.client.agreements[known] | truth
+
+    def _row(self, who: str, channel: str) -> dict[str, Any]:
+        (path,) = self._homes[who].rglob("book.sqlite")
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            db.row_factory = sqlite3.Row
+            (row,) = db.execute("SELECT * FROM channels WHERE channel = ?", (bytes.fromhex(channel),)).fetchall()
+            return dict(row)
+
+
+def run_crashes(directory: Path, *, kills: int, lanes: int, seed: int) -> Report:
+    """All of it. What did not hold is in the report's `faults`."""
+    report, began = Report(seed), time.monotonic()
+    lock = threading.Lock()
+    with Processes(directory) as processes:
+        network = start_bare(processes)
+
+        def run_lane(number: int) -> None:
+            lane = Lane(processes, network, number)
+            chance = random.Random(f"{seed}/{number}")
+            try:
+                for victim, after_s in _plan(chance, kills // lanes + (number < kills % lanes)):
+                    kill = lane.strike(victim, after_s)
+                    with lock:
+                        report.window_nano = lane.window_nano
+                        report.kills.append(kill)
+                with lock:
+                    report.closed.append(lane.close())
+                    report.faults += lane.blamed()
+                    report.answers += lane.client.completed
+            finally:
+                lane.end()
+
+        with ThreadPoolExecutor(lanes) as pool:
+            for lane in [pool.submit(run_lane, number) for number in range(lanes)]:
+                lane.result()
+    report.duration_s = time.monotonic() - began
+    report.faults += _faults(report)
+    return report
+
+
+def _plan(chance: random.Random, count: int) -> Iterator[tuple[Victim, float]]:
+    for _ in range(count):
+        yield chance.choice(("client", "provider")), chance.uniform(0.0, STRIKE_WITHIN_S)
+
+
+def _faults(report: Report) -> Iterator[str]:
+    for number, kill in enumerate(report.kills):
+        if kill.client_loss_nano > report.window_nano:
+            yield f"kill {number}: the client lost {kill.client_loss_nano} nano, the window is {report.window_nano}"
+        if kill.provider_loss_nano > report.provider_limit_nano:
+            yield f"kill {number}: the provider lost {kill.provider_loss_nano} nano, of {report.provider_limit_nano}"
+    for closed in report.closed:
+        if closed.settled_nano > closed.authorised_nano:
+            yield f"{closed.settled_nano} nano settled of {closed.authorised_nano} authorised"
+
+
+def table(report: Report) -> list[str]:
+    """In Markdown."""
+    lines = [
+        "| killed | times | client's worst loss | provider's worst loss | median recovery |",
+        "|---|---|---|---|---|",
+    ]
+    for victim in ("client", "provider"):
+        kills = [kill for kill in report.kills if kill.victim == victim]
+        if kills:
+            client = max(max(kill.client_loss_nano for kill in kills), 0)
+            provider = max(max(kill.provider_loss_nano for kill in kills), 0)
+            recovery_s = sorted(kill.recovery_s for kill in kills)[len(kills) // 2]
+            lines.append(
+                f"| {victim} | {len(kills)} | {_windows(client, report)} | {_windows(provider, report)} "
+                f"| {recovery_s:.1f} s |"
+            )
+    struck = Counter(phase.lower() for kill in report.kills for phase in kill.phases)
+    none = sum(not kill.phases for kill in report.kills)
+    where = ", ".join(f"{count} in {phase}" for phase, count in struck.most_common())
+    return [*lines, "", f"Sessions struck, by phase as the client knew it: {where}; {none} kills met none under way."]
+
+
+def _windows(nano: int, report: Report) -> str:
+    return f"{nano:,} nano ({nano / report.window_nano:.2f} windows)"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def summary(report: Report) -> Sequence[str]:
+    """What is said of the whole run."""
+    received = sum(each.received_nano for each in report.closed)
+    settled = sum(each.settled_nano for each in report.closed)
+    handed = sum(each.handed_over_nano for each in report.closed)
+    run = f"{len(report.kills)} kills in {report.duration_s:.0f} s, seed {report.seed}, {len(report.closed)} channels"
+    return [
+        f"{run}, {report.answers} answers completed, window {report.window_nano:,} nano.",
+        f"In all {received:,} nano were received, {settled:,} settled on chain, {handed:,} handed over.",
+    ]

@@ -1,0 +1,115 @@
+"""Runs `p2p.node` with a witness beside it, and as `ask` a customer who never stops asking.
+
+    python -m witness provide|ask FLAGS     (WITNESS names a file, WITNESS_PROVIDER the one to buy from)
+
+The witness writes down, outside of all books, what each session handed over (at the provider) or received (at the
+client), the moment the core counts it. It survives a SIGKILL of the process, so it is the truth that books are held
+against. Everything else is the program as it ships.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from typing import Any
+
+import trio
+
+from inference.engine import Message, Request
+from p2p import node
+from p2p.answer import Answer
+from p2p.console import Session
+from p2p.errors import Error, RemoteError
+from p2p.peer import LightPeer
+from p2p.protocol.price import Tokens, cost_nano
+from p2p.protocol.session_client import ClientSession
+from p2p.protocol.session_provider import ProviderSession
+
+AT_ONCE = 3
+RETRY_S = 0.2
+STAGGER_S = 0.05  # a provider promises one client no more than two places
+PROMPT_WORDS, ANSWER_TOKENS = (20, 1200), (5, 90)
+
+_file = os.open(os.environ["WITNESS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def _write(**fields: object) -> None:
+    os.write(_file, json.dumps(fields).encode() + b"\n")
+
+
+def _watch_cores() -> None:
+    received, handed_over = ClientSession.receive, ProviderSession._account
+
+    def receive(core: ClientSession, message: Any, now: float) -> Any:
+        events = received(core, message, now)
+        _write(session=core._session.hex(), nano=core.cost_nano, phase=core.state.name)
+        return events
+
+    def account(core: ProviderSession, done: Tokens) -> Any:
+        events = handed_over(core, done)
+        _write(session=core._start.session.hex(), nano=cost_nano(core._quote.prices, done), phase=core.state.name)
+        return events
+
+    for core, name, watched in ((ClientSession, "receive", receive), (ProviderSession, "_account", account)):
+        setattr(core, name, watched)
+
+
+async def ask_for_ever(session: Session) -> None:
+    """One answer alone, so that both ends agree, then several at once until one of them fails; and again."""
+    async with node.open_client(session, session.network()) as (mine, peer):
+        if not peer.can_pay:
+            await node.fund(mine.network, mine.ledger.wallet.address)
+        while True:
+            answer = await _one_for_certain(peer)
+            totals = {"authorised_nano": answer.authorised_nano, "delivered_nano": answer.delivered_nano}
+            window = {"window_nano": answer.deal.quote.window_nano, "channel": answer.channel.hex()}
+            _write(event="agreed", **totals, **window)
+            async with trio.open_nursery() as nursery:
+                for number in range(AT_ONCE):
+                    nursery.start_soon(_ask_until_one_fails, peer, nursery.cancel_scope, STAGGER_S * number)
+
+
+async def _one_for_certain(peer: LightPeer) -> Answer:
+    while True:
+        try:
+            return await _ask(peer)
+        except Error as error:
+            _tell(error)
+            await trio.sleep(RETRY_S)
+
+
+async def _ask_until_one_fails(peer: LightPeer, all_of_them: trio.CancelScope, wait_s: float) -> None:
+    await trio.sleep(wait_s)
+    try:
+        while True:
+            await _ask(peer)
+    except Error as error:
+        _tell(error)
+        all_of_them.cancel()
+
+
+async def _ask(peer: LightPeer) -> Answer:
+    words = _between(*PROMPT_WORDS)
+    request = Request(
+        model="bombyx/scripted", messages=(Message("user", "why " * words),), max_tokens=_between(*ANSWER_TOKENS)
+    )
+    found = [one for one in await peer.find(request.model) if one.peer == os.environ["WITNESS_PROVIDER"]]
+    async with peer.answer(await peer.agree(found, request), request) as answer:
+        async for _ in answer:
+            pass
+    return answer
+
+
+def _tell(error: Error) -> None:
+    _write(event="blamed" if isinstance(error, RemoteError) else "failed", why=f"{type(error).__name__}: {error}")
+
+
+def _between(least: int, most: int) -> int:
+    return least + secrets.randbelow(most - least + 1)
+
+
+if __name__ == "__main__":
+    _watch_cores()
+    node.COMMANDS["ask"] = ask_for_ever
+    node.main()
