@@ -52,8 +52,9 @@ class Town:
     @asynccontextmanager
     async def provider(self, scripted: Scripted | None = None) -> AsyncIterator[Host]:
         self.engine = ScriptedEngine(scripted or Scripted())
-        async with self._host("provider", LISTEN) as host, open_background() as background:
-            with Book(self._directory / "provider", "payee", NETWORK) as self.book:
+        # The book closes last: the host ends the sessions that still write to it.
+        with Book(self._directory / "provider", "payee", NETWORK) as self.book:
+            async with self._host("provider", LISTEN) as host, open_background() as background:
                 provider = Provider(
                     host=host,
                     engine=self.engine,
@@ -75,8 +76,8 @@ class Town:
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[LightPeer]:
-        async with self._host("client", ()) as host:
-            with Book(self._directory / "client", "payer", NETWORK) as book:
+        with Book(self._directory / "client", "payer", NETWORK) as book:
+            async with self._host("client", ()) as host:
                 peer = LightPeer(
                     host=host,
                     ledger=self.chain.ledger("buyer"),
