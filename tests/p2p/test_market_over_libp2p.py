@@ -155,7 +155,8 @@ async def test_the_provider_says_why_before_it_hangs_up(tmp_path: Path) -> None:
 async def test_a_provider_that_goes_away_in_the_middle(tmp_path: Path) -> None:
     request = question(max_tokens=100)
     async with open_town(tmp_path) as town, town.client() as client, open_background() as background:
-        going: trio.CancelScope = await background.start(until_cancelled, town, Scripted(tokens_per_s=20))
+        going, gone = trio.CancelScope(), trio.Event()
+        await background.start(until_cancelled, town, Scripted(tokens_per_s=20), going, gone)
         async with client.answer(await client.agree(await client.find(MODEL), request), request) as answer:
             await anext(answer)
             going.cancel()
@@ -163,17 +164,21 @@ async def test_a_provider_that_goes_away_in_the_middle(tmp_path: Path) -> None:
                 await read(answer)
         (known,) = await client.channels()
         assert 0 < known.delivered_nano <= known.authorised_nano
+        await gone.wait()
         async with town.provider(Scripted(tokens_per_s=400)):
             async with client.answer(await client.agree(await client.find(MODEL), request), request) as answer:
                 await read(answer)
             assert town.book.channels()[0].delivered_nano == answer.delivered_nano
 
 
-async def until_cancelled(town: Town, scripted: Scripted, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
-    with trio.CancelScope() as scope:
+async def until_cancelled(
+    town: Town, scripted: Scripted, scope: trio.CancelScope, gone: trio.Event, *, task_status: trio.TaskStatus[None]
+) -> None:
+    with scope:
         async with town.provider(scripted):
-            task_status.started(scope)
+            task_status.started()
             await trio.sleep_forever()
+    gone.set()
 
 
 async def read(answer: object) -> None:
