@@ -13,7 +13,7 @@ SETUPTOOLS_PIN := sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt
 # $(call quietly,line,command): print the line, and what the command says only where it fails.
 quietly = @echo "$(1)"; output=$$($(2) 2>&1) || { printf '%s\n' "$$output" >&2; exit 1; }
 
-.PHONY: help install run test lint bench contract pins clean
+.PHONY: help install run test lint proof bench contract pins clean
 
 help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,8 +32,11 @@ lint: .venv/.tools ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+proof: .venv/.tools ## run everything at its full count and write docs/BENCHMARKS.md: make proof ARGS="--only crashes"
+	@PYTHONPATH=. $(BIN)/python tests/proof $(ARGS)
+
 bench: .venv/.tools ## run the benchmarks
-	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script" $(ARGS); done
 
 contract: ## compile the channel contract anew (needs Node and npm)
 	@command -v npm >/dev/null || { echo "Compiling the contract needs Node and npm: apt-get install npm" >&2; exit 1; }

@@ -21,6 +21,7 @@ from chain.keys import Ed25519Signer, verify
 from chain.voucher import Claim
 
 ROUNDS, PER_ROUND = 25, 400
+RATIO_MIN = 0.8  # promised
 SEED, CHANNEL, GLOBAL_ID = b"v" * 32, bytes(range(32)), -239
 DEPOSIT_NANO = 1 << 62
 

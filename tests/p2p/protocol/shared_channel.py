@@ -6,7 +6,7 @@ breaks loses what is under way, and each end notices it when it may. A process t
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,7 +93,8 @@ class Talk:
 class SharedChannel:
     """One channel, its two ends, and all that may befall them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Counter[str] | None = None) -> None:
+        self.tally: Counter[str] = Counter() if tally is None else tally
         self.client_disk, self.provider_disk = Disk(), Disk()
         self.payer = Payer(CHANNEL, GLOBAL_ID, PAYER, deposited_nano=DEPOSIT_NANO)
         self.payee = Payee(CHANNEL, GLOBAL_ID, PAYER.public_key, verify, deposited_nano=DEPOSIT_NANO)
@@ -164,6 +165,7 @@ class SharedChannel:
         """What is under way is lost; nobody knows yet."""
         if not talk.broken and not talk.over:
             self.incidents += 1
+            self.tally["broken streams"] += 1
         talk.broken = True
         talk.to_client.clear()
         talk.to_provider.clear()
@@ -178,6 +180,7 @@ class SharedChannel:
     def die(self, who: str) -> None:
         """A process is killed, and started again on its disk."""
         self.incidents += any(not talk.over for talk in self.talks)
+        self.tally["crashes"] += any(not talk.over for talk in self.talks)
         self.lives[who] = None
         for talk in self.talks:
             talk.broken = True
@@ -298,6 +301,7 @@ class SharedChannel:
                 talk.work = ""
             case Completed():
                 self.completed += 1
+                self.tally["completed at one end"] += 1
             case Failed(error):
                 self.failures.append(error)
                 if not self.incidents:

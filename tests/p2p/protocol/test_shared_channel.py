@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -42,17 +43,19 @@ def agree_again(world: SharedChannel) -> None:
     assert lost_nano <= (WINDOW_NANO + SESSIONS_MAX * PIECE_NANO) * world.incidents
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(
+ONE_DEATH = given(
     prompts=st.lists(st.integers(1, 3000), min_size=1, max_size=SESSIONS_MAX),
     choices=st.lists(st.integers(0, 11), max_size=150),
     rest=st.lists(st.integers(0, 11), max_size=60),
     who=SIDES,
     events=st.integers(0, 3),
 )
-def test_one_death_costs_each_side_one_window_at_most(
+
+
+def one_death_costs_each_side_one_window_at_most(
     prompts: list[int], choices: list[int], rest: list[int], who: str, events: int
 ) -> None:
+    """One side dies in front of one of its next events; both notice, agree again, and count."""
     world = SharedChannel()
     for prompt_tokens in prompts:
         world.start(prompt_tokens, [2] * 60)
@@ -69,6 +72,14 @@ def test_one_death_costs_each_side_one_window_at_most(
     assert world.incidents <= 1
 
 
+@settings(max_examples=100, deadline=None, derandomize=True)
+@ONE_DEATH
+def test_one_death_costs_each_side_one_window_at_most(
+    prompts: list[int], choices: list[int], rest: list[int], who: str, events: int
+) -> None:
+    one_death_costs_each_side_one_window_at_most(prompts, choices, rest, who, events)
+
+
 def get_on(world: SharedChannel, choices: Sequence[int]) -> None:
     """Some messages arrive and engines work, in any order between sessions."""
     for choice in choices:
@@ -83,7 +94,8 @@ class Street(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = SharedChannel()
+        self.tally: Counter[str] = Counter()
+        self.world = SharedChannel(self.tally)
 
     @initialize(prompts=st.lists(st.integers(1, 1500), min_size=1, max_size=SESSIONS_MAX))
     def several_at_once(self, prompts: list[int]) -> None:
@@ -132,7 +144,7 @@ class Street(RuleBasedStateMachine):
         """Close together if no session runs at either end. After that there is another channel."""
         if self.world.release():
             self._count_the_money()
-            self.world = SharedChannel()
+            self.world = SharedChannel(self.tally)
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 31.0]))
     def wait(self, seconds: float) -> None:
