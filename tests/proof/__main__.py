@@ -80,9 +80,9 @@ def fees(_seed: int) -> Sequence[str]:
 
 
 def checks(_seed: int) -> Sequence[str]:
-    """The contract without each of its checks. Needs Node."""
-    if shutil.which("node") is None:
-        return ["Not run: there is no Node here to compile the contract with."]
+    """The contract without each of its checks. Needs Node and the contract's compiler."""
+    if shutil.which("node") is None or not (ROOT / "chain/contract/node_modules").exists():
+        return ["Not run: the contract's compiler is not here. `make contract` installs it where there is Node."]
     return ["```", *_printed("tests/chain/mutate_contract.py"), "```"]
 
 

@@ -54,13 +54,13 @@ def run(number: int) -> Sequence[str]:
     seed(number)(FULL(ONE_DEATH(once)))()
     street = CountedStreet.seen
     befell = (
-        f"{street['crashes']:,} crashes before, between and after what was saved (in {street['with crashes']:,} of them), "
+        f"{street['crashes']:,} crashes before, between and after saves (in {street['with crashes']:,} of them), "
         f"{street['broken streams']:,} broken streams, {street['completed at one end'] // 2:,} answers completed"
     )
     return [
         f"Sequences of up to {STEPS} steps, found by hypothesis, without a violation:",
         "",
-        f"- one voucher road that loses, repeats and reorders, with restarts of both ends: {CountedRoad.seen['sequences']:,};",
+        f"- vouchers lost, repeated and reordered, and both ends restarted: {CountedRoad.seen['sequences']:,};",
         f"- several sessions on one channel between two processes that die: {street['sequences']:,}, with {befell};",
         f"- one death anywhere, and what it costs each side: {deaths:,}, each with its crash.",
         "",
