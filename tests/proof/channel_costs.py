@@ -46,7 +46,7 @@ def run() -> Sequence[str]:
             for name, (life, most) in LIVES.items()
         ),
         "",
-        "What others state of themselves, not measured here, and before gas fell to a sixth of its price in April 2026:",
+        "What others state of themselves, not measured here, and before gas fell to a sixth in April 2026:",
         "",
         "| contract | money flows | fees |",
         "|---|---|---|",
