@@ -76,7 +76,7 @@ def require_acceptable(
             raise ChannelUnusable(fault)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
     """One session's part of a channel. What is paid is fungible; a lane remembers what it was paid for."""
 
@@ -262,13 +262,23 @@ class Payee(_End):
     @property
     def debt_nano(self) -> int:
         """What the payer owes us. Credit on one channel pays for nothing on another."""
-        return self.unpaid_nano + sum(max(0, each.unpaid_nano) for each in self.kin if each is not self)
+        return self._owed_nano() + sum(max(0, each._owed_nano()) for each in self.kin if each is not self)
 
     @property
     def exposed_nano(self) -> int:
         """What the payer would owe us once all that is under way for it is handed over."""
         others = (each for each in self.kin if each is not self)
-        return self.unpaid_nano + self._begun_nano + sum(max(0, each.unpaid_nano + each._begun_nano) for each in others)
+        return self._owed_nano(begun=True) + sum(max(0, each._owed_nano(begun=True)) for each in others)
+
+    def _owed_nano(self, *, begun: bool = False) -> int:
+        """By the channel's totals, or by the lanes if that is more: a session lives on what was paid for it.
+
+        Else one that is dead, and has not been found out yet, would use up what was paid ahead for another.
+        """
+        work = {lane: lane.delivered_nano + (lane.begun_nano if begun else 0) for lane in self.lanes.values()}
+        by_lanes = sum(max(0, nano - lane.paid_nano) for lane, nano in work.items())
+        by_total = self.unpaid_nano + (self._begun_nano if begun else 0)
+        return max(by_lanes, by_total) if by_lanes else by_total
 
     @property
     def under_way_nano(self) -> int:
@@ -287,6 +297,11 @@ class Payee(_End):
     def saved(self, delivered_nano: int) -> None:
         """The caller puts this total on disk before it does anything else."""
         self._saved_nano = delivered_nano
+
+    def leave(self, session: bytes) -> int:
+        lane = self.lanes.pop(session, Lane())
+        self.delivered_nano -= lane.unpaid_nano
+        return lane.unpaid_nano
 
     def begin(self, session: bytes, nano: int) -> None:
         """Work worth `nano` is taken up in a session; `deliver` ends it."""

@@ -78,6 +78,7 @@ class ClientSession:
         self._signer = signer
         self._verify = verify
         self._authorised_before_nano = payer.authorised_nano
+        self._said_paid_nano = 0  # for this session; what another one pays, the provider cannot tell apart
         self._prompt_tokens = 0
         self._done = Tokens()
         self._text_bytes = 0
@@ -241,7 +242,8 @@ class ClientSession:
             raise RemoteError("undercount", "more text than the tokens can stand for")
         self._response.add(message.text)
         self._account(Tokens(input=self._done.input, output=output))
-        due = self._payer.owed_nano(self._quote.window_nano) * 4 >= self._quote.window_nano
+        owed = max(self._payer.owed_nano(self._quote.window_nano), self.cost_nano - self._said_paid_nano)
+        due = owed * 4 >= self._quote.window_nano
         return [Deliver(message.text, message.tokens), *(self._pay_now(now) if due else [])]
 
     def _finished(self, message: Finished, now: float) -> list[Event]:
@@ -316,9 +318,11 @@ class ClientSession:
         self._payer.deliver(self._session, self.cost_nano - before)
 
     def _pay_now(self, now: float) -> list[Event]:
-        before = self._payer.authorised_nano
+        """Pay if there is more to be said than before: credit may cover the channel's total and not this session's."""
+        before = self._payer.authorised_nano, self._said_paid_nano
         saved, payment = self._pay()
-        return [saved, self._send(payment, now)] if payment.channel_total_nano > before else []
+        news = (payment.channel_total_nano, payment.session_total_nano) != before
+        return [saved, self._send(payment, now)] if news else []
 
     def _pay(self, ahead_nano: int | None = None) -> tuple[SaveClaim, Payment]:
         """Pay for what was delivered, and while the prompt is worked through for its next step ahead."""
@@ -329,6 +333,7 @@ class ClientSession:
             claim = self._payer.pay(self._session, ahead_nano, self._quote.window_nano)
         except ChainError as error:
             raise PaymentError(str(error)) from error
+        self._said_paid_nano = self._lane.paid_nano
         return SaveClaim(claim, self._payer.delivered_nano), Payment(
             session_total_nano=self._lane.paid_nano,
             channel_total_nano=claim.amount_nano,

@@ -211,6 +211,18 @@ def test_a_session_that_dies_writes_off_its_own_work_and_not_anothers() -> None:
         end.enter(b"good")
 
 
+def test_a_session_lives_on_what_was_paid_for_it_and_not_on_what_was_paid_ahead_for_another() -> None:
+    end = payee()
+    end.enter(b"dead")
+    end.enter(b"alive").paid_nano = 60
+    end.accept(voucher(60))
+    end.deliver(b"dead", 40)
+    assert end.unpaid_nano == -20
+    assert (end.exposed_nano, end.debt_nano) == (40, 40)
+    assert end.leave(b"dead") == 40
+    assert (end.delivered_nano, end.exposed_nano) == (0, -60)
+
+
 def test_all_sessions_together_are_paid_one_window_ahead() -> None:
     end = payer(1000)
     for name in (b"a", b"b", b"c"):
