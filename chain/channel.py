@@ -252,6 +252,7 @@ class Payee(_End):
         self._verify = verify
         self.accepted = accepted
         self.released_nano: int | None = None  # there is one release, however often it is asked for
+        self.lost_nano = 0  # what sessions that died left unpaid
         self._saved_nano = delivered_nano
         self.kin: list[Payee] = [self]  # all channels of this payer, which share one window
 
@@ -301,7 +302,12 @@ class Payee(_End):
     def leave(self, session: bytes) -> int:
         lane = self.lanes.pop(session, Lane())
         self.delivered_nano -= lane.unpaid_nano
+        self.lost_nano += lane.unpaid_nano
         return lane.unpaid_nano
+
+    def agree_on(self, delivered_nano: int) -> None:
+        self.lost_nano += max(0, self.delivered_nano - delivered_nano)
+        super().agree_on(delivered_nano)
 
     def begin(self, session: bytes, nano: int) -> None:
         """Work worth `nano` is taken up in a session; `deliver` ends it."""

@@ -28,6 +28,9 @@ from p2p.settlements import Settlements
 from p2p.trace import Trace, silent
 
 CHECK_TIMEOUT_S = 5.0  # for the chain to say something about a channel, before an answer that somebody waits for
+# A hundredth of deposit and payments may be left unpaid by sessions that die, one window at a time. It is less than a
+# channel costs, so that nobody lives on windows.
+LOST_PART = 100
 
 
 @dataclass
@@ -221,6 +224,7 @@ class Payees:
                 payee = self._payees.get(first.channel) or await self._take_up(first, peer, state)
             self._seen[first.channel] = state
             payee.funded(state.deposited_nano)
+            _require_paying(payee)
             await self._save_what_is_unsaved(payee)
         except ChannelUnusable as error:
             raise Refused("channel_unusable", str(error)) from error
@@ -308,6 +312,11 @@ class Payees:
             raise RemoteError("bad_voucher", str(error)) from error
         if news:
             await self._keeper.do(lambda book: book.save_claim(last))
+
+
+def _require_paying(payee: Payee) -> None:
+    if payee.lost_nano * LOST_PART > payee.deposited_nano + payee.authorised_nano:
+        raise ChannelUnusable("too many sessions on it ended without paying")
 
 
 def _note_settled(payee: Payee, settled_nano: int) -> None:

@@ -220,7 +220,7 @@ def test_a_session_lives_on_what_was_paid_for_it_and_not_on_what_was_paid_ahead_
     assert end.unpaid_nano == -20
     assert (end.exposed_nano, end.debt_nano) == (40, 40)
     assert end.leave(b"dead") == 40
-    assert (end.delivered_nano, end.exposed_nano) == (0, -60)
+    assert (end.delivered_nano, end.exposed_nano, end.lost_nano) == (0, -60, 40)
 
 
 def test_all_sessions_together_are_paid_one_window_ahead() -> None:

@@ -15,7 +15,9 @@ from chain.channel import State
 from inference.scripted import Scripted
 from p2p.answer import Answer
 from p2p.errors import LocalError, Refused, Unavailable
-from p2p.peer import Budget
+from p2p.payees import LOST_PART
+from p2p.peer import CHANNEL_LIFE_FEE_NANO, Budget
+from p2p.protocol.negotiate import Refusal
 from p2p.protocol.price import Tokens, cost_nano
 from p2p.protocol.session import PAYMENT_PATIENCE_S, SILENCE_S, Begun, End, Heartbeat, Pause
 from p2p.protocol.strategy import TakeIt
@@ -171,6 +173,27 @@ async def test_a_payer_has_one_window_over_all_its_channels(tmp_path: Path, auto
             assert sum(payee.unpaid_nano for payee in payees) <= window + 3 * piece
             assert len(payees) == 3
             nursery.cancel_scope.cancel()
+
+
+async def test_nobody_lives_on_windows_that_are_never_paid(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Session after session that ends unpaid, each within its window, until the channel is refused."""
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(Scripted(tokens_per_s=10_000)), await market.customer()
+        refused = None
+        while refused is None:
+            async with by_hand(client, question("why", 500)) as one:
+                await one.start()
+                one.mute = True
+                while not isinstance(heard := await one.obey(), Pause | Refusal):
+                    assert heard is not None
+                refused = heard if isinstance(heard, Refusal) else None
+                await one.messages.reset()
+            await wait_all_tasks_blocked()
+        assert refused.reason == "channel_unusable"
+        (payee,) = seller.provider._payees._payees.values()
+        most = DEPOSIT_NANO // LOST_PART + 2 * one.core._quote.window_nano
+        assert DEPOSIT_NANO // LOST_PART < payee.lost_nano < most + payee.authorised_nano
+        assert payee.lost_nano < CHANNEL_LIFE_FEE_NANO
 
 
 async def _go_on_without_paying(one: ByHand) -> None:
