@@ -159,8 +159,8 @@ class AdvertBook:
                 yield from (Listing(advert, offer) for offer in advert.models if model in (None, offer.id))
 
     def _is_news(self, advert: Advert) -> bool:
-        known = self._adverts.get(advert.peer)
-        return known is None or advert.seq > known[0].seq
+        known = self.known(advert.peer)
+        return known is None or advert.seq > known.seq
 
     def _make_room(self, now: float) -> None:
         self.tick(now)
