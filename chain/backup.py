@@ -16,9 +16,10 @@ from pathlib import Path
 import msgspec
 
 from chain import private_file
-from chain.book import Book, Role
+from chain.book import Book
 from chain.errors import BookUnusable, WalletUnusable
 from chain.ledger import Network
+from chain.records import Role
 from chain.sealed import COST, Cost, Sealed, seal
 
 WALLET_FILE, CHANNEL_KEY_FILE, IDENTITY_FILE = KEY_FILES = ("wallet.key", "channel.key", "identity.key")

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 
 from chain import private_file
-from chain.book import open_records
 from chain.errors import ChargesUnusable, NetworkMismatch
 from chain.ledger import Network
+from chain.records import open_records
 from chain.voucher import Claim
 
 MAX_FILE_BYTES = 1 << 26  # some hundred thousand channels

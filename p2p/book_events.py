@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chain.book import Book, Receipt
+from chain.book import Book
 from chain.keeper import BookKeeper
+from chain.records import Receipt
 from p2p.foreign import translated
 from p2p.protocol.receipt import Receipt as ReceiptBody
 from p2p.protocol.session import Save, SaveClaim, SaveDelivered, SaveReceipt

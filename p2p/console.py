@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import trio
 
-from chain.book import Role
+from chain.records import Role
 from p2p.config import Config
 from p2p.home import Home
 from p2p.interrupt import Interrupt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chain.book import DayFees, Earning, open_records
+from chain.records import DayFees, Earning, open_records
 from p2p.console import Session
 from p2p.foreign import translated
 from p2p.home import Home

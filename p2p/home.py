@@ -7,9 +7,9 @@ import time
 import trio
 
 from chain import backup, wallet
-from chain.book import Role
 from chain.ledger import Network
 from chain.purse import Limits, Purse
+from chain.records import Role
 from chain.wallet import Bare, WalletKey
 from p2p.arguments import PROGRAM
 from p2p.config import Config

@@ -20,10 +20,11 @@ import msgspec
 import trio
 from rich.console import Console
 
-from chain.book import Book, Channel, Receipt, open_records
+from chain.book import Book
 from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer
 from chain.purse import Purse
+from chain.records import Channel, Receipt, open_records
 from chain.wallet import WALLET_MARGIN_NANO, WalletKey
 from inference.engine import Message, Request
 from inference.link import Spec

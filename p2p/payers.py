@@ -14,12 +14,13 @@ from functools import partial
 
 import trio
 
-from chain.book import Book, Channel
+from chain.book import Book
 from chain.channel import Payer, State
 from chain.errors import LedgerUnavailable
 from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.ledger import ChannelState, ChannelTerms, Ledger, Transaction
+from chain.records import Channel
 from chain.voucher import RELEASE_TAG, Claim, Signer, claim_is_good
 from p2p.errors import LocalError, PaymentError, RemoteError
 from p2p.foreign import translated

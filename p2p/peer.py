@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from chain.book import Channel
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger, Transaction
+from chain.records import Channel
 from chain.voucher import Signer
 from inference.engine import Message, Request
 from inference.nursery import open_background

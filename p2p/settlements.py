@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from chain.book import Channel, Records, Settlement
 from chain.channel import Payee, State
 from chain.errors import TransactionFailed
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger
+from chain.records import Channel, Records, Settlement
 from chain.settling import FEE_NANO, Reason, SettlePolicy, Standing
 from p2p.errors import Error
 from p2p.foreign import translated

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.book import MIGRATIONS, Book, Channel, DayFees, Earning, Receipt, Role, Settlement, open_records
+from chain.book import Book
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
 from chain.ledger import ChannelTerms, Network
+from chain.records import Channel, DayFees, Earning, Receipt, Role, Settlement, open_records
+from chain.schema import MIGRATIONS
 from chain.voucher import Claim
 
 DEVNET = Network("devnet", -239)
@@ -363,7 +365,7 @@ def test_a_book_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
 
 def test_a_migration_that_is_broken_off_leaves_the_old_book(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version_1(path)
-    monkeypatch.setattr("chain.book.MIGRATIONS", (*MIGRATIONS, ("no SQL at all",)))
+    monkeypatch.setattr("chain.schema.MIGRATIONS", (*MIGRATIONS, ("no SQL at all",)))
     with pytest.raises(BookUnusable):
         Book(path, "payee", DEVNET)
     monkeypatch.undo()
@@ -376,7 +378,7 @@ def test_migrations_run_once_each_and_keep_what_is_there(path: Path, monkeypatch
     with Book(path, "payer", DEVNET) as book:
         book.add_channel(CHANNEL, terms(), "peer")
     grown = (*MIGRATIONS, ("ALTER TABLE channels ADD COLUMN note TEXT NOT NULL DEFAULT ''",))
-    monkeypatch.setattr("chain.book.MIGRATIONS", grown)
+    monkeypatch.setattr("chain.schema.MIGRATIONS", grown)
     for _ in range(2):
         assert reopened(path).peer == "peer"
     db = sqlite3.connect(path)

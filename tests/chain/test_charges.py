@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from chain import charges
-from chain.book import Book, Role
+from chain.book import Book
 from chain.channel import State
 from chain.errors import ChargesUnusable, NetworkMismatch
 from chain.ledger import ChannelTerms, Network
+from chain.records import Role
 from chain.voucher import Claim
 
 DEVNET = Network("devnet", -239)

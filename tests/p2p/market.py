@@ -13,12 +13,13 @@ import msgspec
 import trio
 from memory_host import MemoryNetwork, open_memory_network
 
-from chain.book import Book, Role
+from chain.book import Book
 from chain.errors import BookUnusable
 from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer, verify
 from chain.ledger import Ledger, Network
 from chain.memory import MemoryChain
+from chain.records import Role
 from chain.settling import SettlePolicy
 from inference.engine import Engine, Message, Request
 from inference.measure import Measured

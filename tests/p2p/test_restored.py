@@ -10,8 +10,9 @@ import trio
 from market import CHALLENGE_PERIOD_S, DEAR, MODEL, NETWORK, Market, open_market, question
 from trio.testing import MockClock
 
-from chain.book import Book, Role
+from chain.book import Book
 from chain.channel import State
+from chain.records import Role
 from p2p.answer import Answer
 from p2p.errors import Refused, RemoteError
 

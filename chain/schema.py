@@ -1,0 +1,164 @@
+"""The book's file: its tables, its version, the network that it was begun on, and how it is opened.
+
+SQLite in WAL mode with `synchronous=FULL`: what was committed survives a power cut, and a process killed anywhere
+leaves a file that opens. Several processes may have it open at once; those that write take turns.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from msgspec.structs import astuple
+
+from chain.errors import BookUnusable, NetworkMismatch
+from chain.ledger import Network
+
+BUSY_TIMEOUT_S = 10.0  # another process may be committing
+
+# One tuple of statements per version of the file. A released entry is never edited, only followed by another.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE network (name TEXT NOT NULL, global_id INTEGER NOT NULL)",
+        """CREATE TABLE channels (
+            role TEXT NOT NULL CHECK (role IN ('payer', 'payee')),
+            channel BLOB NOT NULL CHECK (length(channel) = 32),
+            peer TEXT NOT NULL,
+            terms BLOB NOT NULL,
+            salt BLOB NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('UNFUNDED', 'OPEN', 'RELEASED', 'CLOSING', 'CLOSED')),
+            deposited_nano INTEGER NOT NULL CHECK (deposited_nano >= 0),
+            authorised_nano INTEGER NOT NULL CHECK (authorised_nano >= 0),
+            signature BLOB NOT NULL,
+            delivered_nano INTEGER NOT NULL CHECK (delivered_nano >= 0),
+            settled_nano INTEGER NOT NULL CHECK (settled_nano >= 0),
+            released_nano INTEGER CHECK (released_nano >= 0),
+            release_signature BLOB NOT NULL,
+            UNIQUE (role, channel)
+        )""",
+        # A payer's salt is used once: a channel deployed again at an old address would revive its old vouchers.
+        "CREATE UNIQUE INDEX payer_salts ON channels (salt) WHERE role = 'payer'",
+        """CREATE TABLE receipts (
+            role TEXT NOT NULL CHECK (role IN ('payer', 'payee')),
+            session BLOB NOT NULL,
+            peer TEXT NOT NULL,
+            signed BLOB NOT NULL,
+            cost_nano INTEGER NOT NULL CHECK (cost_nano >= 0),
+            at INTEGER NOT NULL,
+            UNIQUE (role, peer, session)
+        )""",
+    ),
+    ("ALTER TABLE channels ADD COLUMN restored INTEGER NOT NULL DEFAULT 0 CHECK (restored IN (0, 1))",),
+    (
+        "ALTER TABLE receipts ADD COLUMN model TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE receipts ADD COLUMN channel BLOB NOT NULL DEFAULT x''",
+        "ALTER TABLE receipts ADD COLUMN channel_total_nano INTEGER NOT NULL DEFAULT 0",
+        """CREATE TABLE settlements (
+            role TEXT NOT NULL,
+            channel BLOB NOT NULL,
+            settled_nano INTEGER NOT NULL CHECK (settled_nano >= 0),
+            fee_nano INTEGER NOT NULL CHECK (fee_nano >= 0),
+            at INTEGER NOT NULL,
+            why TEXT NOT NULL
+        )""",
+    ),
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """SQLite's errors are `BookUnusable`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise BookUnusable(f"the book cannot be used: {error}") from error
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """What is written inside becomes durable together at the end, or not at all; nobody else writes meanwhile."""
+    with translated():
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+        finally:
+            # Something was raised; SQLite itself has rolled back on some errors, a full disk for one.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+
+
+@contextmanager
+def open_to_write(path: Path, network: Network) -> Iterator[sqlite3.Connection]:
+    """Make the file or bring it up to date. Raises `BookUnusable`, or `NetworkMismatch` for another network's."""
+    with translated(), closing(_connect(path)) as db:
+        with transaction(db):
+            _migrate(db)
+        with transaction(db):
+            if _network(db) is None:
+                db.execute("INSERT INTO network (name, global_id) VALUES (?, ?)", astuple(network))
+            _require_network(db, network)
+        yield db
+
+
+@contextmanager
+def open_to_read(path: Path, network: Network) -> Iterator[sqlite3.Connection]:
+    """As it is, also while others write to it; no file yet is an empty book.
+
+    Raises `BookUnusable`, also for a file that an older version left, and `NetworkMismatch`.
+    """
+    if not path.exists():
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            _migrate(db)
+            yield db
+        return
+    # By its URI and not by its permissions: to read what a killed owner left, SQLite must write its side files.
+    with translated(), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        version = _version(db)
+        if version != len(MIGRATIONS):
+            raise BookUnusable(f"the book has version {version} and not {len(MIGRATIONS)}: let its owner open it once")
+        _require_network(db, network)
+        yield db
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    version = _version(db)
+    if version > len(MIGRATIONS):
+        raise BookUnusable(f"the book has version {version}, this program knows {len(MIGRATIONS)}")
+    for statement in (text for step in MIGRATIONS[version:] for text in step):
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    ((version,),) = db.execute("PRAGMA user_version")
+    return int(version)
+
+
+def _network(db: sqlite3.Connection) -> Network | None:
+    return next((Network(*row) for row in db.execute("SELECT name, global_id FROM network")), None)
+
+
+def _require_network(db: sqlite3.Connection, network: Network) -> None:
+    known = _network(db)
+    if known != network:
+        raise NetworkMismatch(f"the book was begun on {known.name if known else 'none'} and not on {network.name}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode, so that only `batch` decides what a transaction is."""
+    # SQLite gives its side files the mode of the main file, so that one is made first. Only if it is new: to close
+    # any descriptor of a file drops all POSIX locks that SQLite holds on it in this process.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        db.close()
+        raise
+    return db
