@@ -24,8 +24,8 @@ install: .venv/.project ## create .venv and install Bombyx with exactly the pinn
 run: .venv/.project ## start a small network on this machine and ask it a question: make run ARGS="--prompt 'Why?'"
 	@$(BIN)/python -m p2p.node demo $(ARGS)
 
-test: lint ## lint, then run the tests: make test ARGS="-k voucher"
-	@$(BIN)/python -m pytest $(ARGS)
+test: lint ## lint, then run the tests, two files at a time: make test ARGS="-k voucher"
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 lint: .venv/.tools ## check style and types
 	@$(BIN)/ruff check .

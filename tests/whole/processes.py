@@ -105,6 +105,11 @@ class Process:
         """Its JSON lines of that kind, as soon as there are so many."""
         return self.said(lambda text: [one for one in _records(text) if one.get("event") == event][count - 1 :])
 
+    def record(self, event: str, **fields: object) -> dict[str, Any]:
+        """Its first JSON line of that kind that has those fields, as soon as there is one."""
+        wanted = {"event": event, **fields}
+        return self.said(lambda text: next((one for one in _records(text) if wanted.items() <= one.items()), {}))
+
     def said(self, look: Callable[[str], T]) -> T:
         """What `look` makes of its standard output, as soon as that counts as true."""
         found = self.out.wait(look)

@@ -61,9 +61,11 @@ def test_the_second_question_goes_over_the_same_channel(customer: Customer, netw
     price, usage = customer.second["price"], customer.second["usage"]
     cost = usage["prompt_tokens"] * price["input"] + usage["completion_tokens"] * price["output"]
     assert spent_nano == -(-cost // 10**6) > 0
-    network.provider.process.records("settled", 2)
+    network.provider.process.record("settled", channel=channel["channel"], settled_nano=channel["delivered_nano"])
     opened, *settled = history(network.file, channel["channel"])
-    assert [one.op for one in (opened, *settled)] == ["open", "settle", "settle"]
+    # After each answer; also within one, if the provider happens to look at its channels just then.
+    assert len(settled) >= 2
+    assert [one.op for one in (opened, *settled)] == ["open", *["settle"] * len(settled)]
     # The provider carried them itself: what they paid, and what the carrying did not use, came back in one message.
     assert {to for one in settled for to, _ in one.sent_nano} == {network.provider.ready["wallet"]}
     paid_nano = sum(one.before_nano - one.after_nano - one.rent_nano for one in settled)
