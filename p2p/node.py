@@ -24,7 +24,6 @@ from chain.book import Book
 from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer
 from chain.purse import Purse
-from chain.records import Channel, Receipt, open_records
 from chain.wallet import WALLET_MARGIN_NANO, WalletKey
 from inference.engine import Message, Request
 from inference.link import Spec
@@ -33,13 +32,13 @@ from inference.measure import measure
 from inference.nursery import open_background
 from inference.scripted import Scripted
 from inference.worker import open_worker
-from p2p import arguments, demo, wallet_commands, watching
+from p2p import arguments, channel_commands, demo, wallet_commands, watching
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
 from p2p.console import Session
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.earnings import earnings
-from p2p.errors import Error, LocalError, PaymentError, RemoteError, Unavailable
+from p2p.errors import Error, LocalError, PaymentError, Unavailable
 from p2p.foreign import translated
 from p2p.home import Home
 from p2p.host import Host
@@ -48,11 +47,10 @@ from p2p.keys import load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
-from p2p.protocol.receipt import SignedReceipt, verify_receipt
 from p2p.protocol.strategy import AskForLess, FixedPrice, TakeIt, UtilisationPrice
-from p2p.protocol.wire import decode
 from p2p.provider import Provider
-from p2p.purchase import amount, buy
+from p2p.purchase import buy
+from p2p.receipt_commands import receipts
 from p2p.selling import PriceList
 from p2p.story import JsonLines, Story, answer_to, gram, short
 from p2p.terminal import Terminal
@@ -434,107 +432,13 @@ async def _local_directory() -> AsyncIterator[Path]:
 
 async def channels(session: Session) -> None:
     """List channels, or close one."""
-    network = session.network()
-    if session.options.action == "list":
-        with translated(), open_records(session.home().book, session.role, network.chain_network) as records:
-            _list_channels(session, records.channels())
-        return
-    # Whoever closes alone needs the chain and nobody else: above all where the network is gone.
-    alone = session.options.action != "close"
-    async with open_client(session, network, alone=alone) as (_, peer):
-        channel = _pick(await peer.channels(), session.options.channel)
-        action = {"close": peer.close_channel, "start-close": peer.start_close, "finalise": peer.finalise}
-        transaction = await action[session.options.action](channel.channel)
-        session.story.say(f"Done: {transaction.op}, fee {gram(transaction.fee_nano)}.")
-        if transaction.op == "start_close":
-            session.story.say(f"In {channel.terms.challenge_period_s} s the rest can be had with: channels finalise")
-        if session.options.json:
-            session.print_json(transaction)
 
+    @asynccontextmanager
+    async def client(*, alone: bool) -> AsyncIterator[LightPeer]:
+        async with open_client(session, session.network(), alone=alone) as (_, peer):
+            yield peer
 
-def _pick(known: Sequence[Channel], prefix: str) -> Channel:
-    if not prefix:
-        raise LocalError(f"name the channel by its first digits; see {arguments.PROGRAM} channels")
-    fitting = [one for one in known if one.channel.hex().startswith(prefix)]
-    if len(fitting) != 1:
-        raise LocalError(f"{len(fitting)} channels begin with {prefix!r}; see {arguments.PROGRAM} channels")
-    return fitting[0]
-
-
-def _list_channels(session: Session, known: Sequence[Channel]) -> None:
-    if session.options.json:
-        session.print_json([_channel_json(one) for one in known])
-        return
-    if not known:
-        session.story.say("No channels yet.")
-    for one in known:
-        session.story.table(
-            f"{one.channel.hex()[:16]}… {one.state.name} with {short(one.peer)}",
-            [
-                ("deposited", amount(one.deposited_nano)),
-                ("authorised", amount(one.authorised_nano)),
-                ("delivered", amount(one.delivered_nano)),
-                ("settled", amount(one.settled_nano)),
-            ],
-        )
-
-
-def _channel_json(one: Channel) -> dict[str, Any]:
-    return {
-        "channel": one.channel.hex(),
-        "peer": one.peer,
-        "state": one.state.name.lower(),
-        "deposited_nano": one.deposited_nano,
-        "authorised_nano": one.authorised_nano,
-        "delivered_nano": one.delivered_nano,
-        "settled_nano": one.settled_nano,
-    }
-
-
-async def receipts(session: Session) -> None:
-    """List receipts, or verify one with nothing but itself and the network's name."""
-    network = session.network()
-    if session.options.action == "verify":
-        _verify(session, network)
-        return
-    with translated(), open_records(session.home().book, session.role, network.chain_network) as records:
-        kept = records.receipts()
-    if session.options.json:
-        session.print_json([_receipt_json(one) for one in kept])
-        return
-    for one in kept:
-        session.story.say(f"{one.session.hex()}  {short(one.peer)}  {amount(one.cost_nano)}")
-
-
-def _receipt_json(one: Receipt) -> dict[str, Any]:
-    return {
-        "session": one.session.hex(),
-        "peer": one.peer,
-        "cost_nano": one.cost_nano,
-        "at": one.at,
-        "receipt": one.signed.hex(),
-    }
-
-
-def _verify(session: Session, network: NetworkFile) -> None:
-    path: Path | None = session.options.file
-    if path is None:
-        raise LocalError("name the file: receipts verify FILE")
-    try:
-        content = bytes.fromhex(path.read_text().strip())
-    except (OSError, ValueError):
-        raise LocalError(f"{path} holds no receipt in hex") from None
-    try:
-        receipt = verify_receipt(decode(content, SignedReceipt), network=network.mark.name, verify=verify_by_peer)
-    except RemoteError as error:
-        raise RemoteError(error.code, f"{path} is not a receipt that provider and client both signed") from error
-    if session.options.json:
-        session.print_json({"verified": True, "provider": receipt.provider, "client": receipt.client})
-        return
-    session.story.say(
-        f"Good: {short(receipt.provider)} and {short(receipt.client)} both signed for {receipt.tokens.input} tokens "
-        f"in, {receipt.tokens.output} out, {amount(receipt.session_total_nano)}."
-    )
+    await channel_commands.run(session, client)
 
 
 async def wallet(session: Session) -> None:
