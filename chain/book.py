@@ -82,8 +82,8 @@ class Book(Records):
                 raise ChannelUnusable(f"channel {channel.hex()} or its salt was used before")
             self._db.execute(
                 "INSERT INTO channels (channel, peer, terms, state, deposited_nano, authorised_nano, signature,"
-                " delivered_nano, settled_nano, released_nano, release_signature, restored, role, salt)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " delivered_nano, settled_nano, released_nano, release_signature, restored, lost_nano, role, salt)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*_row(new), self.role, terms.salt),
             )
 
@@ -114,6 +114,12 @@ class Book(Records):
         with self._write():
             known = self.channel(channel)
             self._store(replace(known, delivered_nano=max(known.delivered_nano, amount_nano)))
+
+    def save_lost(self, channel: bytes, amount_nano: int) -> None:
+        """Sessions that died on the channel left `amount_nano` unpaid in all."""
+        with self._write():
+            known = self.channel(channel)
+            self._store(replace(known, lost_nano=max(known.lost_nano, amount_nano)))
 
     def save_settled(self, channel: bytes, amount_nano: int) -> None:
         """The chain has paid out `amount_nano` in all."""
@@ -171,8 +177,8 @@ class Book(Records):
         name, _, _, *rest = _row(channel)
         self._db.execute(
             "UPDATE channels SET state = ?, deposited_nano = ?, authorised_nano = ?, signature = ?,"
-            " delivered_nano = ?, settled_nano = ?, released_nano = ?, release_signature = ?, restored = ?"
-            " WHERE role = ? AND channel = ?",
+            " delivered_nano = ?, settled_nano = ?, released_nano = ?, release_signature = ?, restored = ?,"
+            " lost_nano = ? WHERE role = ? AND channel = ?",
             (*rest, self.role, name),
         )
 

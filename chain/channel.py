@@ -159,9 +159,11 @@ class _End(ABC):
         self.delivered_nano -= lost
         return lost
 
-    def agree_on(self, delivered_nano: int) -> None:
-        """No session runs but one that just began: both ends go on from this total."""
+    def agree_on(self, delivered_nano: int) -> int:
+        """No session runs but one that just began: both ends go on from this total. Returns what is given up for it."""
+        lost = max(0, self.delivered_nano - delivered_nano)
         self.delivered_nano = delivered_nano
+        return lost
 
     def _require_open(self) -> None:
         if self.state is not State.OPEN:
@@ -305,9 +307,10 @@ class Payee(_End):
         self.lost_nano += lane.unpaid_nano
         return lane.unpaid_nano
 
-    def agree_on(self, delivered_nano: int) -> None:
-        self.lost_nano += max(0, self.delivered_nano - delivered_nano)
-        super().agree_on(delivered_nano)
+    def agree_on(self, delivered_nano: int) -> int:
+        lost = super().agree_on(delivered_nano)
+        self.lost_nano += lost
+        return lost
 
     def begin(self, session: bytes, nano: int) -> None:
         """Work worth `nano` is taken up in a session; `deliver` ends it."""

@@ -20,7 +20,7 @@ Role = Literal["payer", "payee"]
 
 _CHANNELS = (
     "SELECT channel, peer, terms, state, deposited_nano, authorised_nano, signature, delivered_nano, settled_nano,"
-    " released_nano, release_signature, restored FROM channels WHERE role = ?"
+    " released_nano, release_signature, restored, lost_nano FROM channels WHERE role = ?"
 )
 
 
@@ -39,6 +39,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     released_nano: int | None = None  # where the payee lets the payer close; once set, no voucher is signed or accepted
     release_signature: bytes = b""  # the payee's, kept by the payer so that it can close after a restart
     restored: bool = False  # known from a backup: what was signed since is not in the book, so it is only closed
+    lost_nano: int = 0  # what sessions that died left unpaid (payee)
 
     @property
     def claim(self) -> Claim | None:

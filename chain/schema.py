@@ -65,6 +65,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             why TEXT NOT NULL
         )""",
     ),
+    ("ALTER TABLE channels ADD COLUMN lost_nano INTEGER NOT NULL DEFAULT 0 CHECK (lost_nano >= 0)",),
 )
 
 

@@ -9,7 +9,7 @@ from chain.keeper import BookKeeper
 from chain.records import Receipt
 from p2p.foreign import translated
 from p2p.protocol.receipt import Receipt as ReceiptBody
-from p2p.protocol.session import Save, SaveClaim, SaveDelivered, SaveReceipt
+from p2p.protocol.session import Save, SaveClaim, SaveDelivered, SaveLost, SaveReceipt
 from p2p.protocol.wire import decode, encode
 
 
@@ -31,6 +31,8 @@ def _write_one(book: Book, peer: str, event: Save) -> None:
             book.save_delivered(claim.channel, delivered_nano)
         case SaveDelivered(channel, delivered_nano):
             book.save_delivered(channel, delivered_nano)
+        case SaveLost(channel, lost_nano):
+            book.save_lost(channel, lost_nano)
         case SaveReceipt(signed):
             body: ReceiptBody = decode(signed.receipt.body, ReceiptBody)
             book.save_receipt(

@@ -87,6 +87,7 @@ class Payees:
                     accepted=known.claim,
                 )
                 payee.write_off()
+                payee.lost_nano = known.lost_nano
                 _note_settled(payee, known.settled_nano)
                 payee.state = known.state
                 payee.released_nano = known.released_nano

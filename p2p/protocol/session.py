@@ -181,6 +181,14 @@ class SaveDelivered:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveLost:
+    """Provider: what sessions that died left unpaid on the channel in all. A restart must not forget it."""
+
+    channel: bytes
+    lost_nano: int
+
+
+@dataclass(frozen=True, slots=True)
 class SaveReceipt:
     """Keep this receipt, as far as it is signed."""
 
@@ -248,6 +256,7 @@ Event = (
     Send
     | SaveClaim
     | SaveDelivered
+    | SaveLost
     | SaveReceipt
     | Check
     | Prefill
@@ -261,7 +270,7 @@ Event = (
 )
 
 
-Save = SaveClaim | SaveDelivered | SaveReceipt
+Save = SaveClaim | SaveDelivered | SaveLost | SaveReceipt
 
 
 class Liveness:

@@ -47,6 +47,7 @@ from p2p.protocol.session import (
     Resume,
     SaveClaim,
     SaveDelivered,
+    SaveLost,
     SaveReceipt,
     Send,
     Start,
@@ -238,10 +239,11 @@ class ProviderSession:
         except ChainError as error:
             raise RemoteError("out_of_turn", str(error)) from error
         accepted = self._accept(payment)
-        if not self._lane.shared:
-            base = max(paid_before, payment.channel_total_nano - payment.session_total_nano)
-            payee.agree_on(min(payee.delivered_nano, base))
-        return accepted
+        if self._lane.shared:
+            return accepted
+        base = max(paid_before, payment.channel_total_nano - payment.session_total_nano)
+        lost_nano = payee.agree_on(min(payee.delivered_nano, base))
+        return [*accepted, *self._save_lost(lost_nano)]
 
     def _accept(self, payment: Payment) -> list[Event]:
         """Take a voucher; one that came late is ignored."""
@@ -385,6 +387,10 @@ class ProviderSession:
         self._payee.saved(nano)
         return SaveDelivered(self._payee.channel, nano)
 
+    def _save_lost(self, nano: int) -> list[Event]:
+        """So much was just lost."""
+        return [SaveLost(self._payee.channel, self._payee.lost_nano)] if nano else []
+
     def _send(self, message: ToClient, now: float) -> Send:
         self._liveness.said(now)
         return Send(message)
@@ -394,6 +400,6 @@ class ProviderSession:
         admitted = self.state not in {State.NEW, State.STARTING}
         self.state = State.FAILED
         if admitted:
-            self._payee.leave(self._start.session)
-            stop.append(self._save_delivered(self._payee.delivered_nano))
+            lost_nano = self._payee.leave(self._start.session)
+            stop += [self._save_delivered(self._payee.delivered_nano), *self._save_lost(lost_nano)]
         return [*stop, Failed(error)]

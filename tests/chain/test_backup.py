@@ -205,7 +205,8 @@ def test_what_cannot_be_read_or_written_is_one_clear_line(home: Path, file: Path
 
 def test_an_older_books_channels_are_marked_as_well(home: Path, tmp_path: Path) -> None:
     with sqlite3.connect(home / "book.sqlite") as db:
-        db.execute("ALTER TABLE channels DROP COLUMN restored")
+        for column in ("restored", "lost_nano"):
+            db.execute(f"ALTER TABLE channels DROP COLUMN {column}")
         db.execute("DROP TABLE settlements")
         for column in ("model", "channel", "channel_total_nano"):
             db.execute(f"ALTER TABLE receipts DROP COLUMN {column}")

@@ -69,6 +69,7 @@ def test_what_was_saved_is_there_after_reopening(path: Path) -> None:
         book.save_claim(claim(300))
         book.save_delivered(CHANNEL, 310)
         book.save_settled(CHANNEL, 200)
+        book.save_lost(CHANNEL, 7)
         book.save_released(CHANNEL, 300, b"release")
     assert reopened(path) == Channel(
         channel=CHANNEL,
@@ -82,6 +83,7 @@ def test_what_was_saved_is_there_after_reopening(path: Path) -> None:
         settled_nano=200,
         released_nano=300,
         release_signature=b"release",
+        lost_nano=7,
     )
 
 
@@ -94,10 +96,12 @@ def test_amounts_only_rise(tmp_path_factory: pytest.TempPathFactory, amounts: li
             book.save_claim(claim(amount))
             book.save_delivered(CHANNEL, amount)
             book.save_settled(CHANNEL, amount)
+            book.save_lost(CHANNEL, amount)
             book.save_deposited(CHANNEL, amount)
         known = book.channel(CHANNEL)
     highest = max(amounts, default=0)
     assert (known.authorised_nano, known.delivered_nano, known.settled_nano, known.deposited_nano) == (highest,) * 4
+    assert known.lost_nano == highest
     assert known.claim == (claim(highest) if highest else None)
 
 
@@ -354,6 +358,7 @@ def test_a_book_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
             assert (known.deposited_nano, known.authorised_nano, known.settled_nano) == (900, 300, 200)
             assert known.claim == claim(300)
             assert not known.restored
+            assert known.lost_nano == 0
             assert book.receipts() == [Receipt(b"\x07", "peer", b"\1\2", 310, NOON)]
             assert book.earnings() == [Earning("2026-11-22", "", 1, 310, 0)]
             assert book.fees() == []

@@ -179,21 +179,32 @@ async def test_nobody_lives_on_windows_that_are_never_paid(tmp_path: Path, autoj
     """Session after session that ends unpaid, each within its window, until the channel is refused."""
     async with open_market(tmp_path) as market:
         seller, client = await market.seller(Scripted(tokens_per_s=10_000)), await market.customer()
-        refused = None
+        one = refused = None
         while refused is None:
-            async with by_hand(client, question("why", 500)) as one:
-                await one.start()
-                one.mute = True
-                while not isinstance(heard := await one.obey(), Pause | Refusal):
-                    assert heard is not None
-                refused = heard if isinstance(heard, Refusal) else None
-                await one.messages.reset()
-            await wait_all_tasks_blocked()
+            one, refused = await _one_unpaid(client)
+        assert one is not None
         assert refused.reason == "channel_unusable"
         (payee,) = seller.provider._payees._payees.values()
         most = DEPOSIT_NANO // LOST_PART + 2 * one.core._quote.window_nano
         assert DEPOSIT_NANO // LOST_PART < payee.lost_nano < most + payee.authorised_nano
         assert payee.lost_nano < CHANNEL_LIFE_FEE_NANO
+        assert seller.book.channels()[0].lost_nano == payee.lost_nano
+        await market.kill(seller)
+        await market.seller(Scripted(tokens_per_s=10_000))
+        _, refused = await _one_unpaid(client)
+        assert refused is not None, "a restart forgives nothing"
+
+
+async def _one_unpaid(client: Customer) -> tuple[ByHand, Refusal | None]:
+    """A session that is left when it waits for its pay, or that is refused."""
+    async with by_hand(client, question("why", 500)) as one:
+        await one.start()
+        one.mute = True
+        while not isinstance(heard := await one.obey(), Pause | Refusal):
+            assert heard is not None
+        await one.messages.reset()
+    await wait_all_tasks_blocked()
+    return one, heard if isinstance(heard, Refusal) else None
 
 
 async def _go_on_without_paying(one: ByHand) -> None:
