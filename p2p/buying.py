@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from p2p.trace import Trace
 
 # Asking more providers for a binding quote costs each of them work and gains little.
 MAX_ASKED = 5
-NONCE_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,11 @@ class Negotiations:
         self._talks: list[_Talk] = []
         self._refusals: list[Error] = []
 
-    async def agree(self, found: Sequence[Found], ask: Ask) -> Deal:
-        """One agreement. Raises `Refused` when nobody wants to, with the last reason that was given."""
+    async def agree(self, found: Sequence[Found], ask: Callable[[], Ask]) -> Deal:
+        """One agreement; `ask` makes one for each provider, with a fresh nonce.
+
+        Raises `Refused` when nobody wants to, with the last reason that was given.
+        """
         async with AsyncExitStack() as streams:
             await self._gather(found, ask, streams)
             while self._talks:
@@ -122,13 +123,13 @@ class Negotiations:
                 self._talks.remove(talk)
             raise self._nobody()
 
-    async def _gather(self, found: Sequence[Found], ask: Ask, streams: AsyncExitStack) -> None:
+    async def _gather(self, found: Sequence[Found], ask: Callable[[], Ask], streams: AsyncExitStack) -> None:
         """First quotes from the most promising providers, all asked at once."""
         adverts = {one.peer: one for one in found}
         promising = rank([self._advertised(one) for one in found], self._need)[:MAX_ASKED]
         async with trio.open_nursery() as nursery:
             for score in promising:
-                nursery.start_soon(self._ask_one, adverts[score.candidate.peer], ask, streams)
+                nursery.start_soon(self._ask_one, adverts[score.candidate.peer], ask(), streams)
 
     async def _ask_one(self, found: Found, ask: Ask, streams: AsyncExitStack) -> None:
         buyer = Buyer(network=self._network, client=self._host.peer, provider=found.peer, verify=verify_by_peer)
@@ -136,11 +137,10 @@ class Negotiations:
             opened = open_messages(self._host, found.peer, PROTOCOL, ToClient)
             messages = await streams.enter_async_context(opened)
             talk = _Talk(found, buyer, messages, window_max_nano=self._window_max_nano)
-            ask = msgspec.structs.replace(ask, nonce=secrets.token_bytes(NONCE_BYTES))
             await talk.say(buyer.ask(ask), self._clock)
         except Error as error:
             self._refusals.append(error)
-            self._trace("no_quote", peer=found.peer, why=str(error))
+            self._trace("no_quote", peer=found.peer, why=str(error), reason=error.word)
             return
         talk.first_prices = talk.quote.prices
         self._trace("quote", peer=found.peer, prices=_plain(talk.quote.prices))
@@ -154,13 +154,14 @@ class Negotiations:
             if wanted is not None and talk.buyer.may_counter:
                 self._trace("counter", peer=talk.found.peer, prices=_plain(wanted))
                 await talk.say(talk.buyer.counter(wanted), self._clock)
-                self._trace("quote", peer=talk.found.peer, prices=_plain(talk.quote.prices))
+                kept = talk.quote.prices == talk.first_prices
+                self._trace("kept" if kept else "quote", peer=talk.found.peer, prices=_plain(talk.quote.prices))
                 if not talk.first_prices.cover(talk.quote.prices):
                     raise Refused("price", "the answer to the counter-offer was dearer than the first quote")
             await talk.say(talk.buyer.accept(self._clock()), self._clock)
         except Error as error:
             self._refusals.append(error)
-            self._trace("no_deal", peer=talk.found.peer, why=str(error))
+            self._trace("no_deal", peer=talk.found.peer, why=str(error), reason=error.word)
             await talk.messages.reset()
             return None
         assert talk.buyer.state is State.AGREED

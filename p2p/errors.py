@@ -4,11 +4,18 @@ from __future__ import annotations
 
 
 class Error(Exception):
-    """The root: `except p2p.Error` catches all that Bombyx raises on purpose."""
+    """The root: `except p2p.Error` catches all that Bombyx raises on purpose.
+
+    The text is for people. `word` is for programs: it stays the same when the text gets better.
+    """
+
+    word = "error"
 
 
 class LocalError(Error):
     """We asked for something that makes no sense. Never sent to a peer; fix the call or the configuration."""
+
+    word = "local"
 
 
 class RemoteError(Error):
@@ -19,15 +26,18 @@ class RemoteError(Error):
 
     def __init__(self, code: str, detail: str = "") -> None:
         super().__init__(f"{code}: {detail}" if detail else code)
-        self.code = code
+        self.word = self.code = code
 
 
 class Refused(Error):
-    """The peer said an honest no. Not a fault: try another, or come back at `retry_after_s`."""
+    """The peer said an honest no. Not a fault: try another, or come back in `retry_after_s`.
+
+    `detail` says it to people, and is all of the text; `reason` is the word for it.
+    """
 
     def __init__(self, reason: str, detail: str = "", *, retry_after_s: int | None = None) -> None:
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
+        super().__init__(detail or reason.replace("_", " "))
+        self.word = self.reason = reason
         self.detail = detail
         self.retry_after_s = retry_after_s
 
@@ -35,10 +45,16 @@ class Refused(Error):
 class Unavailable(Error):
     """Nobody answered: a dial failed, a time limit passed, a connection ended. Retry, or try another."""
 
+    word = "unavailable"
+
 
 class PaymentError(Error):
     """Money stands in the way: no funds, an exhausted or closed channel, a chain that cannot be reached."""
 
+    word = "payment"
+
 
 class EngineError(Error):
     """The model's engine failed or refused the request."""
+
+    word = "engine_failed"

@@ -16,7 +16,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.everything = trio.CancelScope()
-        self.struck = False
+        self.struck = 0  # the last signal's number
         self._next = self.everything
 
     @asynccontextmanager
@@ -39,8 +39,7 @@ class Interrupt:
             async with open_background() as background:
 
                 async def watch() -> None:
-                    async for _ in signals:
-                        self.struck = True
+                    async for self.struck in signals:
                         scope, self._next = self._next, self.everything
                         scope.cancel()
 

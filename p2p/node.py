@@ -38,7 +38,8 @@ from p2p.config import load as load_config
 from p2p.console import Session
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.earnings import earnings
-from p2p.errors import Error, LocalError, PaymentError, Unavailable
+from p2p.ending import DONE, explain, signalled
+from p2p.errors import LocalError, PaymentError, Unavailable
 from p2p.foreign import translated
 from p2p.home import Home
 from p2p.host import Host
@@ -60,9 +61,6 @@ from p2p.wallet_commands import Wiring
 if TYPE_CHECKING:
     from chain.tonledger import TonLedger
 
-USAGE = 2  # exit code for what the user must change
-INTERRUPTED = 130  # as shells say it of SIGINT
-UNHEARD = 141  # and of SIGPIPE: whoever read our output has gone
 FAUCET_NANO = 2_000_000_000
 
 
@@ -79,31 +77,18 @@ class Node:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 to be changed by the user, 130 interrupted, 141 not read."""
+    """Run the command line and exit: 0 done, 1 failed, 2 to be changed by the user, 130, 141 or 143 for a signal."""
+    as_json = False
     try:
         options = arguments.parse(list(sys.argv[1:] if argv is None else argv))
+        as_json = options.json
         terminal = Terminal(os.environ)
         file = Path(options.config) if options.config else None
         config = load_config(file, os.environ, arguments.overrides(options))
         code = trio.run(_run, options, config, terminal)
     except BaseException as error:
-        code = _explain(error)
+        code = explain(error, as_json=as_json)
     sys.exit(code)
-
-
-def _explain(error: BaseException) -> int:
-    """One line for what is known to happen; a bug keeps its traceback."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain as it flushes
-        return UNHEARD
-    if not isinstance(error, Error):
-        raise error
-    print(f"bombyx: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
-    return USAGE if isinstance(error, LocalError) else 1
 
 
 async def _run(options: argparse.Namespace, config: Config, terminal: Terminal) -> int:
@@ -115,7 +100,7 @@ async def _run(options: argparse.Namespace, config: Config, terminal: Terminal) 
         if getattr(options, "until_stdin_closes", False):
             background.start_soon(_stop_when_stdin_closes, interrupt.everything)
         await command(session)
-    return INTERRUPTED if interrupt.struck and not session.up.is_set() else 0
+    return signalled(interrupt.struck) if interrupt.struck and not session.up.is_set() else DONE
 
 
 async def _stop_when_stdin_closes(scope: trio.CancelScope) -> None:

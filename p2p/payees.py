@@ -103,11 +103,13 @@ class Payees:
         """
         channel = first.channel
         if self._clients.get(channel, peer) != peer:
-            raise Refused("channel_unusable", "another client pays through it")
+            raise Refused("channel_unusable", "another client pays through the channel")
         if channel in self._restored:
-            raise Refused("channel_unusable", "our book of it comes from a backup, so it can only be closed")
+            raise Refused("channel_unusable", "our book of the channel comes from a backup, so it can only be closed")
         if channel in self._releasing or self._sessions[channel] >= SESSIONS_PER_CHANNEL_MAX:
-            raise Refused("channel_busy", "it is being closed, or carries as many answers as it may", retry_after_s=1)
+            raise Refused(
+                "channel_busy", "the channel is closing, or carries as many answers as it may", retry_after_s=1
+            )
         self._sessions[channel] += 1
         try:
             yield await self._checked(first, peer, payer_key)
@@ -144,9 +146,9 @@ class Payees:
         channel = last.channel
         payee = self._payees.get(channel)
         if payee is None or self._clients[channel] != peer:
-            raise Refused("unknown_channel")
+            raise Refused("unknown_channel", "we know of no such channel of yours")
         if channel in self._releasing or self._sessions[channel]:
-            raise Refused("channel_busy", "an answer is still being given", retry_after_s=1)
+            raise Refused("channel_busy", "an answer is still being paid through the channel", retry_after_s=1)
         self._releasing.add(channel)
         try:
             with translated():

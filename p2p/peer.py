@@ -23,7 +23,7 @@ from p2p.host import Host
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
 from p2p.protocol.market import Need
-from p2p.protocol.negotiate import Ask
+from p2p.protocol.negotiate import NONCE_BYTES, Ask
 from p2p.protocol.price import Prices, Tokens
 from p2p.protocol.receipt import SALT_BYTES
 from p2p.protocol.session import PROTOCOL, SESSION_ID_BYTES, ToClient
@@ -143,13 +143,16 @@ class LightPeer:
             clock=self._clock,
             trace=self._trace,
         )
-        ask = Ask(
-            model=request.model,
-            prompt_tokens=bound,
-            max_tokens=request.max_tokens,
-            payer_key=self._payer_key.public_key,
-            nonce=bytes(SALT_BYTES),  # replaced by a fresh one for each provider
-        )
+
+        def ask() -> Ask:
+            return Ask(
+                model=request.model,
+                prompt_tokens=bound,
+                max_tokens=request.max_tokens,
+                payer_key=self._payer_key.public_key,
+                nonce=secrets.token_bytes(NONCE_BYTES),
+            )
+
         return await negotiations.agree(willing, ask)
 
     @asynccontextmanager

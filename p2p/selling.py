@@ -133,7 +133,7 @@ class Sales:
             raise RemoteError("wrong_quote", "it was made by or for another peer")
         model = self._models.get(quote.model)
         if model is None:  # quoted before a restart
-            raise Refused("no_such_model", "not served here any more")
+            raise Refused("no_such_model", f"{quote.model} is not served here any more")
         self._uses.use(signed.id, quote, self._clock())
         if not self._places.take(signed.id) and self._unpromised() < 1:
             raise Refused("busy", "every slot is in use", retry_after_s=BUSY_RETRY_S)
@@ -167,7 +167,7 @@ class Sales:
     def _require_servable(self, ask: Ask) -> None:
         model = self._models.get(ask.model)
         if model is None:
-            raise Refused("no_such_model", "not served here")
+            raise Refused("no_such_model", f"{ask.model} is not served here")
         if ask.tier != "open":
             raise Refused("no_such_tier", "only the open tier is served here")
         if ask.prompt_tokens + ask.max_tokens > model.context:

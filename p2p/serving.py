@@ -169,7 +169,7 @@ class Serving:
         except Refused as no:
             await self._refuse(no)
         except EngineError:
-            await self._refuse(Refused("engine_failed", "nothing is charged"))
+            await self._refuse(Refused("engine_failed", "the engine failed; nothing is charged"))
         except Error as error:
             await self._shell.fail(error)
         else:
@@ -184,7 +184,7 @@ class Serving:
             await news.wait()
 
     async def _refuse(self, no: Refused) -> None:
-        self._trace("refused", peer=self._peer, reason=no.reason)
+        self._trace("refused", peer=self._peer, reason=no.reason, why=str(no))
         await self._shell.step(partial(self._core.refuse, Refusal.of(no)))
 
     async def _examine(self, start: Start) -> tuple[Quote, Payee, Sampling, int]:

@@ -153,6 +153,7 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "quote": _quote,
     "no_quote": lambda f: f"  [dim]{short(f['peer'])} made no quote: {escape(f['why'])}[/]",
     "counter": _counter,
+    "kept": lambda f: f"  [cyan]no less[/]: {short(f['peer'])} keeps to its price",
     "no_deal": lambda f: f"  [dim]{short(f['peer'])} did not accept: {escape(f['why'])}[/]",
     "agreed": _agreed,
     "opening": lambda f: f"  [dim]opening a channel with {gram(f['deposit_nano'])} …[/]",
@@ -182,5 +183,5 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "settle_failed": lambda f: f"  [red]not settled yet[/]: {escape(f['why'])}; the voucher stays good",
     "released": lambda f: f"  [green]released[/] channel {f['channel'][:8]}…: the client may close it",
     "closed": lambda f: f"  [green]closed[/] channel {f['channel'][:8]}… together (fee {gram(f['fee_nano'])})",
-    "refused": lambda f: f"  [dim]refused {short(f['peer'])}: {escape(f['reason'])}[/]",
+    "refused": lambda f: f"  [dim]refused {short(f['peer'])}: {escape(f['why'])}[/]",
 }

@@ -10,7 +10,7 @@ from inference.script import count_tokens
 from p2p.protocol import advert
 from p2p.protocol.advert import AdvertBook, Listing, Pull, lookup_key
 from p2p.protocol.market import Candidate, Need, choose, rank
-from p2p.protocol.negotiate import Ask, Quote
+from p2p.protocol.negotiate import NONCE_BYTES, Ask, Quote
 from p2p.protocol.price import Tokens
 from p2p.protocol.strategy import BuyerStrategy
 from p2p.protocol.wire import Signed
@@ -23,7 +23,6 @@ from sim.slow_chain import NETWORK
 from sim.world import World
 
 PROBE_PATIENCE_S = 3.0
-NONCE_BYTES = 16
 
 
 class Quoted(NamedTuple):

@@ -114,7 +114,7 @@ class AdvertBook:
         self._network = network
         self._verify = verify
         self._limit = limit
-        self._adverts: dict[str, tuple[Advert, Signed]] = {}
+        self._adverts: dict[str, Advert] = {}
 
     def __len__(self) -> int:
         return len(self._adverts)
@@ -126,7 +126,7 @@ class AdvertBook:
             return None
         if advert.peer not in self._adverts and len(self._adverts) >= self._limit:
             self._make_room(now)
-        self._adverts[advert.peer] = (advert, signed)
+        self._adverts[advert.peer] = advert
         return advert
 
     def accepts(self, signed: Signed, now: float) -> bool:
@@ -135,8 +135,7 @@ class AdvertBook:
 
     def known(self, peer: str) -> Advert | None:
         """The newest advert of a peer."""
-        known = self._adverts.get(peer)
-        return known[0] if known else None
+        return self._adverts.get(peer)
 
     def drop(self, peer: str) -> None:
         """Forget a peer, for example one that failed a probe."""
@@ -144,17 +143,12 @@ class AdvertBook:
 
     def tick(self, now: float) -> None:
         """Forget what has expired."""
-        for peer in [peer for peer, (advert, _) in self._adverts.items() if advert.expires_at <= now]:
+        for peer in [peer for peer, advert in self._adverts.items() if advert.expires_at <= now]:
             del self._adverts[peer]
-
-    def signed(self, peer: str) -> Signed | None:
-        """The bytes as they were received, for passing them on."""
-        known = self._adverts.get(peer)
-        return known[1] if known else None
 
     def listings(self, model: str | None, now: float) -> Iterator[Listing]:
         """Every live offer of `model`, or of any model."""
-        for advert, _ in self._adverts.values():
+        for advert in self._adverts.values():
             if advert.expires_at > now:
                 yield from (Listing(advert, offer) for offer in advert.models if model in (None, offer.id))
 
@@ -165,4 +159,4 @@ class AdvertBook:
     def _make_room(self, now: float) -> None:
         self.tick(now)
         if len(self._adverts) >= self._limit:
-            self.drop(min(self._adverts, key=lambda peer: self._adverts[peer][0].expires_at))
+            self.drop(min(self._adverts, key=lambda peer: self._adverts[peer].expires_at))

@@ -21,6 +21,7 @@ from p2p.protocol.wire import SHOWN, Bytes32, Message, Name, Nat, PeerVerifier, 
 PROTOCOL = "/bombyx/negotiate/1"
 MAX_ROUNDS = 4
 QUOTE_LIFETIME_S = 120
+NONCE_BYTES = 16  # of a client that speaks as we do
 
 Window = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 Nonce = Annotated[bytes, msgspec.Meta(min_length=8, max_length=64)]
@@ -287,8 +288,8 @@ class QuoteUses:
         """Count one use. Raises `Refused` for an expired or used-up quote."""
         self._used = {key: value for key, value in self._used.items() if value[1] > now}
         if quote.valid_until <= now:
-            raise Refused("quote_expired", "ask for a new one")
+            raise Refused("quote_expired", "the quote has expired: ask for a new one")
         used, _ = self._used.get(quote_id, (0, 0))
         if used >= quote.uses:
-            raise Refused("quote_used", "ask for a new one")
+            raise Refused("quote_used", "the quote was used already: ask for a new one")
         self._used[quote_id] = (used + 1, quote.valid_until)

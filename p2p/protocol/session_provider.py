@@ -169,7 +169,8 @@ class ProviderSession:
         if self._done == Tokens():
             self.state = State.FAILED
             self._payee.leave(self._start.session)
-            return [self._send(Refusal(reason="engine_failed", detail="nothing is charged"), now), Failed(error)]
+            refusal = Refusal(reason="engine_failed", detail="the engine failed; nothing is charged")
+            return [self._send(refusal, now), Failed(error)]
         return self._finish("failed", now)
 
     def lost(self) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ from p2p.selling import NEGOTIATION_TIMEOUT_S, TURN_TIMEOUT_S
 from p2p.stream import MessageStream
 
 CHEAP, MIDDLE, DEAR = (PRICES.scaled(percent, 100) for percent in (100, 120, 140))
+NONCES = count()
 ASK = Ask(model=MODEL, prompt_tokens=200, max_tokens=40, payer_key=bytes(32), nonce=bytes(16))
 
 
@@ -53,7 +55,11 @@ async def haggle(
         clock=clock,
         trace=client.diary,
     )
-    return await negotiations.agree(found or list(await client.peer.find(None)), ask)
+
+    def fresh() -> Ask:
+        return msgspec.structs.replace(ask, nonce=next(NONCES).to_bytes(16, "big"))
+
+    return await negotiations.agree(found or list(await client.peer.find(None)), fresh)
 
 
 def streams_left(client: Customer) -> int:
@@ -122,11 +128,23 @@ async def test_a_counter_offer_below_the_floor_meets_the_floor_and_that_is_final
         assert (await haggle(client, strategy=AskForLess(50))).quote.prices == PRICES.scaled(80, 100)
 
 
-async def test_a_fixed_price_stays(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_fixed_price_stays_and_is_not_told_twice(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_market(tmp_path) as market:
         await market.seller()
         client = await market.customer()
         assert (await haggle(client, strategy=AskForLess(50))).quote.prices == PRICES
+        kinds = [kind for kind in client.diary.kinds() if kind in {"quote", "counter", "kept", "agreed"}]
+        assert kinds == ["quote", "counter", "kept", "agreed"]
+
+
+async def test_each_provider_is_asked_with_a_nonce_of_its_own(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        await three(market)
+        client, nonces = await market.customer(), set[bytes]()
+        for _ in range(2):
+            deal = await client.peer.agree(await client.peer.find(MODEL), question())
+            nonces.add(deal.quote.nonce)
+        assert len(nonces) == 2
 
 
 class Pushy:

@@ -51,6 +51,12 @@ async def test_a_child_that_dies_is_quoted(tmp_path: Path) -> None:
     async with a_child(tmp_path, "raise SystemExit('out of luck')") as child:
         with pytest.raises(Unavailable, match="child did not start: out of luck"):
             await child.wait_ready()
+    failure = (
+        """import sys; print("bombyx: no luck", file=sys.stderr); print('{"error": "no luck"}'); sys.stdin.read()"""
+    )
+    async with a_child(tmp_path, failure) as child:
+        with pytest.raises(Unavailable, match="child did not start: bombyx: no luck"):
+            await child.wait_ready()
     async with a_child(tmp_path, "") as child:
         with pytest.raises(Unavailable, match="it said nothing"):
             await child.wait_ready()

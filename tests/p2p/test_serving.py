@@ -392,7 +392,7 @@ async def test_a_session_has_its_slot_before_its_engine_has_begun(tmp_path: Path
             assert seller.engine.capacity().free == 1, "it waits to be paid"
             async with by_hand(other, deal=late) as two:
                 assert await refusal(two) == "busy"
-            with pytest.raises(Refused, match="busy"):
+            with pytest.raises(Refused, match="every slot is in use"):
                 await agree(other, question())
         await wait_all_tasks_blocked()
         async with by_hand(other) as two:

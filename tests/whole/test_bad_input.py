@@ -145,11 +145,21 @@ def client(network: Local, processes: Processes, tmp_path: Path) -> Client:
 
 
 def test_what_nobody_can_or_will_answer(client: Client) -> None:
-    refused(client.ask("word " * 9000, "--faucet"), FAILED, "too_long", "8192 tokens", "shorten")
+    too_long = client.ask("word " * 9000, "--faucet")
+    refused(too_long, FAILED, "8192 tokens", "shorten")
+    assert "too_long" not in too_long.err
+    assert too_long.out == ""
     refused(client.ask("Why?", model="nobody/has-it"), FAILED, "nobody/has-it", "no provider", "provide")
     refused(client.ask("Why?", "--price-max-output", "1"), FAILED, "price")
     assert client.node("channels", "--json").result == []
     assert client.node("wallet", "--json").result["balance_nano"] == 2_000_000_000
+
+
+def test_a_program_is_told_why_in_a_word(client: Client) -> None:
+    done = client.ask("word " * 9000, "--faucet", "--json")
+    refused(done, FAILED, "shorten")
+    assert json.loads(done.out)["reason"] == "too_long"
+    assert done.err == f"bombyx: {json.loads(done.out)['error']}\n"
 
 
 def test_nothing_asked(client: Client) -> None:

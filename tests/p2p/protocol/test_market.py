@@ -51,7 +51,7 @@ def test_ranking_keeps_to_the_cap_and_breaks_ties_by_name() -> None:
 
 
 def test_nobody_within_the_cap_is_an_honest_no() -> None:
-    with pytest.raises(Refused, match="no_offer"):
+    with pytest.raises(Refused, match="price cap"):
         choose(rank([PLAIN], replace(NEED, prices_max=Prices(0, 0, 0))), random.Random(0).randrange)
 
 
