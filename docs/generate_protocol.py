@@ -160,8 +160,8 @@ def errors() -> str:
 
 
 def refusals() -> str:
-    sellers = [SOURCES / name for name in ("selling.py", "serving.py", "payees.py", "foreign.py")]
-    cores = [SOURCES / "protocol" / name for name in ("negotiate.py", "session_provider.py")]
+    sellers = [SOURCES / name for name in ("serving.py", "payees.py", "foreign.py")]
+    cores = [SOURCES / "protocol" / name for name in ("negotiate.py", "sales.py", "session_provider.py")]
     return table(("reason", "detail"), spoken(("Refused", "Refusal"), (*sellers, *cores)))
 
 

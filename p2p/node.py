@@ -48,11 +48,11 @@ from p2p.keys import load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
+from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import AskForLess, FixedPrice, TakeIt, UtilisationPrice
 from p2p.provider import Provider
 from p2p.purchase import buy
 from p2p.receipt_commands import receipts
-from p2p.selling import PriceList
 from p2p.story import JsonLines, Story, answer_to, gram, short
 from p2p.terminal import Terminal
 from p2p.trace import Trace, silent

@@ -22,8 +22,9 @@ from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.receipt import Receipt
 from p2p.protocol.release import CloseRequest, Released
+from p2p.protocol.sales import PriceList
 from p2p.protocol.wire import Signed, sign
-from p2p.selling import PriceList, Sales
+from p2p.selling import Selling
 from p2p.serving import Serving
 from p2p.settlements import Settlements
 from p2p.stream import MessageStream
@@ -72,7 +73,7 @@ class Provider:
             settlements=Settlements(ledger=ledger, keeper=keeper, policy=settle_policy, clock=clock, trace=trace),
             trace=trace,
         )
-        self._sales = Sales(
+        self._sales = Selling(
             network=self._network,
             peer=host.peer,
             signer=identity,

@@ -20,6 +20,7 @@ from p2p.keys import verify_by_peer
 from p2p.payees import Payees
 from p2p.protocol.negotiate import Quote, Refusal
 from p2p.protocol.receipt import Receipt, Sampling
+from p2p.protocol.sales import require_fits
 from p2p.protocol.session import (
     Check,
     Completed,
@@ -35,7 +36,7 @@ from p2p.protocol.session import (
 )
 from p2p.protocol.session_provider import ProviderSession
 from p2p.protocol.wire import BodySigner, decode
-from p2p.selling import Sales
+from p2p.selling import Selling
 from p2p.session_shell import SessionShell
 from p2p.stream import MessageStream
 from p2p.trace import Trace
@@ -91,7 +92,7 @@ class Serving:
         stream: Stream,
         *,
         engine: Engine,
-        sales: Sales,
+        sales: Selling,
         payees: Payees,
         keeper: BookKeeper,
         signer: BodySigner,
@@ -200,10 +201,7 @@ class Serving:
             prompt_tokens = await self._engine.count(request.model, request.messages)
         if prompt_tokens > quote.prompt_tokens:
             raise Refused("prompt_over_quote", f"the prompt has {prompt_tokens} tokens, the quote covers fewer")
-        if prompt_tokens + request.max_tokens > model.context:
-            raise Refused(
-                "too_long", f"prompt and answer together may have {model.context} tokens: shorten one of them"
-            )
+        require_fits(model, prompt_tokens, request.max_tokens)
         self._request = request
         sampling = Sampling(
             max_tokens=request.max_tokens,

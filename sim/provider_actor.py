@@ -9,6 +9,7 @@ from p2p.protocol import advert, negotiate, release, session
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer, Pull, provider_keys
 from p2p.protocol.price import Prices
 from p2p.protocol.release import CloseRequest
+from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import SellerStrategy
 from p2p.protocol.wire import sign
 from sim.engine import Pace
@@ -16,7 +17,7 @@ from sim.network import End
 from sim.payees import Payees
 from sim.process import sleep, spawn
 from sim.regions import Place
-from sim.sales import Sales
+from sim.selling import Selling
 from sim.serving import Serving
 from sim.signatures import FakeSigner
 from sim.slow_chain import NETWORK
@@ -49,11 +50,10 @@ class ProviderActor:
             challenge_period_s=terms.challenge_period_s,
         )
         self.payees = Payees(world, self._channel, payee_key)
-        self.sales = Sales(
+        self.selling = Selling(
             world,
             name,
-            prices=profile.prices,
-            strategy=profile.strategy,
+            price_list=PriceList(profile.prices, profile.strategy, terms.window_cap_nano),
             pace=profile.pace,
             slots=profile.slots,
             channel=self._channel,
@@ -88,18 +88,18 @@ class ProviderActor:
             serving.stop()
         self._serving = {}
         self.payees.crash()
-        self.sales.crash()
+        self.selling.crash()
         self._world.kernel.after(self._world.scenario.faults.downtime_s, self._return)
 
     def began(self, serving: Serving) -> None:
         """A session was admitted."""
         self._serving[serving] = None
-        self.sales.busy += 1
+        self.selling.busy += 1
 
     def ended(self, serving: Serving, payee: Payee) -> None:
         """A session is over."""
         del self._serving[serving]
-        self.sales.busy -= 1
+        self.selling.busy -= 1
         self.payees.give_back(payee.channel)
 
     def _return(self) -> None:
@@ -117,7 +117,7 @@ class ProviderActor:
             seq=self._advert_seq,
             issued_at=now,
             expires_at=now + MAX_LIFETIME_S,
-            models=(self.sales.offer(),),
+            models=self.selling.offers(),
             channel=self._channel,
         )
 
@@ -126,7 +126,7 @@ class ProviderActor:
             case advert.PROTOCOL:
                 end.attach(Pull, lambda _: end.send(sign(self._advert(), self._signer)), end.close)
             case negotiate.PROTOCOL:
-                spawn(self.sales.negotiate(end))
+                spawn(self.selling.negotiate(end))
             case session.PROTOCOL:
                 Serving(self._world, self, end)
             case release.PROTOCOL:

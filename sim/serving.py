@@ -96,7 +96,7 @@ class Serving(SessionRim):
     def _check(self, start: Start) -> None:
         now = self.world.kernel.now
         try:
-            quote = self._provider.sales.redeem(start.quote, self._end.peer)
+            quote = self._provider.selling.redeem(start.quote, self._end.peer)
             payee = self._provider.payees.lease(start.channel, quote.payer_key)
         except Refused as no:
             refusal = Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s)

@@ -135,6 +135,7 @@ MOVES: dict[tuple[State, type[Message]], State] = {
     (State.ACCEPTING, Accepted): State.AGREED,
     (State.ACCEPTING, Refusal): State.REFUSED,
 }
+ENDED = frozenset({State.AGREED, State.REFUSED})
 
 
 class _Party:

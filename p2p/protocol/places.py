@@ -21,8 +21,9 @@ class Places:
         self._holds[quote_id] = (peer, now + HOLD_S)
         return True
 
-    def take(self, quote_id: bytes) -> bool:
+    def take(self, quote_id: bytes, now: float) -> bool:
         """Turn a hold into a session; False if there is none (any more)."""
+        self._expire(now)
         return self._holds.pop(quote_id, None) is not None
 
     def free(self, slots_free: int, now: float) -> int:

@@ -29,9 +29,9 @@ from p2p.host import Host
 from p2p.keys import peer_id_of
 from p2p.peer import Budget, LightPeer
 from p2p.protocol.price import Prices
+from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import FixedPrice, SellerStrategy, TakeIt
 from p2p.provider import Provider
-from p2p.selling import PriceList
 
 NETWORK = Network("devnet", -239)
 MODEL = SCRIPTED_MODEL.id

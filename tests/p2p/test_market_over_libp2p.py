@@ -27,9 +27,9 @@ from p2p.host import Host
 from p2p.net.libp2p_host import open_host
 from p2p.peer import Budget, LightPeer
 from p2p.protocol import session
+from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import AskForLess, UtilisationPrice
 from p2p.provider import Provider
-from p2p.selling import PriceList
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,11 @@ def test_a_hold_takes_a_slot_until_it_is_used_or_expires() -> None:
     assert places.hold(b"a", "peer", slots_free=3, now=0)
     assert places.hold(b"b", "other", slots_free=3, now=10)
     assert places.free(3, now=10) == 1
-    assert places.take(b"a")
-    assert not places.take(b"a")
+    assert places.take(b"a", now=10)
+    assert not places.take(b"a", now=10)
     assert places.free(3, now=10) == 2
+    assert not places.take(b"b", now=10 + HOLD_S), "it is too late, though nobody has asked for its slot meanwhile"
     assert places.free(3, now=10 + HOLD_S) == 3
-    assert not places.take(b"b")
 
 
 def test_one_peer_holds_a_few_slots_at_most() -> None:

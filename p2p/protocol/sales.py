@@ -1,0 +1,188 @@
+"""Core: what a provider answers to who negotiates: what it costs today, who holds a place, which quotes are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from inference.engine import Capacity, ModelInfo
+from p2p.errors import Refused, RemoteError
+from p2p.protocol.advert import ChannelOffer, ModelOffer
+from p2p.protocol.negotiate import (
+    QUOTE_LIFETIME_S,
+    Accept,
+    Ask,
+    Counter,
+    Quote,
+    QuoteUses,
+    Refusal,
+    Seller,
+    ToClient,
+    ToProvider,
+)
+from p2p.protocol.places import HOLD_S, Places
+from p2p.protocol.price import Prices
+from p2p.protocol.strategy import SellerStrategy
+from p2p.protocol.window import window_nano
+from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, open_signed, sign
+
+BUSY_RETRY_S = 5
+
+
+@dataclass(frozen=True)
+class PriceList:
+    """What every model is sold at, how that may move, and the most that is ever unpaid on one answer."""
+
+    prices: Prices
+    strategy: SellerStrategy
+    window_cap_nano: int
+
+
+class Speed(NamedTuple):
+    """How fast a model answers, as adverts and quotes promise it."""
+
+    ttft_ms: int
+    tokens_per_s: int
+
+
+class Sales:
+    """One provider's. `capacity` is always what its engine has now, sessions that are about to begin taken off."""
+
+    def __init__(
+        self,
+        *,
+        network: str,
+        signer: BodySigner,
+        verify: PeerVerifier,
+        peer: str,
+        models: Iterable[ModelInfo],
+        speed: Callable[[str, int], Speed],
+        rtt_ms: Callable[[str], int],
+        price_list: PriceList,
+        channel: ChannelOffer,
+    ) -> None:
+        """`speed` is of a model and a prompt of so many tokens, `rtt_ms` to a client."""
+        self._network = network
+        self._signer = signer
+        self._verify = verify
+        self._peer = peer
+        self._models = {model.id: model for model in models}
+        self._speed = speed
+        self._rtt_ms = rtt_ms
+        self._price_list = price_list
+        self._channel = channel
+        self._places = Places()
+        self._uses = QuoteUses()
+
+    def offers(self, capacity: Capacity, now: float, *, prompt_tokens: int = 0) -> tuple[ModelOffer, ...]:
+        """What the advert says right now; its times are for a prompt of so many tokens."""
+        free = self._places.free(capacity.free, now)
+        speeds = {model: self._speed(model, prompt_tokens) for model in self._models}
+        return tuple(
+            ModelOffer(
+                id=model.id,
+                family=model.family,
+                quantisation=model.quantisation,
+                digest=model.digest,
+                context=model.context,
+                prices=self._price_list.prices,
+                ttft_ms=speeds[model.id].ttft_ms,
+                tokens_per_s=speeds[model.id].tokens_per_s,
+                slots_free=free,
+                slots_total=capacity.total,
+            )
+            for model in self._models.values()
+        )
+
+    def answer(self, seller: Seller, message: ToProvider, client: str, capacity: Capacity, now: float) -> ToClient:
+        """What to say to `message`. Raises `RemoteError` for one out of turn."""
+        seller.receive(message)
+        try:
+            return self._reply(seller, message, client, capacity, now)
+        except Refused as no:
+            return seller.refuse(Refusal.of(no))
+
+    def redeem(self, signed: Signed, client: str, capacity: Capacity, now: float) -> tuple[Quote, ModelInfo]:
+        """A quote shown to start a session, which may have a slot.
+
+        Raises `RemoteError` for a quote that is not ours or not the client's, `Refused` where it is used up or late.
+        """
+        quote = open_signed(signed, Quote, by=lambda body: body.provider, network=self._network, verify=self._verify)
+        if (quote.provider, quote.client) != (self._peer, client):
+            raise RemoteError("wrong_quote", "it was made by or for another peer")
+        model = self._models.get(quote.model)
+        if model is None:  # quoted before a restart
+            raise Refused("no_such_model", f"{quote.model} is not served here any more")
+        self._uses.use(signed.id, quote, now)
+        if not self._places.take(signed.id, now):
+            self._require_place(capacity, now)
+        return quote, model
+
+    def _reply(self, seller: Seller, message: ToProvider, client: str, capacity: Capacity, now: float) -> ToClient:
+        strategy, free, total = self._price_list.strategy, capacity.free, capacity.total
+        match message:
+            case Ask():
+                self._require_servable(message)
+                self._require_place(capacity, now)
+                prices = strategy.opening(free=free, total=total)
+                return seller.offer(self._quote(message, prices, client, now), final=False)
+            case Counter(prices=wanted):
+                assert seller.asked is not None
+                prices, final = strategy.answer(wanted, free=free, total=total)
+                return seller.offer(self._quote(seller.asked, prices, client, now), final=final)
+            case Accept(quote_id=quote_id):
+                if not self._places.hold(quote_id, client, slots_free=free, now=now):
+                    raise _busy()
+                return seller.confirm(int(now) + HOLD_S)
+
+    def _require_servable(self, ask: Ask) -> None:
+        model = self._models.get(ask.model)
+        if model is None:
+            raise Refused("no_such_model", f"{ask.model} is not served here")
+        if ask.tier != "open":
+            raise Refused("no_such_tier", "only the open tier is served here")
+        require_fits(model, ask.prompt_tokens, ask.max_tokens)
+
+    def _require_place(self, capacity: Capacity, now: float) -> None:
+        if self._places.free(capacity.free, now) < 1:
+            raise _busy()
+
+    def _quote(self, ask: Ask, prices: Prices, client: str, now: float) -> Signed:
+        speed = self._speed(ask.model, ask.prompt_tokens)
+        window = window_nano(
+            prices,
+            rtt_ms=self._rtt_ms(client),
+            tokens_per_s=speed.tokens_per_s,
+            cap_nano=self._price_list.window_cap_nano,
+        )
+        quote = Quote(
+            network=self._network,
+            provider=self._peer,
+            client=client,
+            payer_key=ask.payer_key,
+            model=ask.model,
+            digest=self._models[ask.model].digest,
+            prompt_tokens=ask.prompt_tokens,
+            max_tokens=ask.max_tokens,
+            prices=prices,
+            window_nano=window,
+            ttft_ms=speed.ttft_ms,
+            tokens_per_s=speed.tokens_per_s,
+            channel=self._channel,
+            uses=1,
+            issued_at=int(now),
+            valid_until=int(now) + QUOTE_LIFETIME_S,
+            nonce=ask.nonce,
+        )
+        return sign(quote, self._signer)
+
+
+def require_fits(model: ModelInfo, prompt_tokens: int, max_tokens: int) -> None:
+    """Raises `Refused` where prompt and answer are more than the model can hold."""
+    if prompt_tokens + max_tokens > model.context:
+        raise Refused("too_long", f"prompt and answer together may have {model.context} tokens: shorten one of them")
+
+
+def _busy() -> Refused:
+    return Refused("busy", "every slot is in use or promised", retry_after_s=BUSY_RETRY_S)

@@ -1,0 +1,140 @@
+"""What a provider quotes and keeps to: a real buyer on the other side, no network and no clock."""
+
+from __future__ import annotations
+
+import pytest
+from back_to_back import CLIENT, NETWORK, PAYEE, PAYER, PRICES, PROVIDER, make_quote
+
+from inference.engine import Capacity, ModelInfo
+from p2p.errors import Refused, RemoteError
+from p2p.keys import peer_id_of, verify_by_peer
+from p2p.protocol.advert import ChannelOffer
+from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Ask, Buyer, Refusal, Seller, State
+from p2p.protocol.places import HOLD_S
+from p2p.protocol.sales import PriceList, Sales, Speed
+from p2p.protocol.strategy import UtilisationPrice
+from p2p.protocol.wire import Signed, sign
+
+NOW = 1000.0
+FREE, FULL = Capacity(2, 2), Capacity(0, 2)
+MODEL = ModelInfo(id="m", family="fam", quantisation="q4", digest="d", context=100)
+BUYER, SELLER = peer_id_of(CLIENT.public_key), peer_id_of(PROVIDER.public_key)
+
+
+def new_sales() -> Sales:
+    return Sales(
+        network=NETWORK,
+        signer=PROVIDER,
+        verify=verify_by_peer,
+        peer=SELLER,
+        models=[MODEL],
+        speed=lambda _, prompt_tokens: Speed(10 * prompt_tokens, 50),
+        rtt_ms=lambda client: 100 if client == BUYER else 1000,
+        price_list=PriceList(PRICES, UtilisationPrice(PRICES, 50), 1 << 40),
+        channel=ChannelOffer(payee="0:0", payee_key=PAYEE.public_key, deposit_min_nano=1, challenge_period_s=3600),
+    )
+
+
+class Talk:
+    """One negotiation."""
+
+    def __init__(self, sales: Sales) -> None:
+        self._sales = sales
+        self._seller = Seller()
+        self.buyer = Buyer(network=NETWORK, client=BUYER, provider=SELLER, verify=verify_by_peer)
+
+    def ask(self, *, model: str = "m", prompt_tokens: int = 40, nonce: int = 1, capacity: Capacity = FREE) -> None:
+        nonce_bytes = nonce.to_bytes(16, "big")
+        ask = Ask(
+            model=model, prompt_tokens=prompt_tokens, max_tokens=50, payer_key=PAYER.public_key, nonce=nonce_bytes
+        )
+        self.buyer.receive(self._sales.answer(self._seller, self.buyer.ask(ask), BUYER, capacity, NOW), NOW)
+
+    def counter(self, percent: int, capacity: Capacity) -> None:
+        message = self.buyer.counter(PRICES.scaled(percent, 100))
+        self.buyer.receive(self._sales.answer(self._seller, message, BUYER, capacity, NOW), NOW)
+
+    def accept(self, capacity: Capacity = FREE) -> Refusal | None:
+        message = self.buyer.accept(NOW)
+        self.buyer.receive(self._sales.answer(self._seller, message, BUYER, capacity, NOW), NOW)
+        return self.buyer.refusal
+
+    @property
+    def signed(self) -> Signed:
+        assert self.buyer.signed is not None
+        return self.buyer.signed
+
+
+def agreed(sales: Sales, nonce: int) -> Signed:
+    talk = Talk(sales)
+    talk.ask(nonce=nonce)
+    assert talk.accept() is None
+    assert talk.buyer.state is State.AGREED
+    return talk.signed
+
+
+def test_a_quote_promises_the_speed_for_its_prompt_and_a_window_for_the_way_to_its_client() -> None:
+    talk = Talk(new_sales())
+    talk.ask(prompt_tokens=40)
+    quote = talk.buyer.quote
+    assert quote is not None
+    assert (quote.ttft_ms, quote.tokens_per_s) == (400, 50)
+    assert quote.window_nano == 64 * 300, "two round trips of 100 ms at 50 tokens/s are fewer than 64 tokens"
+    (offer,) = new_sales().offers(FREE, NOW, prompt_tokens=7)
+    assert (offer.ttft_ms, offer.slots_free, offer.slots_total) == (70, 2, 2)
+
+
+def test_the_price_follows_the_slots_that_are_free_now() -> None:
+    for capacity, percent in ((FREE, 50), (Capacity(1, 2), 75)):
+        talk = Talk(new_sales())
+        talk.ask()
+        talk.counter(10, capacity)
+        assert talk.buyer.quote is not None
+        assert talk.buyer.quote.prices == PRICES.scaled(percent, 100)
+
+
+@pytest.mark.parametrize(
+    ("wish", "reason"),
+    [
+        ({"model": "other"}, "no_such_model"),
+        ({"prompt_tokens": 51}, "too_long"),
+        ({"capacity": FULL}, "busy"),
+    ],
+)
+def test_what_cannot_be_served_is_not_quoted(wish: dict[str, object], reason: str) -> None:
+    talk = Talk(new_sales())
+    talk.ask(**wish)  # type: ignore[arg-type]
+    assert talk.buyer.refusal is not None
+    assert talk.buyer.refusal.reason == reason
+
+
+def test_a_place_is_promised_for_a_while_and_taken_once() -> None:
+    sales = new_sales()
+    first, second = agreed(sales, 1), agreed(sales, 2)
+    (offer,) = sales.offers(FREE, NOW)
+    assert offer.slots_free == 0
+    late = Talk(sales)
+    late.ask(nonce=3, capacity=Capacity(3, 3))
+    refusal = late.accept()
+    assert refusal is not None
+    assert refusal.reason == "busy", "two are promised to it already"
+    assert sales.redeem(first, BUYER, FULL, NOW)[1] == MODEL
+    with pytest.raises(Refused, match="used already"):
+        sales.redeem(first, BUYER, FREE, NOW)
+    with pytest.raises(Refused, match="in use or promised"):
+        sales.redeem(second, BUYER, FULL, NOW + HOLD_S)
+
+
+def test_only_our_own_quotes_are_redeemed_for_their_client_in_their_time() -> None:
+    sales = new_sales()
+    quote, _ = make_quote()
+    for wrong, by in ((sign(quote, CLIENT), "bad_signature"), (make_quote(provider=BUYER)[1], "bad_signature")):
+        with pytest.raises(RemoteError) as caught:
+            sales.redeem(wrong, BUYER, FREE, NOW)
+        assert caught.value.code == by
+    with pytest.raises(RemoteError, match="another peer"):
+        sales.redeem(agreed(sales, 1), SELLER, FREE, NOW)
+    with pytest.raises(Refused, match="any more"):
+        sales.redeem(make_quote(model="gone")[1], BUYER, FREE, NOW)
+    with pytest.raises(Refused, match="expired"):
+        sales.redeem(agreed(sales, 2), BUYER, FREE, NOW + QUOTE_LIFETIME_S)
