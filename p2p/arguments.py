@@ -87,6 +87,12 @@ def _hosting(parser: argparse.ArgumentParser) -> None:
     where = "where to listen (/ip4/127.0.0.1/tcp/0); may be repeated"
     parser.add_argument("--listen", dest="node.listen", action="append", metavar="MULTIADDR", help=where)
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
+    _neighbours(parser, "announce yourself on the local network, and look for others there")
+
+
+def _neighbours(parser: argparse.ArgumentParser, what: str) -> None:
+    where = f"{what} (by multicast DNS; on all interfaces, or on the one with ADDRESS)"
+    parser.add_argument("--mdns", dest="node.mdns", nargs="?", const="0.0.0.0", metavar="ADDRESS", help=where)  # noqa: S104
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +137,7 @@ def _ask(parser: argparse.ArgumentParser) -> None:
     }.items():
         parser.add_argument(f"--{flag}", dest=f"ask.{flag.replace('-', '_')}", metavar="X", help=what)
     parser.add_argument("--close", action="store_true", help="close the channel afterwards")
+    _neighbours(parser, "look for peers on the local network, too")
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money first")
 
 

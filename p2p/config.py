@@ -99,6 +99,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     home: str = "~/.bombyx"  # keys, books and the network file
     network: str = ""  # the network file; empty for `network.json` in the home
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
+    mdns: str = ""  # be known on the local network: an interface's address, `0.0.0.0` for all; empty for not at all
     provide: ProvideConfig = ProvideConfig()
     ask: AskConfig = AskConfig()
     wallet: WalletConfig = WalletConfig()

@@ -44,6 +44,7 @@ from p2p.foreign import translated
 from p2p.home import Home
 from p2p.host import Host
 from p2p.interrupt import Interrupt
+from p2p.joining import Lan, joined
 from p2p.keys import load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
@@ -122,7 +123,7 @@ def _session(options: argparse.Namespace, config: Config, terminal: Terminal) ->
 
 @asynccontextmanager
 async def open_node(
-    network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], trace: Trace, *, alone: bool = False
+    session: Session, network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], *, alone: bool = False
 ) -> AsyncIterator[Node]:
     """Keys, book, chain and network of one role; no peer is needed `alone`. Raises `LocalError` or `Unavailable`."""
     # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
@@ -133,11 +134,12 @@ async def open_node(
         channel_key = Ed25519Signer(load_or_create_seed(home.channel_key))
         async with AsyncExitStack() as stack:
             book = stack.enter_context(Book(home.book, home.role, network.chain_network))
-            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, trace))
+            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, session.trace))
             libp2p = open_host(identity.seed, listen, dht_server=bool(listen), network=network.mark.name)
             host = await stack.enter_async_context(libp2p)
             if not alone:
-                await join(host, network.bootstraps)
+                lan = _lan(session.config, network, host)
+                await stack.enter_async_context(joined(host, network.bootstraps, lan, trace=session.trace))
             yield Node(host, ledger, BookKeeper(book), identity, channel_key, network)
 
 
@@ -153,21 +155,13 @@ def open_ledger(
     return open_ton(network.chain, key, network=network.chain_network, purse=purse, dropped=dropped)
 
 
-async def join(host: Host, bootstraps: Sequence[str]) -> None:
-    """Connect to every bootstrap that answers. Raises `Unavailable` if none does."""
-    joined: list[str] = []
+def _lan(config: Config, network: NetworkFile, host: Host) -> Lan | None:
+    """The local network, if the user wants to be known there."""
+    if not config.mdns:
+        return None
+    from p2p.net.mdns import on_lan
 
-    async def try_one(address: str) -> None:
-        try:
-            joined.append(await host.connect(address))
-        except Unavailable:
-            return
-
-    async with trio.open_nursery() as nursery:
-        for address in bootstraps:
-            nursery.start_soon(try_one, address)
-    if bootstraps and not joined:
-        raise Unavailable("no bootstrap peer answers; is the network still up?")
+    return lambda found: on_lan(config.mdns, network=network.mark.name, addresses=host.addresses(), found=found)
 
 
 async def fund(network: NetworkFile, address: str) -> None:
@@ -205,8 +199,9 @@ async def relay(session: Session) -> None:
         session.story.say(f"Others join with --network {path}. Ctrl-C ends it.")
         session.up.set()
         # A bootstrap peer carries everybody's adverts, so it listens to every family.
-        directory = Directory(host, network=chain["bombyx"]["name"], verify=verify_by_peer, clock=time.time)
-        await directory.listen(KNOWN_FAMILIES)
+        directory = Directory(host, network=network.mark.name, verify=verify_by_peer, clock=time.time)
+        async with joined(host, (), _lan(config, network, host), trace=session.trace):
+            await directory.listen(KNOWN_FAMILIES)
 
 
 async def provide(session: Session) -> None:
@@ -220,7 +215,7 @@ async def provide(session: Session) -> None:
             session.story.say("Loading the model and measuring its speed …")
             measured = {model.id: await measure(engine, model.id) for model in engine.models()}
             async with (
-                open_node(network, home, key, session.config.listen, session.trace) as node,
+                open_node(session, network, home, key, session.config.listen) as node,
                 open_background() as background,
             ):
                 if session.options.faucet:
@@ -285,7 +280,7 @@ async def open_client(
     ask = session.config.ask
     home = Home(session.config, "payer")
     key = await home.unlock(network.chain_network, session.terminal)
-    async with open_node(network, home, key, (), session.trace, alone=alone) as node:
+    async with open_node(session, network, home, key, (), alone=alone) as node:
         peer = LightPeer(
             host=node.host,
             ledger=node.ledger,
