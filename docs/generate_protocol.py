@@ -23,7 +23,7 @@ from msgspec import inspect as types
 from chain import channel
 from inference import engine
 from p2p import discovery
-from p2p.protocol import advert, negotiate, places, price, receipt, release, session, window, wire
+from p2p.protocol import advert, advert_book, negotiate, places, price, receipt, release, session, window, wire
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
 SOURCES = Path(__file__).parent.parent / "p2p"
@@ -42,6 +42,7 @@ LIMITS: tuple[tuple[ModuleType, str, str], ...] = (
     (advert, "CLOCK_TOLERANCE_S", "seconds that an advert may come from the future"),
     (advert, "MAX_MODELS", "models of an advert, each named once"),
     (advert, "MAX_ADDRESSES", "addresses of an advert"),
+    (advert_book, "MIN_RENEWAL_S", "seconds between two adverts of one peer that are passed on"),
     (discovery, "RENEW_S", "seconds after which provider records and adverts are renewed"),
     (negotiate, "MAX_ROUNDS", "quotes of one negotiation"),
     (negotiate, "QUOTE_LIFETIME_S", "seconds for which our quotes bind"),

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from p2p.discovery import Found
-from p2p.errors import Error, Refused, RemoteError
+from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.host import Host
 from p2p.keys import verify_by_peer
 from p2p.protocol.market import Candidate, Need, Score, choose, explain, rank
@@ -23,6 +23,8 @@ from p2p.trace import Trace
 
 # Asking more providers for a binding quote costs each of them work and gains little.
 MAX_ASKED = 5
+# Once one provider has quoted, those that take longer than this are done without.
+GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Negotiations:
         strategy: BuyerStrategy,
         window_max_nano: int,
         opening_fee_nano: Callable[[str], int],
+        failed: Callable[[str, str], None],
         draw: Callable[[int], int],
         clock: Callable[[], float],
         trace: Trace,
@@ -100,6 +103,7 @@ class Negotiations:
         self._strategy = strategy
         self._window_max_nano = window_max_nano
         self._opening_fee_nano = opening_fee_nano
+        self._failed = failed
         self._draw = draw
         self._clock = clock
         self._trace = trace
@@ -127,9 +131,20 @@ class Negotiations:
         """First quotes from the most promising providers, all asked at once."""
         adverts = {one.peer: one for one in found}
         promising = rank([self._advertised(one) for one in found], self._need)[:MAX_ASKED]
-        async with trio.open_nursery() as nursery:
-            for score in promising:
-                nursery.start_soon(self._ask_one, adverts[score.candidate.peer], ask(), streams)
+        silent = [score.candidate.peer for score in promising]
+
+        async def ask_one(peer: str) -> None:
+            await self._ask_one(adverts[peer], ask(), streams)
+            silent.remove(peer)
+            if self._talks:
+                patience.deadline = min(patience.deadline, trio.current_time() + GRACE_S)
+
+        with trio.CancelScope() as patience:
+            async with trio.open_nursery() as nursery:
+                for peer in list(silent):
+                    nursery.start_soon(ask_one, peer)
+        for peer in silent:
+            self._lose(peer, Unavailable("much slower than others"))
 
     async def _ask_one(self, found: Found, ask: Ask, streams: AsyncExitStack) -> None:
         buyer = Buyer(network=self._network, client=self._host.peer, provider=found.peer, verify=verify_by_peer)
@@ -139,12 +154,18 @@ class Negotiations:
             talk = _Talk(found, buyer, messages, window_max_nano=self._window_max_nano)
             await talk.say(buyer.ask(ask), self._clock)
         except Error as error:
-            self._refusals.append(error)
-            self._trace("no_quote", peer=found.peer, why=str(error), reason=error.word)
+            self._lose(found.peer, error)
             return
         talk.first_prices = talk.quote.prices
         self._trace("quote", peer=found.peer, prices=_plain(talk.quote.prices))
         self._talks.append(talk)
+
+    def _lose(self, peer: str, error: Error, kind: str = "no_quote") -> None:
+        """Nothing comes of this one. Unless it said an honest no, others are asked before it for a while."""
+        self._refusals.append(error)
+        self._trace(kind, peer=peer, why=str(error), reason=error.word)
+        if not isinstance(error, Refused):
+            self._failed(peer, str(error))
 
     async def _settle_on(self, talk: _Talk, chosen: Score, ranked: Sequence[Score]) -> Deal | None:
         """Haggle once, then accept; `None` if the provider will not."""
@@ -160,8 +181,7 @@ class Negotiations:
                     raise Refused("price", "the answer to the counter-offer was dearer than the first quote")
             await talk.say(talk.buyer.accept(self._clock()), self._clock)
         except Error as error:
-            self._refusals.append(error)
-            self._trace("no_deal", peer=talk.found.peer, why=str(error), reason=error.word)
+            self._lose(talk.found.peer, error, "no_deal")
             await talk.messages.reset()
             return None
         assert talk.buyer.state is State.AGREED

@@ -7,17 +7,19 @@ passed on. Nothing is announced unless `Announcer` runs.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 
 import trio
 
 from p2p.errors import Error, RemoteError, Unavailable
-from p2p.host import Host, PeerAddress, Stream
-from p2p.protocol.advert import PROTOCOL, Advert, AdvertBook, ModelOffer, Pull, lookup_key, provider_keys
-from p2p.protocol.wire import MAX_FRAME_BYTES, PeerVerifier, Signed, decode, encode
+from p2p.host import Host, PeerAddress, Stream, Verdict
+from p2p.protocol.advert import PROTOCOL, Advert, ModelOffer, Pull, lookup_key, provider_keys
+from p2p.protocol.advert_book import AdvertBook
+from p2p.protocol.wire import PeerVerifier, Signed, decode, encode
 from p2p.stream import MessageStream, open_messages
 from p2p.trace import Trace, silent
 
@@ -25,9 +27,11 @@ from p2p.trace import Trace, silent
 RENEW_S = 240.0
 PROBE_TIMEOUT_S = 5.0
 MAX_FOUND = 32  # each of the two ways of finding may name so many
-MAX_PROBES_AT_ONCE = 8
+MAX_PROBES_AT_ONCE = 16
+# Once one provider has answered, those that take longer than this are done without.
+GRACE_S = 2.0
 SERVE_TIMEOUT_S = 10.0
-
+TIDY_S = 60.0  # how often what has expired is forgotten
 
 # What a bootstrap peer listens to. Adverts of other families travel among the providers that serve them.
 KNOWN_FAMILIES = ("deepseek", "gemma", "glm", "gpt-oss", "llama", "mistral", "qwen", "smollm")
@@ -111,8 +115,8 @@ class Directory:
 
         Raises `Unavailable` if none is known and the network cannot be asked.
         """
-        heard = [listing.advert.peer for listing in self.book.listings(model, self._clock())]
-        known = set(heard[-MAX_FOUND:])  # the last heard of
+        now = self._clock()
+        known = self.book.candidates(model, now, MAX_FOUND, secrets.randbelow)
         try:
             announced = await self._host.find_providers(lookup_key(model), MAX_FOUND)
         except Unavailable:
@@ -121,14 +125,18 @@ class Directory:
             announced = ()
         for address in announced:
             self._host.learn(address)
-            known.add(address.peer)
-        known.discard(self._host.peer)
-        found: list[Found] = []
-        limiter = trio.CapacityLimiter(MAX_PROBES_AT_ONCE)
-        async with trio.open_nursery() as nursery:
-            for peer in sorted(known):
-                nursery.start_soon(self._probe_into, found, peer, model, limiter)
+        peers = dict.fromkeys([*known, *(address.peer for address in announced)])
+        peers.pop(self._host.peer, None)
+        promising = [peer for peer in peers if not self.book.failed(peer, now)]
+        found = await self._probe_all(promising, model)
+        if not found:
+            found = await self._probe_all([peer for peer in peers if peer not in promising], model)
         return sorted(found, key=lambda one: one.peer)
+
+    def fail(self, peer: str, why: str) -> None:
+        """The peer is there no more, or not as it should be: others are asked first for a while."""
+        self.book.fail(peer, self._clock())
+        self._trace("probe_failed", peer=peer, why=why)
 
     async def probe(self, peer: str) -> tuple[Advert, int]:
         """Pull a peer's advert: what it says, and the round trip in ms. Raises `Error`."""
@@ -137,49 +145,61 @@ class Directory:
             await messages.send(Pull())
             signed = await messages.answer(PROBE_TIMEOUT_S)
             rtt_ms = max(1, round(1000 * (trio.current_time() - asked_at)))
-        advert = self.book.add(signed, self._clock()) or self.book.known(peer)
+        advert = self.book.add(signed, self._clock(), source=peer) or self.book.known(peer)
         if advert is None or advert.peer != peer:
             raise RemoteError("bad_advert", "it speaks for another peer")
         return advert, rtt_ms
 
     async def listen(self, families: Iterable[str]) -> None:
         """Take adverts by gossip for ever."""
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as topics:
             for family in families:
-                nursery.start_soon(self._listen_to, family_topic(family))
+                await topics.enter_async_context(self._host.subscribe(family_topic(family), self._hear))
+            while True:
+                await trio.sleep(TIDY_S)
+                self.book.tick(self._clock())
 
-    async def _listen_to(self, topic: str) -> None:
-        async with self._host.subscribe(topic, self._is_good) as payloads:
-            async for payload in payloads:
-                try:
-                    advert = self.book.add(decode(payload, Signed), self._clock())
-                except RemoteError:
-                    continue  # it expired on the way between the validator and us
-                if advert is not None:
-                    self._host.learn(PeerAddress(advert.peer, advert.addresses))
-                    self._trace("advert", peer=advert.peer, seq=advert.seq)
-
-    def _is_good(self, payload: bytes, _forwarder: str) -> bool:
-        """Whether a gossiped advert may be passed on: signed, current, and not older than what we have."""
-        if len(payload) > MAX_FRAME_BYTES // 16:
-            return False
+    def _hear(self, payload: bytes, forwarder: str) -> Verdict:
+        """Take a gossiped advert if it is signed, current, and newer than what we have."""
         try:
-            return self.book.accepts(decode(payload, Signed), self._clock())
-        except RemoteError:
-            return False
+            advert = self.book.add(decode(payload, Signed), self._clock(), source=forwarder)
+        except RemoteError as error:
+            return Verdict.IGNORE if error.code == "untimely" else Verdict.REJECT
+        if advert is None:
+            return Verdict.IGNORE
+        self._host.learn(PeerAddress(advert.peer, advert.addresses))
+        self._trace("advert", peer=advert.peer, seq=advert.seq)
+        return Verdict.ACCEPT
 
-    async def _probe_into(
-        self, found: list[Found], peer: str, model: str | None, limiter: trio.CapacityLimiter
-    ) -> None:
-        async with limiter:
-            try:
-                with trio.fail_after(PROBE_TIMEOUT_S):
-                    advert, rtt_ms = await self.probe(peer)
-            except (Error, trio.TooSlowError) as error:
-                self.book.drop(peer)
-                self._trace("probe_failed", peer=peer, why=str(error) or "too slow")
-                return
-        for offer in advert.models:
-            if model in (None, offer.id):
-                found.append(Found(advert, offer, rtt_ms))
-                return
+    async def _probe_all(self, peers: Sequence[str], model: str | None) -> list[Found]:
+        """Those that answer, probed in this order and several at once."""
+        found: list[Found] = []
+        asked_at: dict[str, float] = {}  # those that have not answered yet
+        left = iter(peers)
+
+        async def probe_some() -> None:
+            for peer in left:
+                asked_at[peer] = trio.current_time()
+                found.extend(await self._found(peer, model))
+                del asked_at[peer]
+                if found:
+                    patience.deadline = min(patience.deadline, trio.current_time() + GRACE_S)
+
+        with trio.CancelScope() as patience:
+            async with trio.open_nursery() as nursery:
+                for _ in range(MAX_PROBES_AT_ONCE):
+                    nursery.start_soon(probe_some)
+        if patience.cancelled_caught:
+            for peer in [peer for peer, at in asked_at.items() if at <= patience.deadline - GRACE_S]:
+                self.fail(peer, "much slower than others")
+        return found
+
+    async def _found(self, peer: str, model: str | None) -> Sequence[Found]:
+        """The peer with its offer of the model; nothing if it has none, or does not answer in time."""
+        try:
+            with trio.fail_after(PROBE_TIMEOUT_S):
+                advert, rtt_ms = await self.probe(peer)
+        except (Error, trio.TooSlowError) as error:
+            self.fail(peer, str(error) or "too slow")
+            return ()
+        return [Found(advert, offer, rtt_ms) for offer in advert.models if model in (None, offer.id)][:1]

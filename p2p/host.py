@@ -7,11 +7,10 @@ address), and the peer's identity was proven by the transport's handshake before
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
-
-import trio
 
 
 class PeerAddress(NamedTuple):
@@ -52,8 +51,17 @@ class Stream(Protocol):
 Handler = Callable[[Stream], Awaitable[None]]
 """Serves one inbound stream. What it raises ends that stream only, never the host."""
 
-Validator = Callable[[bytes, str], bool]
-"""(payload, forwarding peer) -> whether the payload is to be delivered and forwarded. Quick and pure."""
+
+class Verdict(enum.Enum):
+    """What becomes of a gossiped payload; the words are GossipSub's."""
+
+    ACCEPT = "accept"  # pass it on
+    IGNORE = "ignore"  # not news, or too late: nobody's fault
+    REJECT = "reject"  # nobody who looks at it would have passed it on: held against the peer that did
+
+
+Validator = Callable[[bytes, str], Verdict]
+"""(payload, forwarding peer) -> what becomes of it. Takes what it accepts; quick, and raises nothing."""
 
 
 class Host(Protocol):
@@ -96,8 +104,6 @@ class Host(Protocol):
         """Gossip `payload` to the topic's subscribers, as far as they are known."""
         ...
 
-    def subscribe(
-        self, topic: str, validator: Validator
-    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[bytes]]:
-        """Receive valid payloads of `topic` while the context lasts. A slow reader loses the oldest."""
+    def subscribe(self, topic: str, validator: Validator) -> AbstractAsyncContextManager[None]:
+        """Hand every payload of others on `topic` to `validator` while the context lasts."""
         ...

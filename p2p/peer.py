@@ -139,6 +139,7 @@ class LightPeer:
             strategy=self._budget.strategy,
             window_max_nano=self._budget.window_max_nano,
             opening_fee_nano=lambda peer: 0 if peer in ready else CHANNEL_LIFE_FEE_NANO,
+            failed=self._directory.fail,
             draw=secrets.randbelow,
             clock=self._clock,
             trace=self._trace,

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from inference.engine import Request
 from inference.script import count_tokens
 from p2p.protocol import advert
-from p2p.protocol.advert import AdvertBook, Listing, Pull, lookup_key
+from p2p.protocol.advert import Pull, lookup_key
+from p2p.protocol.advert_book import AdvertBook, Listing
 from p2p.protocol.market import Candidate, Need, choose, rank
 from p2p.protocol.negotiate import NONCE_BYTES, Ask, Quote
 from p2p.protocol.price import Tokens
@@ -70,7 +71,7 @@ class Shopper:
 
     def forget(self, provider: str) -> None:
         """It failed us: its advert counts no more."""
-        self._book.drop(provider)
+        self._book.fail(provider, self._world.kernel.now)
 
     async def _quotes(self, model: str, need: Need, avoid: Sequence[str]) -> list[Quoted]:
         """Look around, and ask the most promising few."""
@@ -115,7 +116,7 @@ class Shopper:
         if signed is None:
             self.forget(provider)
         else:
-            self._book.add(signed, kernel.now)
+            self._book.add(signed, kernel.now, source=provider)
             self._rtt_ms[provider] = round(1000 * (kernel.now - sent_s))
 
     async def _deal(self, quoted: Sequence[Quoted], need: Need) -> Deal | None:

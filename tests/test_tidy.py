@@ -39,6 +39,7 @@ PURE_STDLIB = {
     "functools",
     "hashlib",
     "heapq",
+    "ipaddress",
     "itertools",
     "math",
     "operator",
@@ -61,6 +62,10 @@ CORES = {
         "inference.engine",  # its structs
         "inference.errors",
     },
+    "p2p.net.arrivals": {"p2p.net.rates"},
+    "p2p.net.conduct": {"p2p.net.rates"},
+    "p2p.net.rates": set(),
+    "p2p.net.tally": set(),
     "p2p.net.yamux": {"p2p.errors"},
     "chain.channel": {"chain.voucher", "chain.errors", "chain.ledger"},  # of the seam only its structs
     "chain.settling": set(),

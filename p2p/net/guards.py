@@ -1,7 +1,8 @@
 """Cures for the faults of libp2p 0.8.1 that an open network cannot live with.
 
 Here are those that need no class of ours. The larger ones have their own modules: the session and the muxer (`noise`,
-`muxer`: broken by cancellation, no enforced flow control, no keep-alive), the mesh (`gossip`) and the DHT (`dht`).
+`muxer`: broken by cancellation, no enforced flow control, no keep-alive), who may connect (`gate`), the mesh and what
+is read from it (`mesh`, `gossip_reader`), and the DHT (`dht`).
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import libp2p.network.swarm as swarm
 import trio
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
-from libp2p.network.exceptions import SwarmException
 from libp2p.rcmgr.connection_limits import ConnectionLimits
 from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
 
 from p2p.net import yamux
-from p2p.net.muxer import MuxedConn, YamuxNegotiation
+from p2p.net.muxer import YamuxNegotiation
+from p2p.net.tally import Tally
 
-MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS = 2048  # in and out; those that come in have their own limits (`arrivals`)
 MAX_CONNECTIONS_PER_PEER = 3
+MAX_STREAMS = 16_384  # that others opened
 UPGRADE_TIMEOUT_S = 10.0  # for the handshakes of a new connection, and of a new stream
 RESET_TIMEOUT_S = 1.0
+_UNLIMITED = 1 << 31
 
 _log = logging.getLogger(__name__)
 
@@ -47,15 +50,14 @@ def connection_config() -> ConnectionConfig:
 def resource_manager() -> ResourceManager:
     """Limits that cannot be turned against us.
 
-    Fault: the stock manager counts all peers' streams together, so 40 peers can take the places of all others; the
-    muxer bounds them per connection instead. Its "graceful degradation" and circuit breaker shut the node to everyone
-    when a stranger fills a limit.
+    Fault: the stock manager counts all peers' streams together, so 40 peers can take the places of all others; and a
+    connection that is cut off in its handshake is counted for ever. So it counts without limits, and we limit
+    (`arrivals`, `tally`). Its "graceful degradation" and circuit breaker shut the node to everyone when a stranger
+    fills a limit.
     """
     return ResourceManager(
-        limits=ResourceLimits(max_connections=MAX_CONNECTIONS, max_streams=MAX_CONNECTIONS * yamux.MAX_INBOUND_STREAMS),
-        connection_limits=ConnectionLimits(
-            max_established_per_peer=2 * MAX_CONNECTIONS_PER_PEER, max_established_total=MAX_CONNECTIONS
-        ),
+        limits=ResourceLimits(max_connections=_UNLIMITED, max_streams=_UNLIMITED),
+        connection_limits=ConnectionLimits(max_established_per_peer=2 * MAX_CONNECTIONS_PER_PEER),
         enable_metrics=False,
         enable_circuit_breaker=False,
         enable_graceful_degradation=False,
@@ -82,7 +84,6 @@ def guard(host: Any) -> None:
     network.auto_connector = _NoAutoConnector(swarm=network)
     network.retry_config = RetryConfig(max_retries=0)  # whoever dials knows better when to try again
     _contain_stream_handlers(host, network)
-    _free_inbound_places(network)
 
 
 def guard_process() -> None:
@@ -98,29 +99,20 @@ def guard_process() -> None:
 def _contain_stream_handlers(host: Any, network: Any) -> None:
     """Fault: an exception in any inbound stream's handler ends the swarm, and with it the host."""
     negotiate_and_handle = host._swarm_stream_handler  # there is no public name for it, only a setter
+    tally = Tally(per_key=yamux.MAX_INBOUND_STREAMS, in_all=MAX_STREAMS)
 
     async def contained(stream: Any) -> None:
+        peer = str(stream.muxed_conn.peer_id)
+        if not tally.take(peer):
+            await stream.reset()
+            return
         try:
             await negotiate_and_handle(stream)
         except Exception as error:
             _log.debug("a stream of protocol %s failed: %r", stream.get_protocol(), error)
             with trio.move_on_after(RESET_TIMEOUT_S, shield=True):
                 await stream.reset()
+        finally:
+            tally.give_back(peer)
 
     network.set_stream_handler(contained)
-
-
-def _free_inbound_places(network: Any) -> None:
-    """Fault: an inbound connection holds its place, and a task, until the host ends: then all are taken for good.
-
-    The task that holds the place waits after this upgrade. So the upgrade lasts as long as the connection, and raises
-    at its end, which makes the task clean up and give the place back.
-    """
-    upgrade = network.upgrade_inbound_raw_conn
-
-    async def upgrade_and_stay(raw_conn: Any, maddr: Any) -> None:
-        muxed: MuxedConn = await upgrade(raw_conn, maddr)
-        await muxed.wait_stopped()
-        raise SwarmException("the connection ended")
-
-    network.upgrade_inbound_raw_conn = upgrade_and_stay

@@ -22,7 +22,9 @@ from p2p import keys
 from p2p.errors import Error, LocalError, RemoteError, Unavailable
 from p2p.host import Handler, Host, PeerAddress, Stream, Validator
 from p2p.net import guards, noise
+from p2p.net.arrivals import Limits
 from p2p.net.dht import MAX_ADDRESSES_PER_PEER, Dht
+from p2p.net.gate import Gate
 from p2p.net.gossip import Gossip
 from p2p.net.muxer import PROTOCOL_ID, MuxedConn
 from p2p.net.stream import Libp2pStream
@@ -86,11 +88,13 @@ async def _run(
         disable_identify_address_discovery=True,  # what strangers say of our address is not to be announced
     )
     guards.guard(host)
-    gossip, dht = Gossip(host, network), Dht(host, network, server=dht_server)
-    async with host.run(addresses), gossip.running(), dht.running():
+    gate = Gate(host.get_network(), Limits())
+    gossip, dht = Gossip(host, network, gate.blame), Dht(host, network, server=dht_server)
+    async with host.run(addresses), gossip.running(), dht.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(gate.run)
         if len(host.get_network().listeners) != len(addresses):
             raise LocalError(f"cannot listen on all of {', '.join(map(str, addresses))}")
-        task_status.started(Libp2pHost(host, dht, gossip))
+        task_status.started(Libp2pHost(host, gate, dht, gossip))
         try:
             await trio.sleep_forever()
         finally:
@@ -111,8 +115,9 @@ async def _shut_down(host: Any) -> None:
 class Libp2pHost:
     """See `p2p.host.Host`. Made by `open_host`."""
 
-    def __init__(self, host: Any, dht: Dht, gossip: Gossip) -> None:
+    def __init__(self, host: Any, gate: Gate, dht: Dht, gossip: Gossip) -> None:
         self._host = host
+        self._gate = gate
         self._network = host.get_network()
         self._dht = dht
         self._gossip = gossip
@@ -133,6 +138,8 @@ class Libp2pHost:
             except Error as error:
                 _log.debug("a stream of %s from %s: %s", protocol, stream.peer, error)
                 await stream.reset()
+                if isinstance(error, RemoteError):
+                    self._gate.blame(stream.peer, str(error))
             except Exception:
                 _log.exception("the handler of %s failed", protocol)
                 await stream.reset()
@@ -184,9 +191,7 @@ class Libp2pHost:
         with _translated(f"cannot publish on {topic}"):
             await self._gossip.publish(topic, payload)
 
-    def subscribe(
-        self, topic: str, validator: Validator
-    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[bytes]]:
+    def subscribe(self, topic: str, validator: Validator) -> AbstractAsyncContextManager[None]:
         return self._gossip.subscribed(topic, validator)
 
     def _learn(self, peer_id: ID, addresses: Sequence[Multiaddr]) -> None:

@@ -137,7 +137,8 @@ def open_signed(signed: Signed, type_: type[B], *, by: Callable[[B], str], netwo
 class FrameReader:
     """Cuts a byte stream into the payloads of frames, holding at most one unfinished frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._limit_bytes = limit_bytes
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -167,7 +168,7 @@ class FrameReader:
             if byte < 0x80:
                 if byte == 0 and index:
                     raise RemoteError("malformed", "a frame length with needless bytes")
-                if size > MAX_FRAME_BYTES:
+                if size > self._limit_bytes:
                     raise RemoteError("malformed", "a frame over the size limit")
                 return start + index + 1, size
         if len(self._buffer) - start >= _MAX_VARINT_BYTES:

@@ -19,7 +19,6 @@ from p2p.host import Handler, PeerAddress, Stream, Validator
 
 WINDOW_BYTES = 1 << 16
 DRAIN_TIMEOUT_S = 10.0
-QUEUE = 16
 
 
 Tap = Callable[[str, str, bytes], None]
@@ -120,7 +119,7 @@ class MemoryNetwork:
         self._nursery = nursery
         self.hosts: dict[str, MemoryHost] = {}
         self.records: defaultdict[str, dict[str, PeerAddress]] = defaultdict(dict)
-        self.topics: defaultdict[str, list[tuple[Validator, trio.MemorySendChannel[bytes]]]] = defaultdict(list)
+        self.topics: defaultdict[str, dict[str, Validator]] = defaultdict(dict)
         self.faults: list[Exception] = []
         self.dht_is_down = False
         self.taps: list[Tap] = []
@@ -209,25 +208,20 @@ class MemoryHost:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        for validator, channel in self._network.topics[topic]:
-            if validator(payload, self.peer):
-                channel.send_nowait(payload)
+        for peer, validator in list(self._network.topics[topic].items()):
+            if peer != self.peer:
+                validator(payload, self.peer)
 
-    def subscribe(
-        self, topic: str, validator: Validator
-    ) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[bytes]]:
+    def subscribe(self, topic: str, validator: Validator) -> AbstractAsyncContextManager[None]:
         return self._subscribed(topic, validator)
 
     @asynccontextmanager
-    async def _subscribed(self, topic: str, validator: Validator) -> AsyncIterator[trio.MemoryReceiveChannel[bytes]]:
-        send, receive = trio.open_memory_channel[bytes](QUEUE)
-        entry = (validator, send)
-        self._network.topics[topic].append(entry)
-        with send, receive:
-            try:
-                yield receive
-            finally:
-                self._network.topics[topic].remove(entry)
+    async def _subscribed(self, topic: str, validator: Validator) -> AsyncIterator[None]:
+        self._network.topics[topic][self.peer] = validator
+        try:
+            yield
+        finally:
+            del self._network.topics[topic][self.peer]
 
     async def _handle(self, handler: Handler, stream: MemoryStream) -> None:
         try:

@@ -14,7 +14,7 @@ from memory_host import WINDOW_BYTES
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inference.scripted import Scripted
-from p2p.buying import MAX_ASKED, Deal, Negotiations
+from p2p.buying import GRACE_S, MAX_ASKED, Deal, Negotiations
 from p2p.discovery import Found
 from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
 from p2p.host import Stream
@@ -51,6 +51,7 @@ async def haggle(
         strategy=strategy or TakeIt(),
         window_max_nano=window_max_nano,
         opening_fee_nano=lambda _: 0,
+        failed=client.peer._directory.fail,
         draw=draw,
         clock=clock,
         trace=client.diary,
@@ -273,9 +274,12 @@ async def test_providers_that_are_dead_silent_or_mad_cost_time_and_nothing_else(
         bad[0].host.serve(PROTOCOL, _say_nothing)
         bad[1].host.serve(PROTOCOL, _say_garbage)
         await market.kill(bad[2])
+        began_at = trio.current_time()
         deal = await haggle(client, found=found)
+        assert trio.current_time() == began_at + GRACE_S
         assert deal.provider == good.peer
         assert len(client.diary.of("no_quote")) == 3
+        assert [one.peer for one in await client.peer.find(None)] == [good.peer], "the others are not asked first again"
         assert streams_left(client) == 0
         await market.kill(good)
         with pytest.raises((Unavailable, RemoteError)):

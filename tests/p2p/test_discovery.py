@@ -13,11 +13,22 @@ from market import MODEL, PRICES, Diary, clock, signer
 from memory_host import MemoryHost, MemoryNetwork, open_memory_network
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from p2p.discovery import MAX_FOUND, PROBE_TIMEOUT_S, RENEW_S, Announcer, Directory, Found, family_topic
+from p2p.discovery import (
+    GRACE_S,
+    MAX_FOUND,
+    PROBE_TIMEOUT_S,
+    RENEW_S,
+    TIDY_S,
+    Announcer,
+    Directory,
+    Found,
+    family_topic,
+)
 from p2p.errors import RemoteError, Unavailable
-from p2p.host import PeerAddress, Stream
+from p2p.host import PeerAddress, Stream, Verdict
 from p2p.keys import peer_id_of, verify_by_peer
 from p2p.protocol.advert import MAX_LIFETIME_S, PROTOCOL, Advert, ChannelOffer, ModelOffer, lookup_key
+from p2p.protocol.advert_book import FAILURE_S, MIN_RENEWAL_S
 from p2p.protocol.wire import Signed, encode, frame, sign
 
 FAMILY = "scripted"
@@ -184,33 +195,106 @@ async def test_adverts_travel_by_gossip_and_only_good_news_is_passed_on(autojump
         await wait_all_tasks_blocked()
         assert world.directory.book.known(peer("one")) is not None
         assert [record["peer"] for record in world.diary.of("advert")] == [peer("one")]
-        ((validator, send),) = world.network.topics[family_topic(FAMILY)]
+        (validator,) = world.network.topics[family_topic(FAMILY)].values()
         _, good = advert("two")
-        assert validator(encode(good), "forwarder")
-        bad = [
-            b"",
-            b"garbage",
-            encode(advert("one")[1])[:-1],
-            encode(msgspec.structs.replace(good, signature=bytes(64))),
-            encode(advert("one", seq=1)[1]),
-            encode(advert("two", network="mainnet")[1]),
-            encode(msgspec.structs.replace(good, body=bytes(1 << 17))),
-        ]
-        assert [payload for payload in bad if validator(payload, "forwarder")] == []
-        await send.send(b"what expired between the validator and us")
-        await send.send(encode(good))
-        await wait_all_tasks_blocked()
+        now = int(clock())
+        for payload, verdict in (
+            (encode(good), Verdict.ACCEPT),
+            (encode(good), Verdict.IGNORE),
+            (encode(advert("one", seq=1)[1]), Verdict.IGNORE),
+            (encode(advert("three", issued_at=now - 20, expires_at=now - 10)[1]), Verdict.IGNORE),
+            (encode(advert("three", issued_at=now + 100, expires_at=now + 200)[1]), Verdict.IGNORE),
+            (b"", Verdict.REJECT),
+            (b"garbage", Verdict.REJECT),
+            (encode(advert("one")[1])[:-1], Verdict.REJECT),
+            (encode(msgspec.structs.replace(good, signature=bytes(64))), Verdict.REJECT),
+            (encode(advert("two", network="mainnet")[1]), Verdict.REJECT),
+            (encode(advert("three", expires_at=now + MAX_LIFETIME_S + 1)[1]), Verdict.REJECT),
+            (encode(msgspec.structs.replace(good, body=bytes(1 << 17))), Verdict.REJECT),
+        ):
+            assert validator(payload, "forwarder") is verdict
         assert world.directory.book.known(peer("two")) is not None
+        assert world.directory.book.known(peer("three")) is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_heard_is_forgotten_once_it_has_expired(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        nursery.start_soon(world.directory.listen, [FAMILY])
+        await wait_all_tasks_blocked()
+        (validator,) = world.network.topics[family_topic(FAMILY)].values()
+        validator(encode(advert("one")[1]), "forwarder")
+        await trio.sleep(MAX_LIFETIME_S - 1)
+        assert len(world.directory.book) == 1
+        await trio.sleep(TIDY_S + 1)
+        assert len(world.directory.book) == 0
         nursery.cancel_scope.cancel()
 
 
 async def test_of_very_many_that_are_known_a_few_are_probed(autojump_clock: MockClock) -> None:
     async with open_world() as world:
         for number in range(3 * MAX_FOUND):
-            world.directory.book.add(advert(f"sybil-{number}")[1], clock())
+            world.directory.book.add(advert(f"sybil-{number}")[1], clock(), source="sybil")
         await world.announce("one")
         assert await world.find() == [peer("one")]
         assert len(world.diary.of("probe_failed")) == MAX_FOUND
+
+
+async def test_a_flood_does_not_hide_a_provider_that_others_told_of(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.network.dht_is_down = True
+        await world.announce("one")
+        world.directory.book.add(advert("one")[1], clock(), source="honest")
+        for number in range(10 * MAX_FOUND):
+            world.directory.book.add(advert(f"sybil-{number}")[1], clock(), source="sybil")
+        assert await world.find() == [peer("one")]
+
+
+async def test_who_never_answers_costs_little_and_that_once(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.announce("alive")
+        for number in range(3):
+            await world.serve(f"silent {number}", _say_nothing)
+        for took_s in (GRACE_S, 0):
+            began_at = trio.current_time()
+            assert await world.find() == [peer("alive")]
+            assert trio.current_time() == began_at + took_s
+        assert len(world.diary.of("probe_failed")) == 3
+        await trio.sleep(FAILURE_S)
+        await world.find()
+        assert len(world.diary.of("probe_failed")) == 6, "whoever comes back is found again after a while"
+
+
+async def test_where_nobody_else_is_left_those_that_failed_are_asked_again(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        host = await world.announce("one")
+        world.directory.fail(peer("one"), "of an earlier failure")
+        assert await world.find() == [peer("one")]
+        await world.announce("two")
+        world.directory.fail(peer("one"), "again")
+        assert await world.find() == [peer("two")]
+        world.network.kill(peer("two"))
+        assert await world.find() == [peer("one")]
+        assert host.peer == peer("one")
+
+
+async def test_a_killed_provider_leaves_the_list_at_the_next_look_and_for_good(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        nursery.start_soon(world.directory.listen, [FAMILY])
+        await wait_all_tasks_blocked()
+        await world.announce("one")
+        await world.announce("two")
+        assert len(await world.find()) == 2
+        last = advert("one", seq=int(clock() * 1000) + 1000)[1]
+        (validator,) = world.network.topics[family_topic(FAMILY)].values()
+        await trio.sleep(MIN_RENEWAL_S)
+        assert validator(encode(last), "forwarder") is Verdict.ACCEPT
+        world.network.kill(peer("one"))
+        assert await world.find() == [peer("two")]
+        assert validator(encode(last), "forwarder") is Verdict.IGNORE
+        listed = {listing.advert.peer for listing in world.directory.book.listings(MODEL, clock())}
+        assert listed == {peer("two")}
+        nursery.cancel_scope.cancel()
 
 
 async def test_we_are_not_our_own_provider(autojump_clock: MockClock) -> None:

@@ -9,30 +9,50 @@ from typing import Any
 
 import pytest
 import trio
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
+from google.protobuf.message import DecodeError
+from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.utils.varint import encode_varint_prefixed
-from loopback import a_host, raw, until
+from loopback import a_host, raw, seed, until
 
-from p2p.errors import LocalError
-from p2p.host import Host
-from p2p.net import gossip
-from p2p.net.gossip import SUBSCRIPTION_BACKLOG, _Mesh
+from p2p.errors import LocalError, Unavailable
+from p2p.host import Host, Verdict
+from p2p.net.conduct import FAULTS_FORGIVEN
+from p2p.net.gossip_reader import MAX_PAYLOAD_BYTES, PER_PEER_BURST, PER_PEER_S
+from p2p.net.mesh import MAX_IDS, MAX_RESENT_BYTES, Mesh
 
 
 def reader(host: Host) -> Any:
     return host._gossip._reader  # type: ignore[attr-defined]
 
 
-def accept(payload: bytes, peer: str) -> bool:
-    return True
+def accept(payload: bytes, peer: str) -> Verdict:
+    return Verdict.ACCEPT
 
 
-def has_seen(host: Host, messages: int) -> bool:
-    return len(reader(host).seen_messages.cache) >= messages
+class Inbox:
+    """A validator that keeps what it accepts: all that begins with `ok`; what begins with `bad` is held against."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.forwarders: list[str] = []
+
+    def __call__(self, payload: bytes, peer: str) -> Verdict:
+        self.forwarders.append(peer)
+        if payload.startswith(b"bad"):
+            return Verdict.REJECT
+        if not payload.startswith(b"ok"):
+            return Verdict.IGNORE
+        self.payloads.append(payload)
+        return Verdict.ACCEPT
+
+    async def has(self, *payloads: bytes) -> None:
+        await until(lambda: len(self.payloads) >= len(payloads))
+        assert self.payloads == list(payloads)
 
 
 async def in_mesh(*line: Host) -> None:
@@ -43,73 +63,86 @@ async def in_mesh(*line: Host) -> None:
             await until(functools.partial(mesh.__contains__, raw(neighbour).get_id()))
 
 
+async def visit(visitor: Host, host: Host) -> None:
+    """Whoever is not wanted is told so after the handshake."""
+    await visitor.connect(host.addresses()[0])
+    await visitor.open(host.peer, "/ipfs/ping/1.0.0")
+
+
 async def test_what_is_valid_goes_on_and_what_is_not_does_not() -> None:
     """a - b - c: c hears a only through b, whose validator decides."""
-    heard_from = []
-
-    def starts_well(payload: bytes, peer: str) -> bool:
-        heard_from.append(peer)
-        return payload.startswith(b"ok")
-
     async with AsyncExitStack() as stack:
         a, b, c = [await stack.enter_async_context(a_host(name)) for name in "abc"]
         await a.connect(b.addresses()[0])
         await b.connect(c.addresses()[0])
-        inboxes = [
-            await stack.enter_async_context(host.subscribe("adverts", validator))
-            for host, validator in ((a, accept), (b, starts_well), (c, accept))
-        ]
+        inboxes = [Inbox(), Inbox(), Inbox()]
+        for host, inbox in zip((a, b, c), inboxes, strict=True):
+            await stack.enter_async_context(host.subscribe("adverts", inbox))
         await in_mesh(a, b, c)
-        for payload in (b"ok 1", b"bad", b"ok 2"):
+        for payload in (b"ok 1", b"bad", b"old", b"ok 2"):
             await a.publish("adverts", payload)
-        with trio.fail_after(5):
-            for inbox in inboxes[1:]:
-                assert [await inbox.receive() for _ in range(2)] == [b"ok 1", b"ok 2"]
-        assert set(heard_from) == {a.peer}
-        with pytest.raises(trio.WouldBlock):
-            inboxes[0].receive_nowait()  # nothing of our own comes back
+        await inboxes[1].has(b"ok 1", b"ok 2")
+        await inboxes[2].has(b"ok 1", b"ok 2")
+        assert set(inboxes[1].forwarders) == {a.peer}
+        assert inboxes[2].forwarders == [b.peer] * 2
+        assert inboxes[0].forwarders == [], "nothing of our own comes back"
 
 
-async def test_a_slow_reader_loses_the_oldest() -> None:
-    async with a_host("a") as a, a_host("b") as b:
-        await a.connect(b.addresses()[0])
-        async with a.subscribe("adverts", accept), b.subscribe("adverts", accept) as inbox:
-            await in_mesh(a, b)
-            count = SUBSCRIPTION_BACKLOG + 20
-            for number in range(count):
-                await a.publish("adverts", b"%d" % number)
-                if number % 16 == 15 or number == count - 1:  # the library's queue to a peer holds 32
-                    await until(functools.partial(has_seen, b, number + 1))
-            assert [await inbox.receive() for _ in range(SUBSCRIPTION_BACKLOG)] == [
-                b"%d" % number for number in range(20, count)
-            ]
+async def test_whoever_passes_on_what_is_not_valid_is_banned_in_the_end() -> None:
+    async with a_host("a") as a, a_host("b") as b, a_host("evil") as evil:
+        inbox = Inbox()
+        await b.connect(a.addresses()[0])
+        await evil.connect(a.addresses()[0])
+        async with a.subscribe("adverts", inbox), b.subscribe("adverts", accept), evil.subscribe("adverts", accept):
+            await in_mesh(b, a, evil)
+            for number in range(FAULTS_FORGIVEN):
+                await evil.publish("adverts", b"bad %d" % number)
+                await evil.publish("adverts", b"late %d" % number)
+                await until(lambda n=number: len(inbox.forwarders) == 2 * n + 2)  # type: ignore[misc]
+            assert raw(a).get_network().get_connections(raw(evil).get_id())
+            await evil.publish("adverts", b"bad, once too often")
+            await until(lambda: not raw(a).get_network().get_connections(raw(evil).get_id()))
+            with pytest.raises(Unavailable):
+                await visit(evil, a)
+            await b.publish("adverts", b"ok")
+            await inbox.has(b"ok")
+
+
+async def test_a_flood_waits_and_others_do_not(autojump_clock: None) -> None:
+    """The pace that a peer's stream is read at, apart from the stream: from its second burst on a flood waits."""
+    async with a_host("a") as a:
+        began_at = trio.current_time()
+        await reader(a)._pace("flood", PER_PEER_BURST)
+        await reader(a)._pace("honest", 1)
+        assert trio.current_time() == began_at
+        await reader(a)._pace("flood", PER_PEER_S)
+        assert trio.current_time() == began_at + 1
 
 
 async def test_subscriptions_come_and_go() -> None:
     async with a_host("a") as a:
-        async with a.subscribe("adverts", accept) as inbox:
+        async with a.subscribe("adverts", accept):
             with pytest.raises(LocalError, match="already"):
                 async with a.subscribe("adverts", accept):
                     pytest.fail("two subscribers, one validator")
-        with pytest.raises(trio.EndOfChannel):
-            await inbox.receive()
         async with a.subscribe("adverts", accept):
-            assert len(reader(a).topic_validators) == 1
-        assert not reader(a).topic_validators
+            assert len(reader(a).validators) == 1
+        assert not reader(a).validators
         with pytest.raises(LocalError, match="do not fit"):
-            await a.publish("adverts", bytes(gossip.MAX_PAYLOAD_BYTES + 1))
+            await a.publish("adverts", bytes(MAX_PAYLOAD_BYTES + 1))
         await a.publish("adverts", b"to nobody")
 
 
 async def test_networks_do_not_hear_each_other() -> None:
     async with a_host("a") as a, a_host("b", network="other") as b:
+        inbox = Inbox()
         await a.connect(b.addresses()[0])
-        async with a.subscribe("adverts", accept), b.subscribe("adverts", accept) as inbox:
+        async with a.subscribe("adverts", accept), b.subscribe("adverts", inbox):
             await until(lambda: raw(b).get_id() in reader(a).peers)
-            await a.publish("adverts", b"for test only")
+            await a.publish("adverts", b"ok for test only")
             await until(lambda: reader(a).seen_messages.cache)
-            with pytest.raises(trio.WouldBlock):
-                inbox.receive_nowait()
+            assert not inbox.forwarders
+            assert not reader(a).peer_topics, "what others subscribe to in their own networks is not ours to keep"
 
 
 def malformed() -> list[rpc_pb2.Message]:
@@ -126,7 +159,8 @@ def malformed() -> list[rpc_pb2.Message]:
 
 
 async def test_a_malformed_message_harms_nobody() -> None:
-    async with a_host("a") as a, a_host("b") as b, a_host("evil") as evil, a.subscribe("adverts", accept) as inbox:
+    inbox = Inbox()
+    async with a_host("a") as a, a_host("b") as b, a_host("evil") as evil, a.subscribe("adverts", inbox):
         await b.connect(a.addresses()[0])
         await evil.connect(a.addresses()[0])
         async with b.subscribe("adverts", accept):
@@ -138,9 +172,8 @@ async def test_a_malformed_message_harms_nobody() -> None:
                 await stream.write(encode_varint_prefixed(rpc.SerializeToString()))
                 await stream.write(encode_varint_prefixed(b"\xff not a protobuf"))
                 await stream.close()
-            await b.publish("adverts", b"still here")
-            with trio.fail_after(5):
-                assert await inbox.receive() == b"still here"
+            await b.publish("adverts", b"ok, still here")
+            await inbox.has(b"ok, still here")
         assert "any" not in reader(a).router.back_off
 
 
@@ -151,7 +184,7 @@ async def test_the_stock_reader_would_have_raised_in_a_task_of_the_host() -> Non
         await reader(a).push_msg("a stranger", malformed()[0])
 
 
-@pytest.mark.parametrize(("router", "leaks"), [(GossipSub, True), (_Mesh, False)])
+@pytest.mark.parametrize(("router", "leaks"), [(GossipSub, True), (Mesh, False)])
 async def test_control_messages_of_one_peer_are_not_sent_to_the_next(router: Any, leaks: bool) -> None:
     mesh = router(["/meshsub/1.1.0"], 6, 4, 12) if router is GossipSub else router()
     sent: dict[str, Any] = {}
@@ -170,8 +203,76 @@ async def test_control_messages_of_one_peer_are_not_sent_to_the_next(router: Any
     assert [ihave.topicID for ihave in sent["r"].ihave] == ["t4"]
 
 
+TOPIC = "/bombyx/test/adverts"
+
+
+async def asked(control: rpc_pb2.ControlMessage, *cached: rpc_pb2.Message) -> tuple[Mesh, list[Any]]:
+    """A mesh that holds `cached` and was sent `control` by the peer `b`, and what it sent back."""
+    sent: list[Any] = []
+
+    async def emit(message: Any, peer: str) -> None:
+        sent.append(message)
+
+    async with a_host("a") as a, a.subscribe("adverts", accept):
+        mesh: Mesh = reader(a).router
+        for message in cached:
+            mesh.mcache.put(message)
+        mesh.emit_control_message = emit
+        mesh.send_rpc = lambda peer, rpc, priority=False: sent.append(rpc)
+        await mesh.handle_rpc(rpc_pb2.RPC(control=control), info_of("b"))
+        return mesh, sent
+
+
+def info_of(name: str) -> Any:
+    return ID.from_pubkey(create_new_key_pair(seed(name)).public_key)
+
+
+def cached(number: int, size: int) -> rpc_pb2.Message:
+    return rpc_pb2.Message(data=bytes(size), topicIDs=[TOPIC], from_id=b"author", seqno=b"%04d" % number)
+
+
+async def test_a_message_is_sent_again_once_however_often_it_is_asked_for() -> None:
+    wanted = rpc_pb2.ControlIWant(messageIDs=[b"author0000"] * 5000)
+    _, (answer,) = await asked(rpc_pb2.ControlMessage(iwant=[wanted]), cached(0, 1000))
+    assert len(answer.publish) == 1
+
+
+async def test_what_is_sent_again_at_once_is_bounded() -> None:
+    size = MAX_RESENT_BYTES // 4
+    messages = [cached(number, size) for number in range(20)]
+    wanted = rpc_pb2.ControlIWant(messageIDs=[b"author%04d" % number for number in range(20)])
+    _, (answer,) = await asked(rpc_pb2.ControlMessage(iwant=[wanted]), *messages)
+    assert len(answer.publish) == 4
+
+
+async def test_of_what_a_peer_claims_to_have_a_few_are_asked_for_and_of_our_topics_alone() -> None:
+    ids = [b"id%d" % number for number in range(5000)]
+    control = rpc_pb2.ControlMessage(
+        ihave=[rpc_pb2.ControlIHave(topicID=topic, messageIDs=ids) for topic in ("any", TOPIC)]
+    )
+    mesh, (answer,) = await asked(control)
+    assert len(answer.iwant[0].messageIDs) == MAX_IDS
+    assert set(mesh.ihave_message_limits[info_of("b")]) == {TOPIC}
+
+
+async def test_nobody_is_dialled_because_a_peer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialled = []
+
+    async def dial(_mesh: Any, peers: Any) -> None:
+        dialled.append(peers)
+
+    monkeypatch.setattr(GossipSub, "_do_px", dial)
+    stranger = rpc_pb2.PeerInfo(peerID=info_of("c").to_bytes())
+    prune = rpc_pb2.ControlPrune(topicID=TOPIC, backoff=60, peers=[stranger])
+    mesh, _ = await asked(rpc_pb2.ControlMessage(prune=[prune]))
+    assert not dialled
+    assert set(mesh.back_off[TOPIC]) == {info_of("b")}
+    mesh.remove_peer(info_of("b"))
+    assert not mesh.back_off[TOPIC]
+
+
 def test_only_v1_1_and_no_scorer() -> None:
-    mesh = _Mesh()
+    mesh = Mesh()
     assert mesh.get_protocols() == ["/meshsub/1.1.0"]
     assert mesh.scorer is None
     assert mesh.heartbeat_interval == 1
