@@ -333,12 +333,6 @@ class Payee(_End):
         self.accepted = claim
         return True
 
-    def to_settle(self, at_least_nano: int) -> Claim | None:
-        """The voucher to carry to the chain once `at_least_nano` is unsettled, or at all when the payer closes."""
-        unsettled = self.authorised_nano - self.settled_nano
-        threshold = 1 if self.state is State.CLOSING else max(1, at_least_nano)
-        return self.accepted if unsettled >= threshold else None
-
     def release(self, signer: Signer) -> Claim:
         """Let the payer close at what was delivered, so that credit goes back. Persist it before it is sent.
 

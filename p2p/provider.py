@@ -29,6 +29,7 @@ from p2p.serving import Serving
 from p2p.settlements import Settlements
 from p2p.stream import MessageStream
 from p2p.trace import Trace, silent
+from p2p.upkeep import Upkeep
 
 
 class Provider:
@@ -65,12 +66,17 @@ class Provider:
             deposit_min_nano=deposit_min_nano,
             challenge_period_s=challenge_period_s,
         )
+        self._settlements = Settlements(ledger=ledger, keeper=keeper, policy=settle_policy, clock=clock, trace=trace)
         self._payees = Payees(
+            ledger=ledger, keeper=keeper, offer=self._channel, settlements=self._settlements, trace=trace
+        )
+        self._upkeep = Upkeep(
             ledger=ledger,
             keeper=keeper,
+            payees=self._payees,
+            settlements=self._settlements,
             signer=payee_key,
-            offer=self._channel,
-            settlements=Settlements(ledger=ledger, keeper=keeper, policy=settle_policy, clock=clock, trace=trace),
+            challenge_period_s=challenge_period_s,
             trace=trace,
         )
         self._sales = Selling(
@@ -89,11 +95,12 @@ class Provider:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `started` once others can find us."""
         await self._payees.load()
+        await self._settlements.load(self._payees)
         async with trio.open_nursery() as nursery:
             self._host.serve(negotiate.PROTOCOL, self._sales.negotiate)
             self._host.serve(session.PROTOCOL, self._serve_session)
             self._host.serve(release.PROTOCOL, self._serve_release)
-            nursery.start_soon(self._payees.watch)
+            nursery.start_soon(self._upkeep.watch)
             await nursery.start(Announcer(self._host, self.advert).run)
             families = {model.family for model in self._engine.models()}
             nursery.start_soon(self._directory.listen, sorted(families))
@@ -131,7 +138,7 @@ class Provider:
             self._tell(stream.peer, serving.receipt)
         finally:
             if serving.channel is not None:
-                await self._payees.settle(serving.channel)
+                await self._upkeep.settle(serving.channel)
 
     def _tell(self, peer: str, receipt: Receipt | None) -> None:
         if receipt is not None:
@@ -149,7 +156,7 @@ class Provider:
         request = await messages.answer()
         try:
             last = Claim(request.channel, request.amount_nano, request.signature)
-            claim = await self._payees.release(last, stream.peer)
+            claim = await self._upkeep.release(last, stream.peer)
         except Refused as no:
             await messages.send(Refusal.of(no))
         else:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from chain.channel import Payee, State
 from chain.errors import TransactionFailed
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger
-from chain.records import Channel, Records, Settlement
-from chain.settling import FEE_NANO, Reason, SettlePolicy, Standing
+from chain.records import Records, Settlement
+from chain.settling import FEE_NANO, Reason, SettlePolicy
 from p2p.errors import Error
 from p2p.foreign import translated
+from p2p.protocol.incoming import Incoming
 from p2p.trace import Trace
 
 
@@ -34,15 +34,16 @@ class Settlements:
         self._refused: dict[bytes, int] = {}  # amounts that the chain refused: to repeat one would only cost fees
         self._turns: defaultdict[bytes, trio.Lock] = defaultdict(trio.Lock)
 
-    async def load(self, channels: Iterable[Channel]) -> None:
-        """Take up what the book knows: the last fee, and what has waited since when. Raises `chain.errors`."""
-        names = [known.channel for known in channels]
+    async def load(self, channels: Iterable[Incoming]) -> None:
+        """Take up what the book knows: the last fee, and what has waited since when. Raises `LocalError`."""
+        names = [each.channel for each in channels]
 
         def read(book: Records) -> tuple[int | None, dict[bytes, float]]:
             since = {name: book.unsettled_since(name) for name in names}
             return book.last_fee(), {name: at for name, at in since.items() if at is not None}
 
-        fee_nano, self._unsettled_since = await self._keeper.do(read)
+        with translated():
+            fee_nano, self._unsettled_since = await self._keeper.do(read)
         self._fee_nano = FEE_NANO if fee_nano is None else fee_nano
 
     def forget(self, channel: bytes) -> None:
@@ -51,36 +52,30 @@ class Settlements:
         self._refused.pop(channel, None)
         self._turns.pop(channel, None)
 
-    def within_risk(self, payee: Payee) -> bool:
+    def within_risk(self, incoming: Incoming) -> bool:
         """Whether more may be earned there before something is settled."""
-        return payee.authorised_nano - payee.settled_nano < self._policy.risk_nano
+        return incoming.standing().unsettled_nano < self._policy.risk_nano
 
-    async def settle(self, payee: Payee) -> None:
+    async def settle(self, incoming: Incoming) -> None:
         """Carry the highest voucher to the chain if there is reason to. What fails is told, and tried again later."""
         try:
-            async with self._turns[payee.channel]:
-                reason = self._why(payee)
+            async with self._turns[incoming.channel]:
+                reason = self._why(incoming)
                 if reason is not None:
-                    await self._carry(payee, reason)
+                    await self._carry(incoming, reason)
         except Error as error:
-            self._trace("settle_failed", channel=payee.channel.hex(), why=str(error))
+            self._trace("settle_failed", channel=incoming.channel.hex(), why=str(error))
 
-    def _why(self, payee: Payee) -> Reason | None:
-        now, channel = self._clock(), payee.channel
-        if payee.authorised_nano <= payee.settled_nano:
-            self._unsettled_since.pop(channel, None)
+    def _why(self, incoming: Incoming) -> Reason | None:
+        now = self._clock()
+        if not incoming.standing().unsettled_nano:
+            self._unsettled_since.pop(incoming.channel, None)
             return None
-        standing = Standing(
-            authorised_nano=payee.authorised_nano,
-            settled_nano=payee.settled_nano,
-            deposited_nano=payee.deposited_nano,
-            closing=payee.state is State.CLOSING,
-            unsettled_for_s=now - self._unsettled_since.setdefault(channel, now),
-        )
-        return self._policy.why(standing, self._fee_nano)
+        since = self._unsettled_since.setdefault(incoming.channel, now)
+        return self._policy.why(incoming.standing(now - since), self._fee_nano)
 
-    async def _carry(self, payee: Payee, reason: Reason) -> None:
-        channel, claim = payee.channel, payee.accepted
+    async def _carry(self, incoming: Incoming, reason: Reason) -> None:
+        channel, payee, claim = incoming.channel, incoming.payee, incoming.payee.accepted
         if claim is None or self._refused.get(channel) == claim.amount_nano:
             return
         with translated():

@@ -6,29 +6,30 @@ have saved is all that a provider comes back with.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
-from chain.channel import Payee, State, require_acceptable
+from chain.channel import Payee, State
 from chain.errors import ChannelUnusable
+from chain.memory import FEES_NANO
+from chain.settling import SettlePolicy
 from chain.voucher import Claim, Signer
 from p2p.errors import Refused
 from p2p.protocol.advert import ChannelOffer
+from p2p.protocol.incoming import BUSY_RETRY_S, Incoming, require_suitable
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.release import CloseRequest, Released
-from p2p.protocol.session import SESSIONS_PER_CHANNEL_MAX, Save, SaveClaim, SaveDelivered
+from p2p.protocol.session import Save, SaveClaim, SaveDelivered
 from sim.process import spawn
 from sim.signatures import verify
 from sim.slow_chain import NETWORK
 from sim.world import World
-
-BUSY_RETRY_S = 5
 
 
 @dataclass
 class _Row:
     """One channel as it is on disk."""
 
+    client: str
     payer_key: bytes
     accepted: Claim | None = None
     delivered_nano: int = 0
@@ -41,27 +42,29 @@ class Payees:
         self._world = world
         self._offer = offer
         self._signer = signer
+        self._policy = SettlePolicy(risk_nano=world.scenario.providers.settle_at_nano)
         self._rows: dict[bytes, _Row] = {}
-        self._payees: dict[bytes, Payee] = {}
-        self._sessions: Counter[bytes] = Counter()
+        self._channels: dict[bytes, Incoming] = {}
         self._settling: dict[bytes, None] = {}
 
-    def lease(self, channel: bytes, payer_key: bytes) -> Payee:
+    def lease(self, channel: bytes, client: str, payer_key: bytes) -> Payee:
         """The channel for one session, as the chain has it now. Raises `Refused`."""
-        if self._sessions[channel] >= SESSIONS_PER_CHANNEL_MAX:
-            raise Refused("channel_busy", retry_after_s=BUSY_RETRY_S)
-        payee = self._looked_up(channel, payer_key)
-        self._sessions[channel] += 1
-        return payee
+        try:
+            incoming = self._looked_up(channel, client, payer_key)
+        except ChannelUnusable as error:
+            raise Refused("channel_unusable", str(error)) from error
+        incoming.enter()
+        return incoming.payee
 
     def give_back(self, channel: bytes) -> None:
         """The session is over: settle what has become worth it."""
-        self._sessions[channel] -= 1
-        payee = self._payees[channel]
-        claim = payee.to_settle(self._world.scenario.providers.settle_at_nano)
-        if claim is not None and payee.state is State.OPEN and channel not in self._settling:
+        incoming = self._channels[channel]
+        incoming.leave()
+        reason = self._policy.why(incoming.standing(), FEES_NANO["settle"])
+        claim = incoming.payee.accepted
+        if reason and claim and channel not in self._settling:
             self._settling[channel] = None
-            spawn(self._settle(payee, claim))
+            spawn(self._settle(claim))
 
     def save(self, event: Save) -> None:
         """What a session core wants to have on disk. Receipts are kept by the trace."""
@@ -72,48 +75,46 @@ class Payees:
             case SaveDelivered(channel, delivered_nano):
                 self._rows[channel].delivered_nano = delivered_nano
 
-    def release(self, request: CloseRequest) -> Released | Refusal:
+    def release(self, request: CloseRequest, client: str) -> Released | Refusal:
         """Let the payer close at what was delivered, unless an answer or a settlement is under way."""
-        channel = request.channel
-        if self._sessions[channel] or channel in self._settling:
-            return Refusal(reason="channel_busy", retry_after_s=BUSY_RETRY_S)
-        state = self._world.chain.memory.channel(channel)
-        if state is None:
-            return Refusal(reason="unknown_channel")
-        payee = self._payees.get(channel)
-        if payee is None or payee.state is State.OPEN:
-            payee = self._looked_up(channel, state.terms.payer_key)
-            payee.accept(Claim(channel, request.amount_nano, request.signature))
-        claim = payee.release(self._signer)
-        return Released(channel=channel, amount_nano=claim.amount_nano, signature=claim.signature)
+        last = Claim(request.channel, request.amount_nano, request.signature)
+        try:
+            claim = self._released(last, client)
+        except Refused as no:
+            return Refusal.of(no)
+        except ChannelUnusable as error:
+            return Refusal(reason="channel_unusable", detail=str(error))
+        return Released(channel=claim.channel, amount_nano=claim.amount_nano, signature=claim.signature)
 
     def crash(self) -> None:
         """Forget everything that is not on disk."""
-        self._sessions.clear()
-        self._payees = {channel: self._restored(channel, row) for channel, row in self._rows.items()}
+        self._channels = {channel: self._from_disk(channel, row) for channel, row in self._rows.items()}
 
-    def _looked_up(self, channel: bytes, payer_key: bytes) -> Payee:
+    def _released(self, last: Claim, client: str) -> Claim:
+        incoming = self._channels.get(last.channel)
+        if incoming is None or incoming.payee.state is State.OPEN:
+            incoming = self._looked_up(last.channel, client)
+            incoming.payee.accept(last)
+        incoming.require_idle()
+        if last.channel in self._settling:
+            raise Refused("channel_busy", "a voucher is on its way to the chain", retry_after_s=BUSY_RETRY_S)
+        return incoming.payee.release(self._signer)
+
+    def _looked_up(self, channel: bytes, client: str, payer_key: bytes | None = None) -> Incoming:
+        """The channel as the chain has it, taken up if it is new. Raises `ChannelUnusable`."""
         state = self._world.chain.memory.channel(channel)
         if state is None:
-            raise Refused("channel_unusable", "the chain has no such channel")
-        try:
-            require_acceptable(
-                state,
-                payee=self._offer.payee,
-                payee_key=self._offer.payee_key,
-                payer_key=payer_key,
-                deposit_min_nano=self._offer.deposit_min_nano,
-                challenge_period_min_s=self._offer.challenge_period_s,
-            )
-            if channel not in self._payees:
-                self._rows[channel] = _Row(payer_key)
-                self._payees[channel] = self._restored(channel, self._rows[channel])
-            self._payees[channel].funded(state.deposited_nano)
-        except ChannelUnusable as error:
-            raise Refused("channel_unusable", str(error)) from error
-        return self._payees[channel]
+            raise ChannelUnusable("the chain has no such channel")
+        require_suitable(state, self._offer, payer_key or state.terms.payer_key)
+        if channel not in self._channels:
+            self._rows[channel] = _Row(client, state.terms.payer_key)
+            self._channels[channel] = self._from_disk(channel, self._rows[channel])
+        incoming = self._channels[channel]
+        incoming.follow(state)
+        incoming.require_usable()
+        return incoming
 
-    def _restored(self, channel: bytes, row: _Row) -> Payee:
+    def _from_disk(self, channel: bytes, row: _Row) -> Incoming:
         state = self._world.chain.memory.channel(channel)
         payee = Payee(
             channel,
@@ -124,14 +125,16 @@ class Payees:
             delivered_nano=row.delivered_nano,
             accepted=row.accepted,
         )
-        payee.settled_nano = state.settled_nano if state else 0
-        return payee
+        incoming = Incoming(payee, row.client)
+        if state:
+            incoming.follow(state)
+        return incoming
 
-    async def _settle(self, payee: Payee, claim: Claim) -> None:
-        memory, wallet = self._world.chain.memory, self._offer.payee
+    async def _settle(self, claim: Claim) -> None:
+        memory, wallet, channel = self._world.chain.memory, self._offer.payee, claim.channel
         await self._world.chain.confirmed(
-            wallet, lambda: memory.settle(wallet, payee.channel, claim.amount_nano, claim.signature)
+            wallet, lambda: memory.settle(wallet, channel, claim.amount_nano, claim.signature)
         )
-        del self._settling[payee.channel]
+        del self._settling[channel]
         # After a crash meanwhile it is another object that stands for this channel.
-        self._payees[payee.channel].settled_nano = claim.amount_nano
+        self._channels[channel].payee.settled_nano = claim.amount_nano

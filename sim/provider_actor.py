@@ -130,6 +130,6 @@ class ProviderActor:
             case session.PROTOCOL:
                 Serving(self._world, self, end)
             case release.PROTOCOL:
-                end.attach(CloseRequest, lambda request: end.send(self.payees.release(request)), end.close)
+                end.attach(CloseRequest, lambda request: end.send(self.payees.release(request, end.peer)), end.close)
             case _:
                 end.close()

@@ -97,7 +97,7 @@ class Serving(SessionRim):
         now = self.world.kernel.now
         try:
             quote = self._provider.selling.redeem(start.quote, self._end.peer)
-            payee = self._provider.payees.lease(start.channel, quote.payer_key)
+            payee = self._provider.payees.lease(start.channel, quote.client, quote.payer_key)
         except Refused as no:
             refusal = Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s)
             self.carry_out(self._session.refuse(refusal, now))

@@ -58,7 +58,9 @@ CORES = {
         "p2p.errors",
         "chain.channel",
         "chain.voucher",
+        "chain.settling",
         "chain.errors",
+        "chain.ledger.ChannelState",  # of the seam only its structs
         "inference.engine",  # its structs
         "inference.errors",
     },

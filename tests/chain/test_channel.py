@@ -152,20 +152,6 @@ def test_unpaid_work_is_written_off_and_credit_is_kept() -> None:
     assert end.delivered_nano == 10
 
 
-def test_what_to_settle() -> None:
-    end = payee()
-    assert end.to_settle(at_least_nano=0) is None
-    end.accept(voucher(40))
-    assert end.to_settle(at_least_nano=40) == voucher(40)
-    assert end.to_settle(at_least_nano=41) is None
-    end.settled_nano = 30
-    assert end.to_settle(at_least_nano=11) is None
-    end.move(Move.START_CLOSE)
-    assert end.to_settle(at_least_nano=11) == voucher(40), "the payer is leaving: every nano counts"
-    end.settled_nano = 40
-    assert end.to_settle(at_least_nano=0) is None
-
-
 @pytest.mark.parametrize(
     ("authorised", "delivered", "settled", "amount"),
     [(50, 30, 0, 30), (30, 50, 0, 30), (50, 30, 40, 40), (0, 20, 0, 0)],

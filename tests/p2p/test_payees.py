@@ -92,12 +92,12 @@ async def test_two_settlements_of_one_voucher_are_one(tmp_path: Path, autojump_c
         assert isinstance(seller.ledger, Flaky)
         seller.ledger.settling_takes_s = 5
         channel = await answer(client)
-        payees = seller.provider._payees
+        upkeep = seller.provider._upkeep
         async with trio.open_nursery() as nursery:
             for _ in range(3):
-                nursery.start_soon(payees.settle, channel)
+                nursery.start_soon(upkeep.settle, channel)
         assert seller.ledger.settled == [highest(client).amount_nano]
-        await payees.settle(bytes(32))
+        await upkeep.settle(bytes(32))
         assert "settle_failed" not in seller.diary.kinds()
 
 

@@ -15,8 +15,8 @@ from chain.channel import State
 from inference.scripted import Scripted
 from p2p.answer import Answer
 from p2p.errors import LocalError, Refused, Unavailable
-from p2p.payees import LOST_PART
 from p2p.peer import CHANNEL_LIFE_FEE_NANO, Budget
+from p2p.protocol.incoming import LOST_PART
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.price import Tokens, cost_nano
 from p2p.protocol.session import PAYMENT_PATIENCE_S, SILENCE_S, Begun, End, Heartbeat, Pause
@@ -168,7 +168,7 @@ async def test_a_payer_has_one_window_over_all_its_channels(tmp_path: Path, auto
             assert len({one.payer.channel for one in all_of_them}) == 3
             window = one.core._quote.window_nano
             await trio.sleep(PAYMENT_PATIENCE_S / 2)
-            payees = seller.provider._payees._payees.values()
+            payees = [incoming.payee for incoming in seller.provider._payees]
             piece = cost_nano(one.core._quote.prices, Tokens(output=16))
             assert sum(payee.unpaid_nano for payee in payees) <= window + 3 * piece
             assert len(payees) == 3
@@ -184,7 +184,7 @@ async def test_nobody_lives_on_windows_that_are_never_paid(tmp_path: Path, autoj
             one, refused = await _one_unpaid(client)
         assert one is not None
         assert refused.reason == "channel_unusable"
-        (payee,) = seller.provider._payees._payees.values()
+        (payee,) = (incoming.payee for incoming in seller.provider._payees)
         most = DEPOSIT_NANO // LOST_PART + 2 * one.core._quote.window_nano
         assert DEPOSIT_NANO // LOST_PART < payee.lost_nano < most + payee.authorised_nano
         assert payee.lost_nano < CHANNEL_LIFE_FEE_NANO
@@ -233,7 +233,7 @@ async def test_a_cancelled_answer_gives_up_its_place_on_the_channel(tmp_path: Pa
         (payer,) = client.peer._payers._payers.values()
         assert payer.lanes == {}
         await trio.sleep(SILENCE_S)
-        (payee,) = seller.provider._payees._payees.values()
+        (payee,) = (incoming.payee for incoming in seller.provider._payees)
         assert payee.lanes == {}
 
 
