@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shlex
 import shutil
 import sys
@@ -32,7 +33,7 @@ from inference.measure import measure
 from inference.nursery import open_background
 from inference.scripted import Scripted
 from inference.worker import open_worker
-from p2p import arguments, channel_commands, demo, wallet_commands, watching
+from p2p import arguments, channel_commands, demo, doctor, wallet_commands, watching
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
 from p2p.console import Session
@@ -45,7 +46,7 @@ from p2p.home import Home
 from p2p.host import Host
 from p2p.interrupt import Interrupt
 from p2p.joining import Lan, joined
-from p2p.keys import load_or_create_seed, verify_by_peer
+from p2p.keys import SEED_BYTES, load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
@@ -431,6 +432,19 @@ async def watch(session: Session) -> None:
     await watching.watch(session, Wiring(partial(open_ledger, trace=session.trace), fund))
 
 
+async def examine(session: Session) -> None:
+    """Look for what stands in the way."""
+    from p2p.net.libp2p_host import open_host
+
+    def host(network: NetworkFile) -> AbstractAsyncContextManager[Host]:
+        return open_host(secrets.token_bytes(SEED_BYTES), (), dht_server=False, network=network.mark.name)
+
+    def ledger(network: NetworkFile, home: Home) -> AbstractAsyncContextManager[TonLedger]:
+        return open_ledger(network, WalletKey(secrets.token_bytes(SEED_BYTES)), home.purse)
+
+    await doctor.run(session, doctor.Wiring(host, ledger))
+
+
 COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "solo": solo,
     "demo": run_demo,
@@ -442,6 +456,7 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "wallet": wallet,
     "earnings": earnings,
     "watch": watch,
+    "doctor": examine,
 }
 
 

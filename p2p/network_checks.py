@@ -1,0 +1,79 @@
+"""What `doctor` looks at outside: the chain, its clock, bootstrap peers and providers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+import trio
+
+from chain.ledger import Ledger
+from p2p.discovery import Directory
+from p2p.errors import Error, Unavailable
+from p2p.findings import Finding, Verdict
+from p2p.home import Home
+from p2p.host import Host
+from p2p.keys import verify_by_peer
+from p2p.network_file import NetworkFile
+from p2p.protocol.advert import CLOCK_TOLERANCE_S
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What stands behind the seams, given by `p2p.node`; both with keys that are thrown away."""
+
+    open_host: Callable[[NetworkFile], AbstractAsyncContextManager[Host]]
+    open_ledger: Callable[[NetworkFile, Home], AbstractAsyncContextManager[Ledger]]
+
+
+async def chain(network: NetworkFile, home: Home, wiring: Wiring) -> Sequence[Finding]:
+    """Whether the lite-servers answer, and whether our clock agrees with theirs. Raises `chain.errors`."""
+    async with wiring.open_ledger(network, home) as ledger:
+        asked_at = time.monotonic()
+        now = await ledger.now()
+        took_ms = round(1000 * (time.monotonic() - asked_at))
+    reached = Finding("chain", Verdict.GOOD, f"{network.mark.name} answers in {took_ms} ms")
+    return [reached, _clock(now - round(time.time()), devnet=bool(network.mark.control))]
+
+
+def _clock(ahead_s: int, *, devnet: bool) -> Finding:
+    what = f"{abs(ahead_s)} s {'behind' if ahead_s >= 0 else 'ahead of'} the chain's"
+    if abs(ahead_s) <= CLOCK_TOLERANCE_S:
+        return Finding("clock", Verdict.GOOD, what)
+    if devnet:
+        return Finding("clock", Verdict.NOTE, f"{what}: a devnet's may have been moved")
+    return Finding("clock", Verdict.BAD, what, "set it (timedatectl set-ntp true): others refuse what is signed now")
+
+
+async def peers(network: NetworkFile, wiring: Wiring) -> Sequence[Finding]:
+    """Whether bootstrap peers answer, and whether providers are found through them."""
+    async with wiring.open_host(network) as host:
+        findings = [await _bootstrap(host, address) for address in network.bootstraps]
+        if not any(finding.verdict is Verdict.GOOD for finding in findings):
+            advice = "ask for a network file that is up to date, or start a network: python -m p2p.node"
+            return [*findings, Finding("peers", Verdict.BAD, "no bootstrap peer answers", advice)]
+        return [*findings, await _providers(host, network)]
+
+
+async def _bootstrap(host: Host, address: str) -> Finding:
+    asked_at = trio.current_time()
+    try:
+        await host.connect(address)
+    except Error as error:
+        return Finding("bootstrap", Verdict.NOTE, str(error))
+    return Finding("bootstrap", Verdict.GOOD, f"{address} in {round(1000 * (trio.current_time() - asked_at))} ms")
+
+
+async def _providers(host: Host, network: NetworkFile) -> Finding:
+    directory = Directory(host, network=network.mark.name, verify=verify_by_peer, clock=time.time)
+    try:
+        found = await directory.find(None)
+    except Unavailable as error:
+        return Finding("providers", Verdict.BAD, str(error))
+    if not found:
+        return Finding("providers", Verdict.NOTE, "nobody sells anything here now", "python -m p2p.node provide")
+    return Finding(
+        "providers", Verdict.GOOD, f"{len(found)} found, the nearest in {min(one.rtt_ms for one in found)} ms"
+    )
