@@ -2,14 +2,13 @@
 
 What a `save_*` call returned from survives a power cut. Amounts only rise: a lower one that comes late changes nothing.
 
-A `Book` has one role and holds that role's lock file while it is open, so that no two processes sign for one channel.
-It belongs to one thread at a time: a Trio program uses it through `chain.keeper.BookKeeper`, its one owner.
+A `Book` has one role. A payee's is open in one process at a time, so that no two count on one voucher. A payer's may be
+open in several, and each signs only for channels of which it holds the lease. A `Book` belongs to one thread at a time:
+a Trio program uses it through `chain.keeper.BookKeeper`, its one owner.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -19,9 +18,10 @@ from typing import Any, Self
 import msgspec
 from msgspec.structs import astuple, replace
 
-from chain import schema
+from chain import locks, schema
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable
+from chain.leases import Leases
 from chain.ledger import ChannelTerms, Network
 from chain.records import Channel, Receipt, Records, Role, Settlement
 from chain.voucher import Claim
@@ -35,14 +35,17 @@ class Book(Records):
 
     def __init__(self, path: Path, role: Role, network: Network) -> None:
         """Open or create `path`. Raises `NetworkMismatch` if it was begun on another network."""
+        lock = locks.take(path.with_name(f"{path.name}.{role}.lock"), shared=role == "payer")
+        if lock is None:
+            raise BookUnusable(f"{path.parent} is held by another process: end it, or use another home")
         with ExitStack() as undo:
-            lock = _lock(path.with_name(f"{path.name}.{role}.lock"))
-            undo.callback(os.close, lock)
+            undo.enter_context(lock)
             super().__init__(undo.enter_context(schema.open_to_write(path, network)), role)
             self._held = undo.pop_all()
+        self.leases = Leases(path.with_name(f"{path.name}.leases"))
 
     def close(self) -> None:
-        """Close the file and let another process have the role."""
+        """Close the file; a payee lets another process have the role."""
         self._held.close()
 
     def __enter__(self) -> Self:
@@ -191,17 +194,3 @@ def _row(channel: Channel) -> tuple[Any, ...]:
 def _later(one: State, other: State) -> State:
     """Members are in the order of a channel's life."""
     return max(one, other, key=lambda state: state.value)
-
-
-def _lock(path: Path) -> int:
-    """The descriptor that holds the lock until it is closed; the file itself stays, or two could hold one each."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise BookUnusable(f"cannot create {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise BookUnusable(f"{path.parent} is held by another process: end it, or use another home") from error
-    return descriptor

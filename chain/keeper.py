@@ -35,10 +35,11 @@ class _Job(Generic[T]):
 
 
 class BookKeeper:
-    """Lets many tasks use one `Book`, which nobody else may touch meanwhile."""
+    """Lets many tasks use one `Book`, which nobody else in this process may touch meanwhile."""
 
     def __init__(self, book: Book) -> None:
         self._book = book
+        self.leases = book.leases
         self._turn = trio.Lock()
         self._waiting: list[_Job[Any]] = []
 

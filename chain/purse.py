@@ -7,7 +7,6 @@ low. Only what leaves our hands counts, deposits and transfers; what brings mone
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import trio
 
+from chain import locks
 from chain.errors import BookUnusable, LimitReached
 
 DAY_S = 86_400
@@ -52,16 +52,10 @@ class Purse:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Nobody else orders meanwhile."""
-        try:
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise BookUnusable(f"cannot create {self._lock}: {error.strerror}") from error
-        try:
-            while not _locked(descriptor):  # noqa: ASYNC110 - a thread that waits in the kernel cannot be cancelled
-                await trio.sleep(LOCK_POLL_S)
+        while (lock := locks.take(self._lock)) is None:  # noqa: ASYNC110 - a thread that waits cannot be cancelled
+            await trio.sleep(LOCK_POLL_S)
+        with lock:
             yield
-        finally:
-            os.close(descriptor)
 
     async def spend(self, nano: int) -> None:
         """Put it on today's tally, just before the order for it is signed. Raises `LimitReached`."""
@@ -107,11 +101,3 @@ def _spent(db: sqlite3.Connection, day: int) -> int:
     # Later days count too, so that a clock set back does not open the purse again.
     ((nano,),) = db.execute("SELECT coalesce(sum(nano), 0) FROM spent WHERE day >= ?", (day,))
     return int(nano)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

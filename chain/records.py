@@ -42,6 +42,16 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     lost_nano: int = 0  # what sessions that died left unpaid (payee)
 
     @property
+    def usable(self) -> bool:
+        """Whether answers may still be paid through it."""
+        return self.state is State.OPEN and self.released_nano is None and not self.restored
+
+    @property
+    def free_nano(self) -> int:
+        """What of the deposit is not signed away."""
+        return self.deposited_nano - self.authorised_nano
+
+    @property
     def claim(self) -> Claim | None:
         """The highest voucher, ready to be sent or to be carried to the chain."""
         return Claim(self.channel, self.authorised_nano, self.signature) if self.signature else None

@@ -7,6 +7,7 @@ import time
 import trio
 
 from chain import backup, wallet
+from chain.errors import WalletUnusable
 from chain.ledger import Network
 from chain.purse import Limits, Purse
 from chain.records import Role
@@ -42,10 +43,17 @@ class Home:
         """The wallet's key. On a devnet it is made on first use, and has no passphrase. Raises `LocalError`."""
         with translated():
             if network.name == wallet.DEVNET and not self.wallet.exists():
-                return await trio.to_thread.run_sync(wallet.create, self.wallet, Bare.DEVNET)
+                await trio.to_thread.run_sync(self._make_wallet)
             if not self.wallet.exists():
                 provider = " --provider" if self.role == "payee" else ""
                 raise LocalError(f"there is no wallet yet: {PROGRAM} wallet create{provider}")
             file = wallet.read(self.wallet)
             file.check_fits(network)
             return await trio.to_thread.run_sync(file.unlock, terminal.passphrase() if file.locked else "")
+
+    def _make_wallet(self) -> None:
+        try:
+            wallet.create(self.wallet, Bare.DEVNET)
+        except WalletUnusable:
+            if not self.wallet.exists():  # else another process was faster
+                raise

@@ -341,7 +341,7 @@ def _prompt(words: str) -> str:
 
 async def _require_money(config: Config, node: Node, peer: LightPeer) -> None:
     """Say early and clearly that a channel cannot be paid for."""
-    if peer.can_pay:
+    if await peer.can_pay():
         return
     with translated():
         balance = await node.ledger.wallet.balance()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from chain.book import Book
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger, Transaction
 from chain.records import Channel
@@ -17,8 +18,11 @@ from inference.engine import Message, Request
 from inference.nursery import open_background
 from p2p.answer import Answer
 from p2p.buying import Deal, Negotiations
+from p2p.closing import Closing
 from p2p.discovery import Directory, Found
 from p2p.errors import PaymentError, Unavailable
+from p2p.foreign import translated
+from p2p.funding import Funding
 from p2p.host import Host
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
@@ -59,7 +63,10 @@ def prompt_tokens_bound(messages: Sequence[Message]) -> int:
 
 
 class LightPeer:
-    """A client on the network. Make one with a running host, ledger and book; `load` it before the first `chat`."""
+    """A client on the network. Make one with a running host, ledger and book; `load` it before the first `chat`.
+
+    Several, in one process or in many, may share a book's file, an identity and a wallet.
+    """
 
     def __init__(
         self,
@@ -82,7 +89,7 @@ class LightPeer:
         self._trace = trace
         self._network = ledger.network.name
         self._directory = Directory(host, network=self._network, verify=verify_by_peer, clock=clock, trace=trace)
-        self._payers = Payers(
+        self._funding = Funding(
             ledger=ledger,
             keeper=keeper,
             signer=payer_key,
@@ -90,6 +97,8 @@ class LightPeer:
             channels_max=budget.channels_max,
             trace=trace,
         )
+        self._payers = Payers(ledger=ledger, keeper=keeper, signer=payer_key, funding=self._funding, trace=trace)
+        self._closing = Closing(host=host, ledger=ledger, keeper=keeper, trace=trace)
 
     async def load(self) -> None:
         """Take up the channels that are open already. Raises `LocalError` or `Unavailable`."""
@@ -120,7 +129,7 @@ class LightPeer:
 
         Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
         """
-        objections = {one.peer: self._payers.objection(one.advert.channel) for one in found}
+        objections = {one.peer: self._funding.objection(one.advert.channel) for one in found}
         willing = [one for one in found if not objections[one.peer]]
         if found and not willing:
             raise PaymentError(objections[found[0].peer])
@@ -131,7 +140,7 @@ class LightPeer:
             nano_per_second=self._budget.nano_per_second,
             answers_per_channel=self._budget.answers_per_channel,
         )
-        ready = self._payers.providers()
+        ready = await self._payers.providers()
         negotiations = Negotiations(
             self._host,
             network=self._network,
@@ -197,23 +206,23 @@ class LightPeer:
         async with self.answer(deal, request) as answer:
             yield answer
 
-    @property
-    def can_pay(self) -> bool:
-        """Whether a channel is open already."""
-        return bool(self._payers.providers())
+    async def can_pay(self) -> bool:
+        """Whether a channel is open already. Raises `LocalError`."""
+        return bool(await self._payers.providers())
 
     async def start_close(self, channel: bytes) -> Transaction:
-        """Close without the provider; `finalise` after the challenge period. Raises as `Payers.close` does."""
-        return await self._payers.start_close(channel)
+        """Close without the provider; `finalise` after the challenge period. Raises as `Closing.together` does."""
+        return await self._closing.start(channel)
 
     async def finalise(self, channel: bytes) -> Transaction:
-        """Take back what is left after the challenge period. Raises as `Payers.close` does."""
-        return await self._payers.finalise(channel)
+        """Take back what is left after the challenge period. Raises as `Closing.together` does."""
+        return await self._closing.finalise(channel)
 
     async def close_channel(self, channel: bytes) -> Transaction:
-        """Close a channel together with its provider. Raises as `Payers.close` does."""
-        return await self._payers.close(self._host, channel)
+        """Close a channel together with its provider. Raises as `Closing.together` does."""
+        return await self._closing.together(channel)
 
     async def channels(self) -> Sequence[Channel]:
-        """Every channel that we ever paid through."""
-        return await self._payers.channels()
+        """Every channel that was ever paid through from this book. Raises `LocalError`."""
+        with translated():
+            return await self._keeper.do(Book.channels)

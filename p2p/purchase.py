@@ -10,9 +10,12 @@ from chain.ledger import Transaction
 from inference.engine import Request
 from p2p.answer import Answer
 from p2p.discovery import Found
+from p2p.patience import patiently
 from p2p.peer import LightPeer
 from p2p.protocol.price import Prices
 from p2p.story import gram, per_million
+
+BUSY_PATIENCE_S = 60.0  # while every slot is in use
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Purchase:
 async def buy(peer: LightPeer, request: Request, piece: Callable[[str], None]) -> Purchase:
     """Find, agree, pay; `piece` gets the answer as it comes. Raises what `LightPeer` raises."""
     found = await peer.find(request.model)
-    deal = await peer.agree(found, request)
+    deal = await patiently(lambda: peer.agree(found, request), BUSY_PATIENCE_S)
     text = []
     async with peer.answer(deal, request) as answer:
         async for part in answer:

@@ -158,6 +158,11 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "agreed": _agreed,
     "opening": lambda f: f"  [dim]opening a channel with {gram(f['deposit_nano'])} …[/]",
     "channel": _channel,
+    "topping_up": lambda f: f"  [dim]channel {f['channel'][:8]}… is used up: adding {gram(f['deposit_nano'])} …[/]",
+    "topped_up": lambda f: (
+        f"  [green]channel[/] {f['channel'][:8]}… to {short(f['peer'])} holds {gram(f['deposited_nano'])} in all "
+        f"(adding cost {gram(f['fee_nano'])})"
+    ),
     "taken_up": lambda f: (
         f"  [green]channel[/] {f['channel'][:8]}… of {short(f['peer'])} holds {gram(f['deposited_nano'])}"
     ),

@@ -23,7 +23,7 @@ from p2p.net.muxer import YamuxNegotiation
 from p2p.net.tally import Tally
 
 MAX_CONNECTIONS = 2048  # in and out; those that come in have their own limits (`arrivals`)
-MAX_CONNECTIONS_PER_PEER = 3
+MAX_CONNECTIONS_PER_PEER = 8  # the processes of one client share its identity
 MAX_STREAMS = 16_384  # that others opened
 UPGRADE_TIMEOUT_S = 10.0  # for the handshakes of a new connection, and of a new stream
 RESET_TIMEOUT_S = 1.0

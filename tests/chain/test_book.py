@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chain import locks
 from chain.book import Book
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
@@ -268,11 +269,51 @@ def test_the_roles_do_not_see_each_other(book: Book, path: Path) -> None:
         assert book.channel(CHANNEL).authorised_nano == 0
 
 
-def test_a_role_has_one_owner(book: Book, path: Path) -> None:
-    with pytest.raises(BookUnusable, match="held by another process"):
+def test_a_payees_book_has_one_owner(book: Book, path: Path) -> None:
+    with Book(path, "payee", DEVNET), pytest.raises(BookUnusable, match="held by another process"):
+        Book(path, "payee", DEVNET)
+    with Book(path, "payee", DEVNET):
+        pass
+
+
+def test_a_payers_book_may_be_open_in_several_processes_and_is_one(book: Book, path: Path) -> None:
+    with Book(path, "payer", DEVNET) as other:
+        book.save_claim(claim(5))
+        other.save_claim(claim(7))
+        book.save_claim(claim(6))
+        assert book.channel(CHANNEL) == other.channel(CHANNEL)
+        assert book.channel(CHANNEL).claim == claim(7)
+        lease = book.leases.take(CHANNEL)
+        assert lease is not None
+        assert other.leases.held(CHANNEL)
+        lease.release()
+
+
+def test_a_payers_book_is_refused_to_a_program_that_shares_none(path: Path) -> None:
+    """Older ones take the whole lock, and so they are kept apart."""
+    lock = locks.take(path.with_name("book.sqlite.payer.lock"))
+    assert lock is not None
+    with lock, pytest.raises(BookUnusable, match="held by another process"):
         Book(path, "payer", DEVNET)
-    book.close()
-    assert reopened(path).channel == CHANNEL
+    with Book(path, "payer", DEVNET):
+        assert locks.take(path.with_name("book.sqlite.payer.lock")) is None
+
+
+def test_a_new_book_may_be_made_by_several_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one switches the file over while the other has begun to: SQLite gives up at once."""
+    path.touch(0o600)
+    waits: list[float] = []
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def sleep(wait_s: float) -> None:
+            waits.append(wait_s)
+            other.execute("ROLLBACK")
+
+        monkeypatch.setattr("chain.schema.time.sleep", sleep)
+        with Book(path, "payer", DEVNET) as book:
+            assert book.channels() == []
+    assert len(waits) == 1
 
 
 def test_a_book_can_be_read_while_its_owner_has_it(book: Book, path: Path) -> None:
@@ -405,6 +446,7 @@ def test_a_full_disk_is_reported_and_nothing_is_half_kept(book: Book) -> None:
 WRITER = """
 import sys
 from pathlib import Path
+from chain import locks
 from chain.book import Book
 from chain.ledger import Network
 from chain.voucher import Claim

@@ -139,7 +139,7 @@ class Market:
         self.chain = MemoryChain(NETWORK, now=lambda: int(clock()), verify=verify)
         self._directory = directory
         self._nursery = nursery
-        self._books: dict[str, Book] = {}
+        self._books: list[Book] = []
 
     async def seller(
         self,
@@ -186,7 +186,7 @@ class Market:
         budget: Budget | None = None,
         ledger: Callable[[Ledger], Ledger] = lambda plain: plain,
     ) -> Customer:
-        """Start a client. The same name again is the same one, restarted from its book."""
+        """Start a client. The same name again is the same one restarted, or another process beside it, on one book."""
         identity = signer(name)
         host = await self.network.join(peer_id_of(identity.public_key))
         keeper, money, diary = self._keeper(name, "payer"), ledger(self._wallet(name)), Diary()
@@ -209,7 +209,8 @@ class Market:
         if isinstance(one, Seller):
             one.scope.cancel()
             await one.stopped.wait()
-        self._books.pop(one.name).close()
+        self._books.remove(one.book)
+        one.book.close()
 
     def lose_book(self, one: Seller | Customer) -> None:
         """Its disk is gone. It must not run."""
@@ -217,12 +218,12 @@ class Market:
             file.unlink()
 
     def close(self) -> None:
-        for book in self._books.values():
+        for book in self._books:
             book.close()
 
     def _keeper(self, name: str, role: Role) -> InlineKeeper:
-        book = self._books[name] = Book(self._directory / f"{name}.sqlite", role, NETWORK)
-        return InlineKeeper(book)
+        self._books.append(Book(self._directory / f"{name}.sqlite", role, NETWORK))
+        return InlineKeeper(self._books[-1])
 
     def _wallet(self, name: str) -> Ledger:
         address = "0:" + hashlib.sha256(name.encode()).hexdigest()

@@ -187,7 +187,7 @@ async def test_a_client_starts_and_pays_over_its_open_channel_while_the_chain_is
             return down[0]
 
         client = await market.customer(ledger=cut)
-        assert client.peer.can_pay
+        assert await client.peer.can_pay()
         await answer(client)
         assert len(client.book.channels()) == 1
         stranger = await market.customer("stranger", ledger=cut)

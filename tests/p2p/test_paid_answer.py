@@ -114,11 +114,11 @@ async def test_chat_does_all_of_it(tmp_path: Path, autojump_clock: MockClock) ->
     async with open_market(tmp_path) as market:
         await market.seller()
         client = await market.customer()
-        assert not client.peer.can_pay
+        assert not await client.peer.can_pay()
         request = question()
         async with client.peer.chat(request.messages, model=MODEL, max_tokens=40) as answer:
             assert "".join([piece async for piece in answer]) == scripted_text(request)
-        assert client.peer.can_pay
+        assert await client.peer.can_pay()
 
 
 async def test_a_reader_who_leaves_pays_what_was_done_and_frees_the_engine(
@@ -273,7 +273,7 @@ async def test_both_go_on_from_their_books_after_a_restart(tmp_path: Path, autoj
         await market.kill(client)
         seller, client = await market.seller(), await market.customer()
         assert totals(client) == totals(seller) == before
-        assert client.peer.can_pay
+        assert await client.peer.can_pay()
         _, answer = await ask(client, question("again"))
         assert answer.receipt is not None
         assert totals(client) == totals(seller)
@@ -481,6 +481,6 @@ async def test_channels_close_together(tmp_path: Path, autojump_clock: MockClock
         assert transaction.op == "close_by_release"
         (channel,) = await client.peer.channels()
         assert (channel.state, channel.settled_nano) == (State.CLOSED, answer.authorised_nano)
-        assert not client.peer.can_pay
+        assert not await client.peer.can_pay()
         _, answer = await ask(client, question())
         assert len(client.book.channels()) == 2

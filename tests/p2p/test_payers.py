@@ -12,12 +12,13 @@ from market import CHALLENGE_PERIOD_S, DEPOSIT_NANO, MODEL, Customer, open_marke
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chain.channel import State
-from chain.errors import ChainError, LedgerUnavailable
+from chain.errors import ChainError, LedgerUnavailable, LimitReached
 from chain.ledger import ChannelTerms, Ledger, Transaction
 from chain.voucher import RELEASE_TAG, VOUCHER_TAG, sign_claim
 from p2p.errors import LocalError, PaymentError, Refused, RemoteError, Unavailable
+from p2p.funding import CHALLENGE_PERIOD_MAX_S, OPEN_WITHIN_S
 from p2p.host import Stream
-from p2p.payers import CHALLENGE_PERIOD_MAX_S, OPEN_WITHIN_S, Payers
+from p2p.payers import Payers
 from p2p.protocol import release
 from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.release import CloseRequest, Released
@@ -30,6 +31,7 @@ class Flaky:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.error: ChainError | None = None
+        self.top_up_error: ChainError | None = None
         self.opening_takes_s = 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -38,6 +40,11 @@ class Flaky:
     async def open(self, terms: ChannelTerms, deposit_nano: int) -> Transaction:
         await trio.sleep(self.opening_takes_s)
         return self._done(await self._ledger.open(terms, deposit_nano))
+
+    async def top_up(self, channel: bytes, amount_nano: int) -> Transaction:
+        if self.top_up_error is not None:
+            raise self.top_up_error
+        return self._done(await self._ledger.top_up(channel, amount_nano))
 
     async def close_by_release(self, channel: bytes, amount_nano: int, signature: bytes) -> Transaction:
         return self._done(await self._ledger.close_by_release(channel, amount_nano, signature))
@@ -73,6 +80,13 @@ async def lease_once(
         return payer.channel
 
 
+async def spend_all(client: Customer) -> bytes:
+    """A channel on which everything is signed away."""
+    async with payers(client).lease("p", offer(), 1) as payer:
+        await client.keeper.do(lambda book: book.save_claim(payer.authorise(DEPOSIT_NANO)))
+    return payer.channel
+
+
 async def buy(client: Customer) -> bytes:
     deal = await client.peer.agree(await client.peer.find(MODEL), question())
     async with client.peer.answer(deal, question()) as answer:
@@ -94,9 +108,52 @@ async def test_a_channel_is_opened_once_and_used_while_it_covers_the_cost(
         async with payers(client).lease("p", offer(), 1) as payer:
             assert await lease_once(client, cost_max_nano=DEPOSIT_NANO - 1) == first, "several answers at a time"
             assert await lease_once(client, cost_max_nano=DEPOSIT_NANO) != first, "what runs may cost the rest"
-            payer.authorise(DEPOSIT_NANO - 10)
+            await client.keeper.do(lambda book: book.save_claim(payer.authorise(DEPOSIT_NANO - 10)))
         assert await lease_once(client, cost_max_nano=10) == first
         assert await lease_once(client, cost_max_nano=11) != first
+        assert client.book.channel(first).deposited_nano == DEPOSIT_NANO
+
+
+async def test_a_channel_that_is_used_up_is_topped_up(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(), await market.customer()
+        channel = await buy(client)
+        before = client.book.channel(channel).authorised_nano
+        terms = (await client.peer.find(MODEL))[0].advert.channel
+        assert await lease_once(client, seller.peer, DEPOSIT_NANO - before + 1, terms) == channel
+        assert client.book.channel(channel).deposited_nano == 2 * DEPOSIT_NANO
+        assert client.diary.of("topped_up")[0]["deposited_nano"] == 2 * DEPOSIT_NANO
+        assert await buy(client) == channel
+        await client.peer.close_channel(channel)
+        assert [one.op for one in market.chain.transactions(channel)] == ["open", "top_up", "close_by_release"]
+
+
+async def test_a_channel_that_may_hold_no_more_is_left_for_another(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        client = await market.customer(ledger=Flaky)
+        assert isinstance(client.ledger, Flaky)
+        first = await spend_all(client)
+        client.ledger.top_up_error = LimitReached("a channel may hold no more")
+        assert await lease_once(client) != first
+        assert not client.keeper.leases.held(first)
+        assert client.book.channel(first).deposited_nano == DEPOSIT_NANO
+
+
+async def test_a_top_up_that_was_not_confirmed_is_found_after_a_restart(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        client = await market.customer(ledger=Flaky)
+        assert isinstance(client.ledger, Flaky)
+        first = await spend_all(client)
+        client.ledger.error = LedgerUnavailable("sent and not confirmed")
+        with pytest.raises(Unavailable, match="not confirmed"):
+            await lease_once(client)
+        assert not client.keeper.leases.held(first)
+        await market.kill(client)
+        client = await market.customer()
+        assert client.book.channel(first).deposited_nano == 2 * DEPOSIT_NANO
+        assert await lease_once(client) == first
 
 
 @pytest.mark.parametrize(
@@ -130,7 +187,7 @@ async def test_channels_that_are_opened_together_keep_to_the_limit(tmp_path: Pat
         assert len(client.book.channels()) == 3
         assert len(failures) == 3
         assert "close one" in failures[0]
-        assert len(payers(client).providers()) == 3
+        assert len(await payers(client).providers()) == 3
 
 
 @pytest.mark.parametrize(
@@ -197,7 +254,7 @@ async def test_a_channel_that_was_never_opened_is_forgotten_once_it_cannot_be_an
             await market.kill(client)
             client = await market.customer()
             assert client.book.channels()[0].state is state
-            assert not client.peer.can_pay
+            assert not await client.peer.can_pay()
 
 
 async def test_what_happened_on_chain_while_we_were_away_is_taken_over(
@@ -211,7 +268,7 @@ async def test_what_happened_on_chain_while_we_were_away_is_taken_over(
         client = await market.customer()
         (known,) = client.book.channels()
         assert (known.state, known.settled_nano) == (State.CLOSING, known.authorised_nano)
-        assert not client.peer.can_pay
+        assert not await client.peer.can_pay()
         market.chain.close_by_payee(seller.ledger.wallet.address, channel, None)
         await market.kill(client)
         client = await market.customer()
@@ -225,7 +282,7 @@ async def test_a_channel_is_not_closed_while_it_pays_nor_used_while_it_is_closed
         await market.seller()
         client = await market.customer()
         channel = await buy(client)
-        with payers(client)._alone(channel):
+        with client.peer._closing._alone(channel):
             with pytest.raises(LocalError, match="wait"):
                 await client.peer.close_channel(channel)
             with pytest.raises(LocalError, match="wait"):
@@ -243,7 +300,7 @@ async def test_closing_goes_on_where_it_was_broken_off(tmp_path: Path, autojump_
         await market.kill(seller)
         await market.kill(client)
         client = await market.customer()
-        assert not client.peer.can_pay, "a released channel signs nothing"
+        assert not await client.peer.can_pay(), "a released channel signs nothing"
         transaction = await client.peer.close_channel(channel)
         assert transaction.op == "close_by_release"
         assert client.book.channels()[0].settled_nano == known.authorised_nano
@@ -261,7 +318,7 @@ async def test_a_close_that_was_not_confirmed_leaves_no_channel_to_pay_through(
         with pytest.raises(Unavailable):
             await client.peer.close_channel(channel)
         client.ledger.error = None
-        assert not client.peer.can_pay
+        assert not await client.peer.can_pay()
         assert await buy(client) != channel
         await market.kill(client)
         client = await market.customer()
@@ -275,9 +332,9 @@ async def test_a_channel_is_closed_alone_when_the_provider_is_gone(tmp_path: Pat
         await market.kill(seller)
         with pytest.raises(Unavailable):
             await client.peer.close_channel(channel)
-        assert payers(client).providers() == {seller.peer}
+        assert await payers(client).providers() == {seller.peer}
         await client.peer.start_close(channel)
-        assert payers(client).providers() == frozenset()
+        assert await payers(client).providers() == frozenset()
         with pytest.raises(PaymentError, match="exit code"):
             await client.peer.finalise(channel)
         await trio.sleep(CHALLENGE_PERIOD_S)
@@ -329,4 +386,24 @@ async def test_a_bad_release_is_not_kept(tmp_path: Path, autojump_clock: MockClo
             await client.peer.close_channel(channel)
         (known,) = client.book.channels()
         assert known.released_nano is None
-        assert client.peer.can_pay
+        assert await client.peer.can_pay()
+
+
+async def test_a_close_waits_for_a_provider_that_has_not_heard_of_the_end(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(), await market.customer()
+        channel = await buy(client)
+        seller.provider._payees._sessions[channel] += 1
+
+        async def end() -> None:
+            await trio.sleep(1.5)
+            seller.provider._payees._sessions[channel] -= 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end)
+            began = trio.current_time()
+            await client.peer.close_channel(channel)
+        assert trio.current_time() - began == pytest.approx(2, abs=0.1)
+        assert client.book.channel(channel).state is State.CLOSED

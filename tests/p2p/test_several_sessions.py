@@ -12,6 +12,7 @@ from market import DEPOSIT_NANO, Customer, Market, Seller, open_market, question
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chain.channel import State
+from chain.leases import Leases
 from inference.scripted import Scripted
 from p2p.answer import Answer
 from p2p.errors import LocalError, Refused, Unavailable
@@ -128,7 +129,7 @@ async def test_no_channel_is_released_while_a_session_runs(tmp_path: Path, autoj
             await two.hear(End)
             with pytest.raises(LocalError, match="being paid through"):
                 await client.peer.close_channel(one.payer.channel)
-            client.peer._payers._reserved.clear()  # a client that does not keep its own rule
+            client.keeper.leases = Leases(tmp_path / "others")  # a client that does not keep its own rule
             with pytest.raises(Refused) as caught:
                 await client.peer.close_channel(one.payer.channel)
             assert caught.value.reason == "channel_busy"
@@ -160,7 +161,9 @@ async def test_a_payer_has_one_window_over_all_its_channels(tmp_path: Path, auto
             for _ in range(3):
                 one = await sessions.enter_async_context(by_hand(client, question(max_tokens=400)))
                 all_of_them.append(one)
-                payers._reserved[one.payer.channel].append(DEPOSIT_NANO)  # so that the next one takes another channel
+                payers._held[one.payer.channel].reserved.append(
+                    DEPOSIT_NANO
+                )  # so that the next one takes another channel
                 await one.start()
                 one.mute = True
                 await one.hear(Begun)
@@ -230,8 +233,8 @@ async def test_a_cancelled_answer_gives_up_its_place_on_the_channel(tmp_path: Pa
             for stream in client.host.streams:  # type: ignore[attr-defined]
                 stream.write = _swallow
         await wait_all_tasks_blocked()
-        (payer,) = client.peer._payers._payers.values()
-        assert payer.lanes == {}
+        assert answer._payer.lanes == {}
+        assert client.peer._payers._held == {}
         await trio.sleep(SILENCE_S)
         (payee,) = (incoming.payee for incoming in seller.provider._payees)
         assert payee.lanes == {}

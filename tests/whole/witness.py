@@ -58,7 +58,7 @@ def _watch_cores() -> None:
 async def ask_for_ever(session: Session) -> None:
     """One answer alone, so that both ends agree, then several at once until one of them fails; and again."""
     async with node.open_client(session, session.network()) as (mine, peer):
-        if not peer.can_pay:
+        if not await peer.can_pay():
             await node.fund(mine.network, mine.ledger.wallet.address)
         while True:
             answer = await _one_for_certain(peer)
