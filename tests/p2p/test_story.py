@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from market import MODEL, PRICES, Diary, open_market, question
+from market import DEPOSIT_NANO, MODEL, PRICES, Diary, open_market, question
 from rich.console import Console
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -48,10 +48,13 @@ async def test_a_market_day_is_told_without_a_gap_and_without_the_prompt(
         await client.peer.agree(await client.peer.find(MODEL), question())
         with pytest.raises(Error):
             await client.peer.agree(await client.peer.find(MODEL), question())
+        deal = bought.answer.deal
+        async with client.peer._payers.lease(deal.provider, deal.quote.channel, DEPOSIT_NANO):
+            pass  # it is more than is left, so the channel is topped up
         await client.peer.close_channel(bought.answer.channel)
         assert "".join(pieces) == bought.text
         ours, theirs = told(client.diary), told(seller.diary)
-        for word in ("found", "does not answer", "quote", "counter-offer", "agreed", "opening", "channel", "closed"):
+        for word in ("found", "does not answer", "quote", "counter-offer", "agreed", "opening", "used up", "closed"):
             assert word in ours
         for word in ("channel", "served", "settled", "released"):
             assert word in theirs
