@@ -395,11 +395,13 @@ async def test_a_close_waits_for_a_provider_that_has_not_heard_of_the_end(
     async with open_market(tmp_path) as market:
         seller, client = await market.seller(), await market.customer()
         channel = await buy(client)
-        seller.provider._payees._sessions[channel] += 1
+        incoming = seller.provider._payees.get(channel)
+        assert incoming is not None
+        incoming.enter()
 
         async def end() -> None:
             await trio.sleep(1.5)
-            seller.provider._payees._sessions[channel] -= 1
+            incoming.leave()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(end)
