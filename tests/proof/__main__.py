@@ -132,9 +132,9 @@ def churn(seed: int) -> Sequence[str]:
         )
         report = trio.run(measure, Path(directory))
     return [
-        f"The same {SWARM} providers for ten minutes. Every {CHURN_S} seconds one of the processes is killed by SIGKILL,",
-        f"with all its providers. They start again {swarm.AWAY_S:.0f} seconds later, under the same identities at other",
-        "ports. Meanwhile one client after the other begins from nothing.",
+        f"The same {SWARM} providers for ten minutes. Every {CHURN_S} seconds one of the processes is killed,",
+        f"with SIGKILL. Its providers start again {swarm.AWAY_S:.0f} seconds later, under the same identities,",
+        "at other ports. Meanwhile one client after the other begins from nothing.",
         "",
         *swarm.table(report),
     ]
