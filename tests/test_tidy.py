@@ -68,7 +68,8 @@ CORES = {
     "p2p.net.conduct": {"p2p.net.rates"},
     "p2p.net.rates": set(),
     "p2p.net.tally": set(),
-    "p2p.net.yamux": {"p2p.errors"},
+    "p2p.net.yamux": {"p2p.net.yamux_stream"},
+    "p2p.net.yamux_stream": set(),
     "chain.channel": {"chain.voucher", "chain.errors", "chain.ledger"},  # of the seam only its structs
     "chain.settling": set(),
     "chain.voucher": {"chain.errors"},

@@ -8,6 +8,7 @@ streams write within one turn of the scheduler leaves in one socket write.
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,11 +26,13 @@ from libp2p.stream_muxer.exceptions import (
 )
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 
-from p2p.net import yamux
+from p2p.net import yamux, yamux_stream
+from p2p.net.yamux_stream import StreamEnded, StreamReset
 
 PROTOCOL_ID = TProtocol(yamux.PROTOCOL)
 WRITE_AHEAD_BYTES = 256 * 1024  # streams wait while this much is queued for the socket
 ACCEPT_BACKLOG = 256  # streams that the peer opened and nobody has taken yet
+WRITE_TIMEOUT_S = 30.0  # for what is queued, about `WRITE_AHEAD_BYTES`: a peer slower than 10 kB/s is as good as gone
 CLOSE_TIMEOUT_S = 1.0  # for what is queued to leave before a connection is closed
 
 _log = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ _log = logging.getLogger(__name__)
 class MuxedStream(IMuxedStream):
     """One stream of a `MuxedConn`."""
 
-    def __init__(self, muxed_conn: MuxedConn, state: yamux.Stream) -> None:
+    def __init__(self, muxed_conn: MuxedConn, state: yamux_stream.Stream) -> None:
         self.muxed_conn = muxed_conn
         self._core = muxed_conn.core
         self.state = state
@@ -49,7 +52,7 @@ class MuxedStream(IMuxedStream):
         if n == 0:
             return b""
         await trio.lowlevel.checkpoint_if_cancelled()
-        while (data := self._take(yamux.WINDOW_BYTES if n is None else n)) is None:
+        while (data := self._take(yamux_stream.WINDOW_BYTES if n is None else n)) is None:
             await self._changes.park()
         if not data:
             raise MuxedStreamEOF("the peer closed its side of the stream")
@@ -59,7 +62,7 @@ class MuxedStream(IMuxedStream):
     def _take(self, max_bytes: int) -> bytes | None:
         try:
             return self._core.read(self.state, max_bytes)
-        except yamux.StreamReset as error:
+        except StreamReset as error:
             raise MuxedStreamReset(str(error)) from error
 
     async def write(self, data: bytes) -> None:
@@ -80,9 +83,9 @@ class MuxedStream(IMuxedStream):
     def _put(self, data: memoryview) -> int:
         try:
             taken = self._core.write(self.state, data)
-        except yamux.StreamReset as error:
+        except StreamReset as error:
             raise MuxedStreamReset(str(error)) from error
-        except yamux.StreamEnded as error:
+        except StreamEnded as error:
             raise MuxedStreamClosed(str(error)) from error
         self.muxed_conn.flush()
         return taken
@@ -97,6 +100,7 @@ class MuxedStream(IMuxedStream):
         """Abandon both directions."""
         self._core.reset(self.state)
         self.muxed_conn.flush()
+        self.muxed_conn.retry_opening()
         self.wake()
 
     def wake(self) -> None:
@@ -127,6 +131,8 @@ class MuxedConn(IMuxedConn):
         self._backlog = trio.open_memory_channel[MuxedStream](ACCEPT_BACKLOG)
         self._outgoing = trio.lowlevel.ParkingLot()  # the writing task waits here for something to send
         self._room = trio.lowlevel.ParkingLot()  # streams wait here until the socket has taken some
+        self._taken = trio.lowlevel.ParkingLot()  # those who open streams wait here for the peer to take earlier ones
+        self._write_deadline = math.inf  # for what the socket is taking
         self._scope = trio.CancelScope()  # around the three tasks
         self._stopped = trio.Event()
 
@@ -140,16 +146,21 @@ class MuxedConn(IMuxedConn):
 
     @property
     def is_closed(self) -> bool:
-        return self.core.closed is not None
+        """Whether no more streams can be opened. Those that there are may still finish."""
+        return self.core.closed is not None or self.core.left is not None
 
     async def open_stream(self) -> MuxedStream:
-        """A new stream, usable at once. Raises `MuxedConnUnavailable`."""
+        """A new stream, usable at once; waits while the peer is behind with taking others.
+
+        Raises `MuxedConnUnavailable`.
+        """
         try:
-            stream = self._adopt(self.core.open())
+            while (state := self.core.open()) is None:
+                await self._taken.park()
         except yamux.ConnectionEnded as error:
             raise MuxedConnUnavailable(str(error)) from error
         self.flush()
-        return stream
+        return self._adopt(state)
 
     async def accept_stream(self) -> MuxedStream:
         """The next stream that the peer opened. Raises `MuxedConnUnavailable` once there will be no more."""
@@ -160,8 +171,7 @@ class MuxedConn(IMuxedConn):
 
     async def close(self) -> None:
         """End every stream, give what is queued a moment to leave, and close the channel."""
-        self.core.go_away()
-        self._wind_down()
+        self._lose("we closed the connection")
         try:
             if self.event_started.is_set():
                 await self._stopped.wait()
@@ -194,11 +204,11 @@ class MuxedConn(IMuxedConn):
             self._lose(str(error))
         except Exception:
             _log.exception("a fault of ours ended a connection")  # one connection, not the node
-            self._lose("internal error")
+            self._lose("internal error", yamux.GoAway.INTERNAL_ERROR)
         self._scope.cancel()
 
     async def _read(self) -> None:
-        while not self.is_closed:
+        while self.core.closed is None:
             data = await self._conn.read()
             self._handle(self.core.receive(data, trio.current_time()))
         await trio.sleep_forever()  # until the writing task has sent the reason
@@ -207,20 +217,24 @@ class MuxedConn(IMuxedConn):
         while True:
             if data := self.core.data_to_send():
                 self._room.unpark_all()
+                self._write_deadline = trio.current_time() + WRITE_TIMEOUT_S
                 await self._conn.write(data)
-            elif self.is_closed:
+                self._write_deadline = math.inf
+            elif self.core.closed is not None:
                 return
             else:
                 await self._outgoing.park()
 
     async def _keep_alive(self) -> None:
-        while not self.is_closed:
-            await trio.sleep_until(self.core.deadline())
+        while self.core.closed is None:
+            await trio.sleep_until(min(self.core.deadline(), self._write_deadline))
+            if trio.current_time() >= self._write_deadline:
+                self._lose("the peer does not read")
             self._handle(self.core.tick(trio.current_time()))
         await trio.sleep_forever()
 
-    def _lose(self, reason: str) -> None:
-        self._handle(self.core.connection_lost(reason))
+    def _lose(self, reason: str, code: yamux.GoAway = yamux.GoAway.NORMAL) -> None:
+        self._handle(self.core.close(reason, code))
 
     def _handle(self, events: list[yamux.Event]) -> None:
         for event in events:
@@ -232,9 +246,10 @@ class MuxedConn(IMuxedConn):
                 case yamux.Readable(state) | yamux.Writable(state) | yamux.Reset(state):
                     if stream := self._streams.get(state.id):
                         stream.wake()
+        self.retry_opening()
         self.flush()
 
-    def _adopt(self, state: yamux.Stream) -> MuxedStream:
+    def _adopt(self, state: yamux_stream.Stream) -> MuxedStream:
         stream = self._streams[state.id] = MuxedStream(self, state)
         return stream
 
@@ -255,12 +270,16 @@ class MuxedConn(IMuxedConn):
 
     def flush(self) -> None:
         """Have what the core has queued sent at the next turn."""
-        if self.core.bytes_queued or self.is_closed:
+        if self.core.bytes_queued or self.core.closed is not None:
             self._outgoing.unpark_all()
+
+    def retry_opening(self) -> None:
+        """Let those who wait for the peer to take streams look again."""
+        self._taken.unpark_all()
 
     async def room_to_write(self) -> None:
         """Wait while the socket is behind. The caller then writes at once, so that a crowd cannot overshoot."""
-        while self.core.bytes_queued >= WRITE_AHEAD_BYTES and not self.is_closed:
+        while self.core.bytes_queued >= WRITE_AHEAD_BYTES and self.core.closed is None:
             await self._room.park()
 
     # Part of libp2p's interface; its types are opaque to us, so these hand on what the layer below says.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
+import trio.testing
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_x25519
@@ -63,10 +65,42 @@ async def secure(a: RawConnection, b: RawConnection, kinds: tuple[str, str] = (O
     return sessions[0], sessions[1]
 
 
+class _Memory:
+    """An end of a channel in memory, over which bytes come in pieces and take their time."""
+
+    def __init__(self, stream: trio.abc.Stream, dice: random.Random) -> None:
+        self._stream = stream
+        self._dice = dice
+
+    async def write(self, data: bytes) -> None:
+        while data:
+            size = self._dice.choice([1, 500, 20_000, 200_000])
+            await self._stream.send_all(data[:size])
+            data = data[size:]
+            await trio.sleep(self._dice.choice([0, 0.001, 0.02]))
+
+    async def read(self, n: int | None = None) -> bytes:
+        return bytes(await self._stream.receive_some(n))
+
+    async def close(self) -> None:
+        await self._stream.aclose()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return None
+
+
+def memory_pair(dice: random.Random) -> tuple[RawConnection, RawConnection]:
+    """As `raw_pair`, without a socket: for tests on a clock of their own."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    return RawConnection(_Memory(ours, dice), True), RawConnection(_Memory(theirs, dice), False)
+
+
 @asynccontextmanager
-async def muxed_pair(kinds: tuple[str, str] = (OURS, OURS)) -> AsyncIterator[tuple[Any, Any]]:
-    """Two running muxed connections back to back over a socket."""
-    sessions = await secure(*raw_pair(), kinds)
+async def muxed_pair(
+    kinds: tuple[str, str] = (OURS, OURS), raws: tuple[RawConnection, RawConnection] | None = None
+) -> AsyncIterator[tuple[Any, Any]]:
+    """Two running muxed connections back to back, over a socket unless other ends are given."""
+    sessions = await secure(*(raws or raw_pair()), kinds)
     conns = [
         (MuxedConn if kind == OURS else StockYamux)(session, session.get_remote_peer())
         for kind, session in zip(kinds, sessions, strict=True)

@@ -141,22 +141,6 @@ async def test_an_unknown_protocol_is_unavailable() -> None:
             await a.open(b.peer, "/bombyx/nothing/1")
 
 
-async def test_cancelled_calls_harm_nothing() -> None:
-    dice = random.Random(3)
-    async with two_hosts() as (a, b), trio.open_nursery() as nursery:
-        b.serve(ECHO, echo)
-        witness = await a.open(b.peer, ECHO)
-        for _ in range(200):
-            with trio.move_on_after(dice.choice([0, 0.0003, 0.001, 0.003])):
-                stream = await a.open(b.peer, ECHO)
-                nursery.start_soon(stream.write, bytes(100_000))
-                await read_to_end(stream)
-            await witness.write(b"still here")
-            with trio.fail_after(5):
-                assert await witness.read(100) == b"still here"
-        nursery.cancel_scope.cancel()
-
-
 async def test_nobody_there_is_unavailable_and_a_new_address_is_tried_at_once() -> None:
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))

@@ -2,73 +2,50 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from yamux_wire import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    carry,
+    connected,
+    frame,
+    frames,
+    new_stream,
+    opened,
+    pair,
+)
 
 from p2p.net.yamux import (
     KEEP_ALIVE_INTERVAL_S,
     KEEP_ALIVE_TIMEOUT_S,
     MAX_BODY_BYTES,
     MAX_QUEUED_BYTES,
-    WINDOW_BYTES,
+    MAX_UNACKNOWLEDGED_STREAMS,
     Closed,
     ConnectionEnded,
-    Event,
+    GoAway,
     Opened,
     Readable,
     Reset,
-    Stream,
-    StreamEnded,
-    StreamReset,
     Writable,
     Yamux,
 )
-
-HEADER = struct.Struct(">BBHII")
-DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
-SYN, ACK, FIN, RST = 1, 2, 4, 8
-
-
-def pair() -> tuple[Yamux, Yamux]:
-    return Yamux(initiator=True, now=0.0), Yamux(initiator=False, now=0.0)
-
-
-def frame(kind: int, flags: int, stream_id: int, length: int, body: bytes = b"", version: int = 0) -> bytes:
-    return HEADER.pack(version, kind, flags, stream_id, length) + body
-
-
-def frames(data: bytes) -> Iterator[tuple[int, int, int, int, bytes]]:
-    while data:
-        _, kind, flags, stream_id, length = HEADER.unpack_from(data)
-        size = length if kind == DATA else 0
-        yield kind, flags, stream_id, length, data[HEADER.size : HEADER.size + size]
-        data = data[HEADER.size + size :]
-
-
-def carry(source: Yamux, target: Yamux) -> list[Event]:
-    return target.receive(source.data_to_send(), 0.0)
-
-
-def opened(events: list[Event]) -> Stream:
-    return next(event.stream for event in events if isinstance(event, Opened))
-
-
-def connected() -> tuple[Yamux, Yamux, Stream, Stream]:
-    a, b = pair()
-    here = a.open()
-    there = opened(carry(a, b))
-    carry(b, a)
-    return a, b, here, there
+from p2p.net.yamux_stream import MOVES, WINDOW_BYTES, Move, State, Stream, StreamEnded, StreamReset
 
 
 def test_the_bytes_on_the_wire() -> None:
     a, b = pair()
-    stream = a.open()
+    stream = new_stream(a)
     assert a.write(stream, memoryview(b"hi")) == 2
     a.end(stream)
     first = a.data_to_send()
@@ -78,8 +55,8 @@ def test_the_bytes_on_the_wire() -> None:
     there = opened(b.receive(first, 0.0))
     assert (b.read(there, 10), b.read(there, 10)) == (b"hi", b"")
     assert b.data_to_send() == bytes.fromhex("00 01 0002 00000001 00000000")
-    assert b.open().id == 2
-    assert b.open().id == 4
+    assert new_stream(b).id == 2
+    assert new_stream(b).id == 4
 
 
 def test_both_ways_half_close_and_end() -> None:
@@ -119,6 +96,14 @@ def test_a_writer_stops_at_the_window_and_goes_on_when_it_grows() -> None:
     assert a.write(here, data[sent:]) == 10
 
 
+def test_a_frame_without_a_body_is_no_data() -> None:
+    _, b, _, there = connected()
+    assert b.receive(frame(DATA, 0, there.id, 0), 0.0) == []
+    assert b.read(there, 1) is None
+    assert b.receive(frame(DATA, FIN, there.id, 0), 0.0) == [Readable(there)]
+    assert b.read(there, 1) == b""
+
+
 def test_a_reset_tells_the_peer_and_drops_what_was_not_read() -> None:
     a, b, here, there = connected()
     a.write(here, memoryview(b"unread"))
@@ -144,41 +129,121 @@ def test_data_under_way_to_a_stream_that_was_reset_is_harmless() -> None:
 
 def test_the_end_of_the_connection_leaves_what_had_arrived() -> None:
     a, b, here, there = connected()
-    other = b.open()
+    other = new_stream(b)
     a.write(here, memoryview(b"last words"))
     a.end(here)
-    a.go_away()
-    a.go_away()
-    assert isinstance(carry(a, b)[-1], Closed)
+    assert a.close("enough") == [Closed("enough")]
+    assert a.close("again") == []
+    carry(a, b)
+    assert b.closed is None, "the peer left in good order, and a stream is still open"
+    assert b.close("the peer closed the connection") == [Closed("the peer closed the connection")]
     assert b.read(there, 100) == b"last words"
     assert b.read(there, 100) == b""
-    with pytest.raises(StreamReset, match="went away"):
-        b.read(other, 1)
-    with pytest.raises(StreamReset, match="went away"):
-        b.write(there, memoryview(b"x"))
+    for call in (lambda: b.read(other, 1), lambda: b.write(other, memoryview(b"x"))):
+        with pytest.raises(StreamReset, match="the peer closed"):
+            call()
     with pytest.raises(ConnectionEnded):
         b.open()
+    b.end(there)
+    b.reset(other)
     assert b.receive(b"anything", 1.0) == []
-    assert b.connection_lost("again") == []
+    assert b.tick(1000.0) == []
+    assert [kind for kind, *_ in frames(b.data_to_send())][-1] == GO_AWAY, "nothing is said after it"
 
 
-def test_a_lost_channel_closes_everything() -> None:
+@pytest.mark.parametrize("code", [GoAway.PROTOCOL_ERROR, GoAway.INTERNAL_ERROR, 0x1005])
+def test_a_peer_that_fails_ends_everything_and_says_why(code: int) -> None:
     a, _, here, _ = connected()
-    assert a.connection_lost("cut") == [Closed("cut")]
-    with pytest.raises(StreamReset, match="cut"):
+    (closed,) = a.receive(frame(GO_AWAY, 0, 0, code) + frame(PING, SYN, 0, 1), 0.0)
+    assert closed == Closed(f"the peer went away, code {code}")
+    assert list(frames(a.data_to_send())) == [(GO_AWAY, 0, 0, GoAway.NORMAL, b"")]
+    with pytest.raises(StreamReset, match=f"code {code}"):
         a.read(here, 1)
+
+
+def test_our_code_reaches_the_peer() -> None:
+    a, b, *_ = connected()
+    a.close("a fault of ours", GoAway.INTERNAL_ERROR)
+    assert carry(a, b) == [Closed("the peer went away, code 2")]
+
+
+def test_a_peer_that_leaves_lets_the_streams_finish() -> None:
+    a, b, here, there = connected()
+    assert a.receive(frame(GO_AWAY, 0, 0, GoAway.NORMAL), 0.0) == []
+    with pytest.raises(ConnectionEnded, match="went away"):
+        a.open()
+    b.write(there, memoryview(b"still working"))
+    b.end(there)
+    assert carry(b, a) == [Readable(here), Readable(here)]
+    assert a.read(here, 100) == b"still working"
+    a.end(here)
+    assert a.closed is None
+    assert a.receive(frame(PING, ACK, 0, 1), 0.0) == [Closed("the peer went away")]
+
+
+def test_a_connection_that_was_left_and_is_not_used_ends_by_itself() -> None:
+    a, _ = pair()
+    assert a.receive(frame(GO_AWAY, 0, 0, GoAway.NORMAL), 0.0) == [Closed("the peer went away")]
+    a, _, here, _ = connected()
+    a.receive(frame(GO_AWAY, 0, 0, GoAway.NORMAL), 0.0)
+    a.reset(here)
+    assert a.tick(KEEP_ALIVE_INTERVAL_S) == [Closed("the peer went away")]
+
+
+def test_the_ids_of_a_connection_are_used_up_some_day() -> None:
+    a, _ = pair()
+    a._next_id = 0xFFFF_FFFF
+    new_stream(a)
+    with pytest.raises(ConnectionEnded, match="used up"):
+        a.open()
 
 
 def test_too_many_streams_are_refused_and_places_come_free() -> None:
     a, b = Yamux(initiator=True, now=0.0), Yamux(initiator=False, now=0.0, max_inbound_streams=3)
-    ours = [a.open() for _ in range(4)]
+    ours = [new_stream(a) for _ in range(4)]
     theirs = [event.stream for event in carry(a, b) if isinstance(event, Opened)]
     assert len(theirs) == 3
     assert carry(b, a) == [Reset(ours[3])]
     a.reset(ours[0])
     carry(a, b)
-    a.open()
+    new_stream(a)
     assert isinstance(carry(a, b)[0], Opened)
+
+
+@pytest.mark.parametrize("sign", ["ack", "data", "end", "reset", "our reset"])
+def test_streams_that_the_peer_has_not_taken_are_bounded(sign: str) -> None:
+    a, _ = pair()
+    ours = [new_stream(a) for _ in range(MAX_UNACKNOWLEDGED_STREAMS)]
+    assert a.open() is None
+    first = ours[0]
+    if sign == "our reset":
+        a.reset(first)
+    else:
+        body = {"data": b"taken"}.get(sign, b"")
+        flags = {"ack": ACK, "end": FIN, "reset": RST}.get(sign, 0)
+        a.receive(frame(DATA if body else WINDOW_UPDATE, flags, first.id, len(body), body), 0.0)
+    assert a.open() is not None
+    assert a.open() is None
+
+
+def test_what_all_streams_may_leave_unread_is_bounded() -> None:
+    a = Yamux(initiator=True, now=0.0)
+    b = Yamux(initiator=False, now=0.0, max_unread_bytes=1000)
+    ours = [new_stream(a) for _ in range(3)]
+    theirs = [event.stream for event in carry(a, b) if isinstance(event, Opened)]
+    for stream, size in zip(ours, (600, 400, 1), strict=True):
+        a.write(stream, memoryview(bytes(size)))
+    a.end(ours[2])
+    assert carry(a, b) == [Readable(theirs[0]), Readable(theirs[1]), Reset(theirs[2])]
+    assert carry(b, a)[-1] == Reset(ours[2])
+    both = opened(b.receive(frame(DATA, SYN | FIN, 7, 1, b"x"), 0.0))
+    assert repr(both) == "Stream(7, RESET)"
+    assert b.read(theirs[0], 600) == bytes(600)
+    a.write(ours[1], memoryview(bytes(600)))
+    assert carry(a, b) == [Readable(theirs[1])]
+    b.reset(theirs[1])
+    a.write(ours[0], memoryview(bytes(1000)))
+    assert carry(a, b) == [Readable(theirs[0])]
 
 
 def test_pings_are_answered() -> None:
@@ -248,6 +313,53 @@ def test_a_peer_that_asks_without_reading_is_cut(question: bytes) -> None:
     assert core.closed == "the peer does not read"
 
 
+PEERS_WAYS = {
+    Move.HEAR: frame(DATA, 0, 1, 1, b"x"),
+    Move.HEAR_CLOSE: frame(WINDOW_UPDATE, FIN, 1, 0),
+    Move.HEAR_RESET: frame(WINDOW_UPDATE, RST, 1, 0),
+}
+
+
+def standing(state: State) -> tuple[Yamux, Stream]:
+    """A core whose one stream, opened by the peer, stands there with a byte unread."""
+    core = Yamux(initiator=False, now=0.0)
+    stream = opened(core.receive(frame(DATA, SYN, 1, 1, b"x"), 0.0))
+    if state in (State.REMOTE_CLOSED, State.CLOSED):
+        core.receive(PEERS_WAYS[Move.HEAR_CLOSE], 0.0)
+    if state in (State.LOCAL_CLOSED, State.CLOSED):
+        core.end(stream)
+    if state is State.RESET:
+        core.reset(stream)
+    assert stream.state is state
+    core.data_to_send()
+    return core, stream
+
+
+@pytest.mark.parametrize("move", Move)
+@pytest.mark.parametrize("state", State)
+def test_every_turn_is_that_of_the_table(state: State, move: Move) -> None:
+    core, stream = standing(state)
+    after = MOVES.get((state, move))
+    if move in PEERS_WAYS:
+        core.receive(PEERS_WAYS[move], 0.0)
+        assert (core.closed is None) is (after is not None or state is State.RESET)
+    elif move is Move.WRITE and after is None:
+        with pytest.raises(StreamReset if state is State.RESET else StreamEnded):
+            core.write(stream, memoryview(b"x"))
+    else:
+        ways: dict[Move, Callable[[], object]] = {
+            Move.WRITE: lambda: core.write(stream, memoryview(b"x")),
+            Move.CLOSE: lambda: core.end(stream),
+            Move.RESET: lambda: core.reset(stream),
+        }
+        ways[move]()
+        news = after is not state or move is Move.WRITE
+        assert bool(core.bytes_queued) is (news and state is not State.CLOSED), "the peer hears what is news, once"
+    assert stream.state is (after or state)
+    if stream.state is not State.RESET:
+        assert core.read(stream, 1) == b"x"
+
+
 @given(st.binary(max_size=200), st.booleans())
 def test_junk_never_raises(junk: bytes, initiator: bool) -> None:
     core = Yamux(initiator=initiator, now=0.0)
@@ -273,114 +385,3 @@ def test_plausible_frames_never_raise_and_never_buffer_beyond_the_windows(parts:
         streams += [event.stream for event in core.receive(part, 0.0) if isinstance(event, Opened)]
     for stream in streams:
         assert len(stream.received) + stream.receive_window <= WINDOW_BYTES
-
-
-class Conversation(RuleBasedStateMachine):
-    """Two ends, any interleaving and cuts: a stream delivers exactly what was written, and nobody passes a window."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ends = pair()
-        self.wires = [bytearray(), bytearray()]  # from end 0, from end 1
-        self.streams: list[dict[int, Stream]] = [{}, {}]
-        self.written: dict[tuple[int, int], bytearray] = {}
-        self.read: dict[tuple[int, int], bytearray] = {}
-
-    def pick(self, end: int, index: int) -> Stream | None:
-        known = [stream for stream in self.streams[end].values() if not stream.reset]
-        return known[index % len(known)] if known else None
-
-    @rule(end=st.integers(0, 1))
-    @precondition(lambda self: len(self.streams[0]) < 8)
-    def open(self, end: int) -> None:
-        stream = self.ends[end].open()
-        self.streams[end][stream.id] = stream
-
-    @rule(
-        end=st.integers(0, 1),
-        index=st.integers(0, 7),
-        size=st.sampled_from([1, 100, 70_000, 300_000]),
-        fill=st.integers(0, 255),
-    )
-    def write(self, end: int, index: int, size: int, fill: int) -> None:
-        stream = self.pick(end, index)
-        if stream is None or stream.ended:
-            return
-        data = bytes([fill]) * size
-        taken = self.ends[end].write(stream, memoryview(data))
-        self.written.setdefault((end, stream.id), bytearray()).extend(data[:taken])
-
-    @rule(end=st.integers(0, 1), index=st.integers(0, 7), size=st.sampled_from([1, 1000, 200_000]))
-    def read_some(self, end: int, index: int, size: int) -> None:
-        stream = self.pick(end, index)
-        if stream is None:
-            return
-        data = self.ends[end].read(stream, size)
-        if data:
-            assert len(data) <= size
-            got = self.read.setdefault((end, stream.id), bytearray())
-            got.extend(data)
-            assert self.written[1 - end, stream.id].startswith(got)
-        elif data == b"":
-            assert self.read.get((end, stream.id), b"") == self.written.get((1 - end, stream.id), b"")
-
-    @rule(end=st.integers(0, 1), index=st.integers(0, 7))
-    def end_stream(self, end: int, index: int) -> None:
-        if stream := self.pick(end, index):
-            self.ends[end].end(stream)
-
-    @rule(end=st.integers(0, 1), index=st.integers(0, 7))
-    def reset_stream(self, end: int, index: int) -> None:
-        if stream := self.pick(end, index):
-            self.ends[end].reset(stream)
-
-    @rule(end=st.integers(0, 1), size=st.sampled_from([1, 5, 13, 1000, 100_000, 1_000_000]))
-    def deliver(self, end: int, size: int) -> None:
-        self.wires[end] += self.ends[end].data_to_send()
-        chunk = bytes(self.wires[end][:size])
-        del self.wires[end][:size]
-        for event in self.ends[1 - end].receive(chunk, 0.0):
-            if isinstance(event, Opened):
-                self.streams[1 - end][event.stream.id] = event.stream
-
-    @invariant()
-    def nobody_broke_a_rule(self) -> None:
-        assert [end.closed for end in self.ends] == [None, None]
-        for streams in self.streams:
-            for stream in streams.values():
-                assert len(stream.received) <= WINDOW_BYTES
-                assert stream.send_window >= 0
-                assert stream.receive_window >= 0
-
-
-TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
-
-
-@given(st.lists(st.integers(1, 3000), min_size=1, max_size=40), st.data())
-@settings(deadline=None)
-def test_any_cut_of_the_same_bytes_gives_the_same(sizes: list[int], data: st.DataObject) -> None:
-    a, _ = pair()
-    here = a.open()
-    for size in sizes:
-        a.write(here, memoryview(bytes([size % 256]) * size))
-    a.end(here)
-    wire = a.data_to_send()
-
-    def result(cuts: Callable[[int], int]) -> bytes:
-        core, at, got = Yamux(initiator=False, now=0.0), 0, bytearray()
-        there: Stream | None = None
-        while at < len(wire):
-            step = cuts(len(wire) - at)
-            for event in core.receive(wire[at : at + step], 0.0):
-                there = event.stream if isinstance(event, Opened) else there
-            at += step
-        assert there is not None
-        while piece := core.read(there, 10_000):
-            got += piece
-        assert piece == b""
-        return bytes(got)
-
-    whole = result(lambda rest: rest)
-    assert whole == b"".join(bytes([size % 256]) * size for size in sizes)
-    assert result(lambda rest: data.draw(st.integers(1, min(rest, 5000)))) == whole
