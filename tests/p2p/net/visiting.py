@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trio
-from loopback import ECHO, a_host, echo, raw, until
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.stream.net_stream import NetStream
+from loopback import ECHO, a_host, echo, raw
 
 from p2p.host import Host, PeerAddress
+from p2p.net.muxer import MuxedConn, MuxedStream
+from p2p.net.noise import NoiseSession
 
+KINDS = {RawConnection, NoiseSession, MuxedConn, MuxedStream, SwarmConn, NetStream}
+PATIENCE_S = 5.0
 VISITORS = 10  # by turns: one peer may connect ten times a second
 
 
@@ -21,7 +28,7 @@ class Left(NamedTuple):
 
     connections: int
     tasks: int
-    objects: int
+    objects: int  # of those that a connection and its streams are made of
     rss_kib: int
 
 
@@ -39,24 +46,31 @@ async def visit(host: Host, marks: Sequence[int]) -> list[Left]:
             visitor.learn(PeerAddress(host.peer, tuple(host.addresses())))
         for number in range(max(marks) + 1):
             if number in marks:
-                left.append(await _look(host, number))
-            visitor = visitors[number % VISITORS]
-            stream = await visitor.open(host.peer, ECHO)
-            await stream.write(b"served?")
-            assert await stream.read(100) == b"served?"
-            await stream.close()
-            for connection in raw(visitor).get_network().get_connections():
-                await connection.muxed_conn.close()
+                left.append(await _look(number))
+            await _visit_once(visitors[number % VISITORS], host)
     return left
 
 
-async def _look(host: Host, number: int) -> Left:
-    """When all is quiet."""
-    swarm = raw(host).get_network()
-    await until(lambda: not swarm.get_connections() and swarm._inbound_limiter.borrowed_tokens == 0)
-    await trio.sleep(0.3)  # the library's own notices of what ended
+async def _visit_once(visitor: Host, host: Host) -> None:
+    stream = await visitor.open(host.peer, ECHO)
+    await stream.write(b"served?")
+    assert await stream.read(100) == b"served?"
+    await stream.close()
+    for connection in raw(visitor).get_network().get_connections():
+        await connection.muxed_conn.close()
+
+
+async def _look(number: int) -> Left:
+    """Once the last connection is all gone, or will not go."""
+    with trio.move_on_after(PATIENCE_S):
+        while objects := _objects():  # noqa: ASYNC110
+            await trio.sleep(0.2)
+    return Left(number, trio.lowlevel.current_statistics().tasks_living, objects, _resident_kib())
+
+
+def _objects() -> int:
     gc.collect()
-    return Left(number, trio.lowlevel.current_statistics().tasks_living, len(gc.get_objects()), _resident_kib())
+    return sum(type(each) in KINDS for each in gc.get_objects())
 
 
 def _resident_kib() -> int:
