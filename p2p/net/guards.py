@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import libp2p.network.connection.raw_connection as raw_connection
 import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.network.swarm as swarm
 import trio
@@ -94,7 +93,6 @@ def guard_process() -> None:
     # A peer's misbehaviour is not news to the operator; the library logs much of it as error or warning.
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
     swarm_connection.SwarmConn._add_stream = _add_stream_whole
-    raw_connection.RawConnection.close = _close_raw_whole
     # Fault: this module logs to the root logger, which also installs a handler on it that prints to stderr.
     swarm_connection.logging = logging.getLogger("libp2p.network.connection")
 
@@ -106,18 +104,6 @@ async def _add_stream_whole(connection: Any, muxed_stream: Any) -> Any:
     """Fault: a stream whose opening is cancelled here stays open at both ends, known to nobody."""
     with trio.CancelScope(shield=True):  # nothing in it waits for the peer
         return await _add_stream(connection, muxed_stream)
-
-
-_close_raw = raw_connection.RawConnection.close
-
-
-async def _close_raw_whole(connection: Any) -> None:
-    """Fault: when a dial is cancelled, so is the closing of its socket, and what comes next: giving back its place.
-
-    The resource manager then counts a connection for good, and after 1024 of them the host can dial nobody.
-    """
-    with trio.CancelScope(shield=True):  # closing a socket waits for nobody
-        await _close_raw(connection)
 
 
 def _contain_stream_handlers(host: Any, network: Any) -> None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ WITNESSES = 3
 SIZES = (10, 5_000, 100_000, 600_000)  # of what a trial writes: within a frame, within a window, and beyond
 PATIENCE_S = 30.0
 NEVER = 1_000_000
+FILES = Path("/proc/self/fd")
 OPEN_AWAITS, DIAL_STEPS = 14, 100  # as many as opening a stream has, and, of several tasks, dialling
 
 
@@ -184,22 +186,25 @@ async def run_dials(count: int, dice: random.Random) -> Report:
         async with a_host("far") as far, a_host("near", listen=()) as near:
             far.serve(ECHO, echo)
             near.learn(PeerAddress(far.peer, tuple(far.addresses())))
-            swarms = [raw(host).get_network() for host in (near, far)]
-            tasks = trio.lowlevel.current_statistics().tasks_living
+            swarm = raw(near).get_network()
+            before = _open_things()
             while at_await.cancelled.total() < count:
                 with at_await.scope("dial", dice.randrange(DIAL_STEPS), of_any_task=True), trio.fail_after(PATIENCE_S):
                     await near.open(far.peer, ECHO)
-                for connection in list(swarms[0].get_connections()):
+                for connection in list(swarm.get_connections()):
                     await connection.close()
                 report.trials += 1
-            await until(lambda: not any(swarm._resource_manager._current_connections for swarm in swarms))
-            await until(lambda: swarms[1]._inbound_limiter.borrowed_tokens == 0)
-            await until(lambda: trio.lowlevel.current_statistics().tasks_living <= tasks)
+            await until(lambda: all(now <= then for now, then in zip(_open_things(), before, strict=True)))
             stream = await near.open(far.peer, ECHO)
             await stream.write(b"and yet")
             assert await stream.read(100) == b"and yet"
     report.cancelled = at_await.cancelled
     return report
+
+
+def _open_things() -> tuple[int, int]:
+    """Files, sockets among them, and tasks."""
+    return len([*FILES.iterdir()]), trio.lowlevel.current_statistics().tasks_living
 
 
 async def _trial(link: Link, at_await: AtAwait, queued: Counter[Core], dice: random.Random) -> None:

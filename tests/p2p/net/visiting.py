@@ -20,7 +20,7 @@ from p2p.net.noise import NoiseSession
 
 KINDS = {RawConnection, NoiseSession, MuxedConn, MuxedStream, SwarmConn, NetStream}
 PATIENCE_S = 5.0
-VISITORS = 10  # by turns: one peer may connect ten times a second
+VISITORS = 5  # by turns: one peer may connect ten times a second
 
 
 class Left(NamedTuple):
