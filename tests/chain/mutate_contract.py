@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
 from attack import play  # noqa: E402
 from attacks import ATTACKS  # noqa: E402
+from javascript import NODE, unavailable  # noqa: E402
 from pytoniq_core import Cell  # noqa: E402
 
 from chain.contract import cells  # noqa: E402
@@ -78,7 +78,7 @@ def compiled(source: str) -> Cell:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mutant.tolk"
         path.write_text(source)
-        command = ["node", str(CONTRACT / "compile.mjs"), folder, str(path)]
+        command = [str(NODE), str(CONTRACT / "compile.mjs"), folder, str(path)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         return Cell.one_from_boc((Path(folder) / "channel.boc").read_bytes())
 
@@ -102,8 +102,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table as JSON, too")
     arguments = parser.parse_args()
-    if shutil.which("node") is None or not (CONTRACT / "node_modules" / "@ton" / "tolk-js").exists():
-        sys.stderr.write("This needs Node, and `npm ci` in chain/contract.\n")
+    if reason := unavailable(CONTRACT):
+        sys.stderr.write(f"{reason}\n")
         return 2
     assert compiled(SOURCE).hash == cells.code_hash(), "the committed code is not what its source compiles to"
     assert not successes(cells.code()), "an attack succeeds on the contract as it is"

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from javascript import NODE, needs_packages
 
 import chain.contract
 from chain.contract import cells
 
 CONTRACT = Path(chain.contract.__file__).parent
 SANDBOX = Path(__file__).parent / "sandbox"
-NODE = shutil.which("node")
-COMPILER = CONTRACT / "node_modules" / "@ton" / "tolk-js" / "package.json"
 
 
-@pytest.mark.skipif(NODE is None, reason="no node: the contract cannot be recompiled here")
-@pytest.mark.skipif(not COMPILER.exists(), reason="no compiler: run `npm ci` in chain/contract to recompile here")
+@needs_packages(CONTRACT)
 def test_recompiling_gives_the_same_bytes(tmp_path: Path) -> None:
     command = [str(NODE), str(CONTRACT / "compile.mjs"), str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)

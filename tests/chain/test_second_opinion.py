@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,21 +17,14 @@ import pytest
 from attack import play
 from attacks import ATTACKS
 from channel_world import CHALLENGE_S, PAYER, SIGNED, STRANGER, World
+from javascript import NODE, needs_packages
 from pytoniq_core import Cell, ShardAccount, Transaction
 
 from chain.devnet.vm import Executed, Vm
 
 SANDBOX = Path(__file__).parent / "sandbox"
-NODE = shutil.which("node")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(NODE is None, reason="no node: there is no second opinion on the contract here"),
-    pytest.mark.skipif(
-        not (SANDBOX / "node_modules").exists(),
-        reason="no sandbox: run `npm ci` in tests/chain/sandbox for a second opinion on the contract",
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_packages(SANDBOX)]
 
 
 class Step(NamedTuple):

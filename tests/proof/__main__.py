@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -87,9 +86,11 @@ def fees(_seed: int) -> Sequence[str]:
 
 
 def checks(_seed: int) -> Sequence[str]:
-    """The contract without each of its checks. Needs Node and the contract's compiler."""
-    if shutil.which("node") is None or not (ROOT / "chain/contract/node_modules").exists():
-        return ["Not run: the contract's compiler is not here. `make contract` installs it where there is Node."]
+    """The contract without each of its checks. Needs the contract's compiler."""
+    import javascript
+
+    if reason := javascript.unavailable(ROOT / "chain" / "contract"):
+        return [f"Not run: {reason}."]
     return ["```", *_printed("tests/chain/mutate_contract.py"), "```"]
 
 
