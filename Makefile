@@ -8,8 +8,8 @@ BIN := .venv/bin
 # Wheels only, except for two pure Python packages that have none; they are built by the pinned setuptools.
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation
 PINNED := --require-hashes --use-pep517 --only-binary :all: --no-binary varint,python-baseconv
-# What runs on Node: the compiler of the contract, and a second TVM to compare ours with.
-NODE_FOLDERS := chain/contract tests/chain/sandbox
+# What runs on Node: the contract's compiler, a second TVM to compare ours with, a second implementation of the protocol.
+NODE_FOLDERS := chain/contract tests/chain/sandbox tests/interop
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 SETUPTOOLS_PIN := sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt
 

@@ -23,6 +23,7 @@ from msgspec import inspect as types
 from chain import channel
 from inference import engine
 from p2p import discovery
+from p2p.net import gossip_reader
 from p2p.protocol import advert, advert_book, negotiate, places, price, receipt, release, session, window, wire
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
@@ -43,12 +44,14 @@ LIMITS: tuple[tuple[ModuleType, str, str], ...] = (
     (advert, "MAX_MODELS", "models of an advert, each named once"),
     (advert, "MAX_ADDRESSES", "addresses of an advert"),
     (advert_book, "MIN_RENEWAL_S", "seconds between two adverts of one peer that are passed on"),
+    (gossip_reader, "MAX_PAYLOAD_BYTES", "bytes of what is gossiped"),
     (discovery, "RENEW_S", "seconds after which provider records and adverts are renewed"),
     (negotiate, "MAX_ROUNDS", "quotes of one negotiation"),
     (negotiate, "QUOTE_LIFETIME_S", "seconds for which our quotes bind"),
     (places, "HOLD_S", "seconds for which a slot is kept after `accepted`"),
     (places, "HOLDS_PER_PEER", "slots kept for one client at a time"),
     (window, "MIN_WINDOW_TOKENS", "output tokens that a window covers at least, unless capped in money"),
+    (session, "SESSIONS_PER_CHANNEL_MAX", "answers at a time over one channel"),
     (session, "HEARTBEAT_S", "seconds after which a side that said nothing says `heartbeat`"),
     (session, "SILENCE_S", "seconds of silence after which the other side is given up"),
     (session, "PAYMENT_PATIENCE_S", "seconds that a provider waits for a voucher or the countersignature"),
@@ -129,6 +132,17 @@ def channel_diagram() -> str:
     return diagram(channel.MOVES, channel.State.UNFUNDED)
 
 
+def contract_data() -> str:
+    """Of the contract's source: the cells that a channel keeps its terms and amounts in."""
+    source = CONTRACT.read_text(encoding="utf-8")
+    rows = []
+    for cell in ("Channel", "Terms", "ReleaseTerms"):
+        (body,) = re.findall(rf"^struct {cell} \{{\n(.*?)^\}}", source, flags=re.MULTILINE | re.DOTALL)
+        found = re.findall(r"^ +(\w+): ([^\n/]+?) *(?:// (.*))?$", body, flags=re.MULTILINE)
+        rows += [(cell, f"`{name}`", f"`{kind}`", note) for name, kind, note in found]
+    return table(("cell", "field", "type", ""), rows)
+
+
 def contract_operations() -> str:
     """Of the contract's source: its messages, and who may send them as its heading says."""
     source = CONTRACT.read_text(encoding="utf-8")
@@ -181,6 +195,7 @@ PARTS: dict[str, Callable[[], str]] = {
         domains,
         negotiate_diagram,
         channel_diagram,
+        contract_data,
         contract_operations,
         contract_exits,
         client_hears,
@@ -277,8 +292,9 @@ def scalar_name(kind: types.Type) -> str:
             return "integer" if most is None else f"integer, {power(least)} to {power(most)}"
         case types.FloatType(ge=least, le=most):
             return "float" if most is None else f"float, {least:g} to {most:g}"
-        case types.StrType(max_length=most):
-            return "string" if most is None else f"string, at most {most}"
+        case types.StrType(max_length=most, pattern=pattern):
+            what = "text" if pattern == wire.SHOWN else "string"
+            return what if most is None else f"{what}, at most {most}"
         case types.BytesType(min_length=least, max_length=most):
             return sized("bytes", least, most)
     raise TypeError(f"{kind} is not in any message")

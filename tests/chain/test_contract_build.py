@@ -14,6 +14,7 @@ from chain.contract import cells
 
 CONTRACT = Path(chain.contract.__file__).parent
 SANDBOX = Path(__file__).parent / "sandbox"
+INTEROP = Path(__file__).parent.parent / "interop"
 
 
 @needs_packages(CONTRACT)
@@ -24,7 +25,7 @@ def test_recompiling_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (CONTRACT / name).read_bytes()
 
 
-@pytest.mark.parametrize("folder", [CONTRACT, SANDBOX], ids=["compiler", "sandbox"])
+@pytest.mark.parametrize("folder", [CONTRACT, SANDBOX, INTEROP], ids=["compiler", "sandbox", "interop"])
 def test_what_node_runs_is_pinned_exactly_and_names_no_registry(folder: Path) -> None:
     lock = json.loads((folder / "package-lock.json").read_text())["packages"]
     manifest = json.loads((folder / "package.json").read_text())

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from chain.contract.cells import channel_id, code_hash
+from chain.contract.cells import channel_id, code
 from chain.keys import Ed25519Signer
 from chain.ledger import ChannelTerms
 from chain.voucher import RELEASE_TAG, VOUCHER_TAG, claim_bytes, claim_hash, sign_claim
@@ -253,7 +253,8 @@ def claims() -> Any:
 
 def channels() -> Any:
     """What a channel's account id commits to: the contract's code and these terms."""
-    return [{"code_hash": plain(code_hash()), "terms": plain(TERMS), "channel": plain(channel_id(TERMS))}]
+    found = {"code_hash": plain(code().hash), "code_depth": code().get_depth(0)}
+    return [found | {"terms": plain(TERMS), "channel": plain(channel_id(TERMS))}]
 
 
 def identities() -> Any:
