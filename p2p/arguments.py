@@ -79,6 +79,7 @@ def _general(parser: argparse.ArgumentParser) -> None:
         ("--home", "node.home", "DIR", "keys, books and network file (~/.bombyx)"),
         ("--network", "node.network", "FILE", "how to join (HOME/network.json)"),
         ("--config", "config", "FILE", "a TOML file with any of the settings"),
+        ("--trace", "node.trace", "FILE", "append a line for each thing that happens and each message"),
     ):
         parser.add_argument(flag, dest=dest, metavar=metavar, help=what, default=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="machine-readable output", default=argparse.SUPPRESS)
@@ -88,6 +89,8 @@ def _hosting(parser: argparse.ArgumentParser) -> None:
     where = "where to listen (/ip4/127.0.0.1/tcp/0); may be repeated"
     parser.add_argument("--listen", dest="node.listen", action="append", metavar="MULTIADDR", help=where)
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
+    where = "serve counters for Prometheus by HTTP, such as 127.0.0.1:9464"
+    parser.add_argument("--metrics", dest="node.metrics", metavar="HOST:PORT", help=where)
     _neighbours(parser, "announce yourself on the local network, and look for others there")
 
 

@@ -149,7 +149,7 @@ class Negotiations:
     async def _ask_one(self, found: Found, ask: Ask, streams: AsyncExitStack) -> None:
         buyer = Buyer(network=self._network, client=self._host.peer, provider=found.peer, verify=verify_by_peer)
         try:
-            opened = open_messages(self._host, found.peer, PROTOCOL, ToClient)
+            opened = open_messages(self._host, found.peer, PROTOCOL, ToClient, self._trace)
             messages = await streams.enter_async_context(opened)
             talk = _Talk(found, buyer, messages, window_max_nano=self._window_max_nano)
             await talk.say(buyer.ask(ask), self._clock)

@@ -99,7 +99,7 @@ class Closing:
 
     async def _ask(self, known: Channel) -> Released:
         request = CloseRequest(channel=known.channel, amount_nano=known.authorised_nano, signature=known.signature)
-        async with open_messages(self._host, known.peer, PROTOCOL, ToClient) as messages:
+        async with open_messages(self._host, known.peer, PROTOCOL, ToClient, self._trace) as messages:
             await messages.send(request)
             answer: ToClient = await messages.answer(RELEASE_TIMEOUT_S)
         if isinstance(answer, Refusal):

@@ -100,6 +100,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     network: str = ""  # the network file; empty for `network.json` in the home
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     mdns: str = ""  # be known on the local network: an interface's address, `0.0.0.0` for all; empty for not at all
+    trace: str = ""  # a file that gets a line for each thing that happens and each message; empty for none
+    metrics: str = ""  # where Prometheus finds counters, such as 127.0.0.1:9464; empty for nowhere
     provide: ProvideConfig = ProvideConfig()
     ask: AskConfig = AskConfig()
     wallet: WalletConfig = WalletConfig()

@@ -58,8 +58,9 @@ class Found:
 class Announcer:
     """Serves our advert to whoever pulls it, and renews it in the DHT and by gossip while it runs."""
 
-    def __init__(self, host: Host, make_advert: Callable[[], tuple[Advert, Signed]]) -> None:
+    def __init__(self, host: Host, make_advert: Callable[[], tuple[Advert, Signed]], trace: Trace = silent) -> None:
         self._host = host
+        self._trace = trace
         self._make_advert = make_advert
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -72,7 +73,7 @@ class Announcer:
             await self._renew()
 
     async def _serve(self, stream: Stream) -> None:
-        messages = MessageStream[Pull](stream, Pull)
+        messages = MessageStream[Pull](stream, Pull, self._trace)
         await messages.answer(SERVE_TIMEOUT_S)
         _, signed = self._make_advert()
         await messages.send(signed)
@@ -140,7 +141,7 @@ class Directory:
 
     async def probe(self, peer: str) -> tuple[Advert, int]:
         """Pull a peer's advert: what it says, and the round trip in ms. Raises `Error`."""
-        async with open_messages(self._host, peer, PROTOCOL, Signed) as messages:
+        async with open_messages(self._host, peer, PROTOCOL, Signed, self._trace) as messages:
             asked_at = trio.current_time()
             await messages.send(Pull())
             signed = await messages.answer(PROBE_TIMEOUT_S)

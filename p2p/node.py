@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ from p2p.interrupt import Interrupt
 from p2p.joining import Lan, joined
 from p2p.keys import SEED_BYTES, load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
+from p2p.metrics import metrics
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
 from p2p.protocol.sales import PriceList
@@ -55,9 +56,10 @@ from p2p.protocol.strategy import AskForLess, FixedPrice, TakeIt, UtilisationPri
 from p2p.provider import Provider
 from p2p.purchase import buy
 from p2p.receipt_commands import receipts
+from p2p.recording import recording
 from p2p.story import JsonLines, Story, answer_to, gram, short
 from p2p.terminal import Terminal
-from p2p.trace import Trace, silent
+from p2p.trace import Trace, among, silent
 from p2p.wallet_commands import Wiring
 
 if TYPE_CHECKING:
@@ -95,7 +97,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 async def _run(options: argparse.Namespace, config: Config, terminal: Terminal) -> int:
     """The command, until it is done or told to stop."""
-    session = _session(options, config, terminal)
+    with ExitStack() as stack:
+        session = _session(options, config, terminal, _traces(config, stack))
+        return await _obey(session)
+
+
+async def _obey(session: Session) -> int:
+    options = session.options
     command: Callable[[Session], Awaitable[None]] = COMMANDS[options.command]
     interrupt = session.interrupt
     async with interrupt.watching(), open_background() as background:
@@ -114,12 +122,22 @@ async def _stop_when_stdin_closes(scope: trio.CancelScope) -> None:
             return
 
 
-def _session(options: argparse.Namespace, config: Config, terminal: Terminal) -> Session:
+def _traces(config: Config, stack: ExitStack) -> Sequence[Trace]:
+    """What is told of everything besides the terminal, if the user wants it."""
+    traces: list[Trace] = []
+    if config.trace:
+        traces.append(stack.enter_context(recording(Path(config.trace).expanduser())))
+    if config.metrics:
+        traces.append(stack.enter_context(metrics(config.metrics)))
+    return traces
+
+
+def _session(options: argparse.Namespace, config: Config, terminal: Terminal, traces: Sequence[Trace]) -> Session:
     # What `ask` prints on standard output is the answer alone, so that it can be piped.
     story = Story(Console(stderr=options.command == "ask", quiet=options.json))
     lines = options.json and options.command in {"provide", "relay", "watch"}
     trace = JsonLines(sys.stdout) if lines else story
-    return Session(options, config, story, trace, terminal, Interrupt(), trio.Event())
+    return Session(options, config, story, among(trace, *traces), terminal, Interrupt(), trio.Event())
 
 
 @asynccontextmanager

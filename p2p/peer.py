@@ -174,7 +174,7 @@ class LightPeer:
         quote = deal.quote
         async with (
             self._payers.lease(deal.provider, quote.channel, quote.worst_cost_nano) as payer,
-            open_messages(self._host, deal.provider, PROTOCOL, ToClient) as messages,
+            open_messages(self._host, deal.provider, PROTOCOL, ToClient, self._trace) as messages,
             open_background() as background,
         ):
             core = ClientSession(

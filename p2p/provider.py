@@ -13,7 +13,7 @@ from chain.voucher import Claim, Signer
 from inference.engine import Engine
 from inference.measure import Measured
 from p2p.discovery import Announcer, Directory
-from p2p.errors import Refused
+from p2p.errors import Error, Refused
 from p2p.host import Host, Stream
 from p2p.keys import verify_by_peer
 from p2p.payees import Payees
@@ -101,7 +101,7 @@ class Provider:
             self._host.serve(session.PROTOCOL, self._serve_session)
             self._host.serve(release.PROTOCOL, self._serve_release)
             nursery.start_soon(self._upkeep.watch)
-            await nursery.start(Announcer(self._host, self.advert).run)
+            await nursery.start(Announcer(self._host, self.advert, self._trace).run)
             families = {model.family for model in self._engine.models()}
             nursery.start_soon(self._directory.listen, sorted(families))
             task_status.started()
@@ -136,6 +136,9 @@ class Provider:
         try:
             await serving.run()
             self._tell(stream.peer, serving.receipt)
+        except Error as error:
+            self._trace("session_failed", peer=stream.peer, why=str(error), reason=error.word)
+            raise
         finally:
             if serving.channel is not None:
                 await self._upkeep.settle(serving.channel)
@@ -152,7 +155,7 @@ class Provider:
             )
 
     async def _serve_release(self, stream: Stream) -> None:
-        messages = MessageStream[CloseRequest](stream, CloseRequest)
+        messages = MessageStream[CloseRequest](stream, CloseRequest, self._trace)
         request = await messages.answer()
         try:
             last = Claim(request.channel, request.amount_nano, request.signature)

@@ -65,7 +65,7 @@ class Selling:
 
     async def negotiate(self, stream: Stream) -> None:
         """One negotiation. Raises `RemoteError` or `Unavailable`, which end this stream."""
-        messages = MessageStream[ToProvider](stream, ToProvider)
+        messages = MessageStream[ToProvider](stream, ToProvider, self._trace)
         with trio.move_on_after(NEGOTIATION_TIMEOUT_S) as patience:
             await self._negotiate(messages)
         if patience.cancelled_caught:

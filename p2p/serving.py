@@ -107,7 +107,7 @@ class Serving:
         self._signer = signer
         self._trace = trace
         self._core = ProviderSession(signer=signer, verify=verify_by_peer)
-        self._messages = MessageStream[ToProvider](stream, ToProvider)
+        self._messages = MessageStream[ToProvider](stream, ToProvider, trace)
         self._shell = SessionShell(
             self._core,
             self._messages,

@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from p2p.trace import MESSAGES
+
 NANO_PER_GRAM = 1_000_000_000
 # A stranger's answer must not steer the terminal that it is shown in; line ends and tabs are harmless.
 UNSHOWN = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
@@ -87,14 +89,15 @@ class Story:
 
 
 class JsonLines:
-    """A `Trace` that writes one JSON object a line."""
+    """A `Trace` that writes one JSON object a line, for each thing that happens; not for each message."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
     def __call__(self, kind: str, /, **fields: object) -> None:
-        self._out.write(json.dumps({"event": kind, **fields}) + "\n")
-        self._out.flush()
+        if kind not in MESSAGES:
+            self._out.write(json.dumps({"event": kind, **fields}) + "\n")
+            self._out.flush()
 
 
 @contextmanager
@@ -185,6 +188,7 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "charges_failed": lambda f: f"  [red]no new charges[/]: {escape(f['why'])}",
     "look_failed": lambda f: f"  [red]could not look at[/] channel {f['channel'][:8]}…: {escape(f['why'])}",
     "bad_charge": lambda f: f"  [red]channel {f['channel'][:8]}…[/]: the voucher is no good, and is not carried",
+    "session_failed": lambda f: f"  [dim]an answer for {short(f['peer'])} ended early: {escape(f['why'])}[/]",
     "settle_failed": lambda f: f"  [red]not settled yet[/]: {escape(f['why'])}; the voucher stays good",
     "released": lambda f: f"  [green]released[/] channel {f['channel'][:8]}…: the client may close it",
     "closed": lambda f: f"  [green]closed[/] channel {f['channel'][:8]}… together (fee {gram(f['fee_nano'])})",

@@ -13,6 +13,7 @@ import trio
 from p2p.errors import RemoteError, Unavailable
 from p2p.host import Host, Stream
 from p2p.protocol.wire import FrameReader, decode, frame
+from p2p.trace import HEARD, SAID, Trace, silent
 
 READ_BYTES = 1 << 16
 ANSWER_TIMEOUT_S = 10.0
@@ -23,9 +24,11 @@ M = TypeVar("M")
 class MessageStream(Generic[M]):
     """Reads messages of one union of types; writes any. Everything a peer can get wrong is a `RemoteError`."""
 
-    def __init__(self, stream: Stream, inbound: Any) -> None:
+    def __init__(self, stream: Stream, inbound: Any, trace: Trace = silent) -> None:
+        """`inbound` is what may come; `trace` is told the type of each message, both ways."""
         self._stream = stream
         self._inbound = inbound
+        self._trace = trace
         self._frames = FrameReader()
         self._payloads: deque[bytes] = deque()
 
@@ -36,6 +39,8 @@ class MessageStream(Generic[M]):
 
     async def send(self, *messages: msgspec.Struct) -> None:
         """Write all of them at once. Raises `Unavailable`."""
+        for message in messages:
+            self._trace(SAID, peer=self.peer, message=type(message).__name__)
         await self._stream.write(b"".join(frame(message) for message in messages))
 
     async def receive(self) -> M | None:
@@ -48,6 +53,7 @@ class MessageStream(Generic[M]):
                 return None
             self._payloads.extend(self._frames.feed(data))
         message: M = decode(self._payloads.popleft(), self._inbound)
+        self._trace(HEARD, peer=self.peer, message=type(message).__name__)
         return message
 
     async def answer(self, timeout_s: float = ANSWER_TIMEOUT_S) -> M:
@@ -78,11 +84,13 @@ class MessageStream(Generic[M]):
 
 
 @asynccontextmanager
-async def open_messages(host: Host, peer: str, protocol: str, inbound: Any) -> AsyncIterator[MessageStream[Any]]:
+async def open_messages(
+    host: Host, peer: str, protocol: str, inbound: Any, trace: Trace = silent
+) -> AsyncIterator[MessageStream[Any]]:
     """A new stream to `peer`, closed at the end and reset if anything was raised. Raises `Unavailable`."""
     stream = await host.open(peer, protocol)
     try:
-        yield MessageStream(stream, inbound)
+        yield MessageStream(stream, inbound, trace)
     except BaseException:
         with trio.CancelScope(shield=True):
             await stream.reset()

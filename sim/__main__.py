@@ -63,13 +63,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, help="instead of the scenario's own")
     run.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     run.add_argument("--out", type=Path, metavar="DIR", help="write manifest.json and trace.jsonl there")
+    run.add_argument("--messages", action="store_true", help="have each message in the trace (and in its digest)")
     run.add_argument("--twice", action="store_true", help="run twice and compare the digests")
     return parser
 
 
 def _run(scenario: Scenario, seed: int, parsed: argparse.Namespace) -> int:
-    outcome = simulate(scenario, seed)
-    if parsed.twice and (again := simulate(scenario, seed).digest) != outcome.digest:
+    outcome = simulate(scenario, seed, messages=parsed.messages)
+    if parsed.twice and (again := simulate(scenario, seed, messages=parsed.messages).digest) != outcome.digest:
         return _complain(f"seed {seed} gave two digests: {outcome.digest} and {again}", EXIT_BROKEN)
     if parsed.out is not None:
         _write(parsed.out, outcome)

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from p2p.protocol.wire import FrameReader, decode, frame
+from p2p.trace import HEARD, SAID, Trace, silent
 from sim.kernel import Kernel
 from sim.process import Gate
 from sim.regions import Matrix, Place, one_way_s
@@ -45,6 +46,7 @@ class End:
     def send(self, message: msgspec.Struct) -> None:
         """Write one message; to a stream that has ended it goes nowhere."""
         if self.is_open:
+            self._tell(SAID, message)
             self._network.carry(self, frame(message))
 
     def close(self) -> None:
@@ -57,13 +59,18 @@ class End:
         """Bytes from the other end."""
         if self.is_open:
             for payload in self._reader.feed(data):
-                self._on_message(decode(payload, self._hears))
+                message = decode(payload, self._hears)
+                self._tell(HEARD, message)
+                self._on_message(message)
 
     def lost(self) -> None:
         """The other end is gone."""
         if self.is_open:
             self.is_open = False
             self._on_lost()
+
+    def _tell(self, kind: str, message: msgspec.Struct) -> None:
+        self._network.trace(kind, by=self.owner, peer=self.peer, message=type(message).__name__)
 
 
 class Inbox(Generic[T]):
@@ -95,9 +102,13 @@ class Inbox(Generic[T]):
 
 
 class Network:
-    """Who is reachable, and what is on its way. `traffic` hashes every frame with its time, sender and receiver."""
+    """Who is reachable, and what is on its way. `traffic` hashes every frame with its time, sender and receiver.
 
-    def __init__(self, kernel: Kernel, matrix: Matrix, *, jitter_percent: float) -> None:
+    `trace` is told of each message.
+    """
+
+    def __init__(self, kernel: Kernel, matrix: Matrix, *, jitter_percent: float, trace: Trace = silent) -> None:
+        self.trace = trace
         self._kernel = kernel
         self._matrix = matrix
         self._jitter = jitter_percent / 100

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
-import msgspec
-
+from p2p.trace import Record, line
 from sim.kernel import Kernel
-
-Record = dict[str, Any]
 
 
 class Trace:
@@ -24,7 +20,7 @@ class Trace:
 
     def lines(self) -> bytes:
         """All records as JSON lines, keys in order: the bytes of `trace.jsonl`."""
-        return b"".join(msgspec.json.encode(record, order="sorted") + b"\n" for record in self.records)
+        return b"".join(map(line, self.records))
 
     def digest(self) -> str:
         """SHA-256 of `lines`, in hex: what `sha256sum trace.jsonl` says."""

@@ -35,13 +35,15 @@ class Outcome:
         return round(self.events / self.wall_s)
 
 
-def simulate(scenario: Scenario, seed: int) -> Outcome:
+def simulate(scenario: Scenario, seed: int, *, messages: bool = False) -> Outcome:
     """Run to the end: until every question has its answer, every channel is closed, and nothing is planned.
+
+    With `messages`, each message is in the trace, which then has another digest.
 
     Raises `ScenarioError`, or `Violation` where the simulated world breaks a promise.
     """
     started_s = time.perf_counter()
-    world = World(scenario, seed)
+    world = World(scenario, seed, messages=messages)
     settle_in(world)
     try:
         world.kernel.run(until_s=scenario.duration_s + scenario.faults.downtime_s + WIND_UP_S)

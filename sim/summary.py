@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from p2p.protocol.price import PER_TOKENS
-from sim.record import Record
+from p2p.trace import Record
 from sim.run import Outcome
 
 NANO_PER_GRAM = 1_000_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p2p.trace import silent
 from sim.directory import Directory
 from sim.kernel import Kernel
 from sim.network import Network
@@ -14,12 +15,17 @@ from sim.slow_chain import SlowChain
 class World:
     """Time, space, money and the record of what happened."""
 
-    def __init__(self, scenario: Scenario, seed: int) -> None:
+    def __init__(self, scenario: Scenario, seed: int, *, messages: bool = False) -> None:
         self.scenario = scenario
         self.kernel = Kernel(seed)
         self.trace = Trace(self.kernel)
         matrix = load_matrix(list(scenario.regions))
-        self.network = Network(self.kernel, matrix, jitter_percent=scenario.links.jitter_percent)
+        self.network = Network(
+            self.kernel,
+            matrix,
+            jitter_percent=scenario.links.jitter_percent,
+            trace=self.trace if messages else silent,
+        )
         self.directory = Directory()
         self.chain = SlowChain(self.kernel, scenario.confirm_s, self.trace)
         self.invariants = self.chain.invariants

@@ -79,6 +79,7 @@ CORES = {
 # Each foreign library, and the seam that it must not be seen outside of.
 SEAMS = {
     "libp2p": {"p2p.net"},
+    "prometheus_client": {"p2p.metrics"},
     "zeroconf": {"p2p.net.mdns"},
     "pytoniq": {"chain.ton", "chain.w5"},
     "pytoniq_core": {"chain"},

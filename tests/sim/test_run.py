@@ -19,6 +19,7 @@ from p2p.protocol.receipt import Receipt
 from p2p.protocol.session import SILENCE_S
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.session_provider import ProviderSession
+from p2p.trace import MESSAGES
 from sim.errors import Violation
 from sim.payees import Payees
 from sim.run import Outcome, simulate
@@ -170,3 +171,11 @@ def test_first_day_at_full_size() -> None:
     assert seen["answered"] == seen["asked"]
     assert seen["died"] > 3
     assert seen["lost"] > 3
+
+
+def test_each_message_is_in_the_trace_if_asked_as_a_live_node_writes_it(outcome: Outcome) -> None:
+    records = simulate(small_world(), 1, messages=True).trace.records
+    messages = [record for record in records if record["kind"] in MESSAGES]
+    assert all(record.keys() == {"t_us", "kind", "by", "peer", "message"} for record in messages)
+    assert {"Ask", "Signed", "Start", "Delta", "Payment"} <= {record["message"] for record in messages}
+    assert [record for record in records if record["kind"] not in MESSAGES] == outcome.trace.records
