@@ -26,6 +26,7 @@ from p2p.trace import Trace, silent
 # A provider record and an advert are renewed twice within the advert's life.
 RENEW_S = 240.0
 PROBE_TIMEOUT_S = 5.0
+WITHDRAW_TIMEOUT_S = 2.0
 MAX_FOUND = 32  # each of the two ways of finding may name so many
 MAX_PROBES_AT_ONCE = 16
 # Once one provider has answered, those that take longer than this are done without.
@@ -64,13 +65,20 @@ class Announcer:
         self._make_advert = make_advert
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Announce for ever; `started` once the DHT knows of us, as far as it could be reached."""
+        """Announce until cancelled; `started` once the DHT knows of us, as far as it could be reached.
+
+        In the end the DHT is asked to forget us, so that nobody looks for one who has left.
+        """
         self._host.serve(PROTOCOL, self._serve)
-        await self._renew()
-        task_status.started()
-        while True:
-            await trio.sleep(RENEW_S)
+        try:
             await self._renew()
+            task_status.started()
+            while True:
+                await trio.sleep(RENEW_S)
+                await self._renew()
+        finally:
+            with trio.move_on_after(WITHDRAW_TIMEOUT_S, shield=True):
+                await self._withdraw()
 
     async def _serve(self, stream: Stream) -> None:
         messages = MessageStream[Pull](stream, Pull, self._trace)
@@ -87,6 +95,12 @@ class Announcer:
             for family in sorted({model.family for model in advert.models}):
                 topic = family_topic(family)
                 nursery.start_soon(self._try, partial(self._host.publish, topic, encode(signed)))
+
+    async def _withdraw(self) -> None:
+        advert, _ = self._make_advert()
+        async with trio.open_nursery() as nursery:
+            for key in provider_keys(advert):
+                nursery.start_soon(self._try, partial(self._host.withdraw, key))
 
     async def _try(self, announce: Callable[[], Awaitable[None]]) -> None:
         """One announcement; a network that is not there yet is tried again at the next renewal."""

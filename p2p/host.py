@@ -88,12 +88,20 @@ class Host(Protocol):
         """Dial a full address, add the peer to the DHT's table, and return its id."""
         ...
 
+    async def rejoin(self) -> int:
+        """Join the DHT through peers known from earlier, and return how many answered."""
+        ...
+
     async def open(self, peer: str, protocol: str) -> Stream:
         """A new stream to `peer`, dialling known or looked-up addresses where there is no connection yet."""
         ...
 
     async def provide(self, key: str) -> None:
-        """Announce in the DHT that we serve `key` (any text; it is hashed)."""
+        """Announce in the DHT that we serve `key` (any text; it is hashed). It is forgotten after ten minutes."""
+        ...
+
+    async def withdraw(self, key: str) -> None:
+        """Take the announcement back, as far as those who keep it can be reached. Quick."""
         ...
 
     async def find_providers(self, key: str, limit: int) -> Sequence[PeerAddress]:

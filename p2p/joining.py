@@ -26,13 +26,14 @@ async def joined(
 ) -> AsyncIterator[None]:
     """Be connected to every bootstrap peer that answers, and to neighbours as they are seen.
 
-    Raises `Unavailable` if there are bootstrap peers and nobody answers; a network's first peer has none.
+    Raises `Unavailable` if there are bootstrap peers and nobody answers, not even one known from an earlier run; a
+    network's first peer has none.
     """
     async with open_background() as background:
         first_neighbour = trio.Event()
         if lan is not None:
             await background.start(_meet_neighbours, host, lan, first_neighbour, trace)
-        if not await _dial_all(host, bootstraps) and bootstraps:
+        if not await _dial_all(host, bootstraps) and not await host.rejoin() and bootstraps:
             with trio.move_on_after(NEIGHBOUR_TIMEOUT_S if lan is not None else 0):
                 await first_neighbour.wait()
             if not first_neighbour.is_set():

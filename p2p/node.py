@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from chain.tonledger import TonLedger
 
 FAUCET_NANO = 2_000_000_000
+PEERS_FILE = "peers.json"  # the DHT servers that were known last
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,13 @@ async def open_node(
         async with AsyncExitStack() as stack:
             book = stack.enter_context(Book(home.book, home.role, network.chain_network))
             ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, session.trace))
-            libp2p = open_host(identity.seed, listen, dht_server=bool(listen), network=network.mark.name)
+            libp2p = open_host(
+                identity.seed,
+                listen,
+                dht_server=bool(listen),
+                network=network.mark.name,
+                peers_file=home.folder / PEERS_FILE,
+            )
             host = await stack.enter_async_context(libp2p)
             if not alone:
                 lan = _lan(session.config, network, host)
@@ -209,7 +216,9 @@ async def relay(session: Session) -> None:
     home = config.home_path
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = load_or_create_seed(home / "identity.key")
-    async with open_host(seed, config.listen, dht_server=True, network=chain["bombyx"]["name"]) as host:
+    peers_file = home / PEERS_FILE
+    network_name = chain["bombyx"]["name"]
+    async with open_host(seed, config.listen, dht_server=True, network=network_name, peers_file=peers_file) as host:
         network = NetworkFile(bootstraps=tuple(host.addresses()), chain=chain)
         path = options.network_out or config.network_path
         write_network(path, network)
@@ -218,7 +227,7 @@ async def relay(session: Session) -> None:
         session.story.say(f"Others join with --network {path}. Ctrl-C ends it.")
         session.up.set()
         # A bootstrap peer carries everybody's adverts, so it listens to every family.
-        directory = Directory(host, network=network.mark.name, verify=verify_by_peer, clock=time.time)
+        directory = Directory(host, network=network_name, verify=verify_by_peer, clock=time.time)
         async with joined(host, (), _lan(config, network, host), trace=session.trace):
             await directory.listen(KNOWN_FAMILIES)
 

@@ -7,6 +7,7 @@ import socket
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -23,11 +24,12 @@ from p2p.errors import Error, LocalError, RemoteError, Unavailable
 from p2p.host import Handler, Host, PeerAddress, Stream, Validator
 from p2p.net import guards, noise
 from p2p.net.arrivals import Limits
-from p2p.net.dht import MAX_ADDRESSES_PER_PEER, Dht
+from p2p.net.dht import Dht
 from p2p.net.gate import Gate
 from p2p.net.gossip import Gossip
 from p2p.net.muxer import PROTOCOL_ID, MuxedConn
 from p2p.net.stream import Libp2pStream
+from p2p.protocol.kad_messages import MAX_ADDRESSES
 
 OPEN_TIMEOUT_S = 10.0  # for a stream, with the look-up and the dial if they are needed
 LOOK_UP_TIMEOUT_S = 20.0  # for one walk through the DHT
@@ -39,11 +41,14 @@ _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def open_host(seed: bytes, listen: Sequence[str], *, dht_server: bool, network: str) -> AsyncIterator[Host]:
+async def open_host(
+    seed: bytes, listen: Sequence[str], *, dht_server: bool, network: str, peers_file: Path | None = None
+) -> AsyncIterator[Host]:
     """A running peer with the identity of `seed` (32 bytes, Ed25519), until the context is left.
 
     `listen` has multiaddrs such as `/ip4/127.0.0.1/tcp/0`, none for a peer that only dials. A DHT client keeps no
-    records for others. Peers of another `network` share neither DHT nor gossip with us.
+    records for others. Peers of another `network` share neither DHT nor gossip with us. The servers that we got to know
+    are kept in `peers_file` for the next start.
 
     Raises `LocalError` for a bad or taken address, and `Unavailable` if the network's own tasks fail meanwhile. What
     the body raises leaves as it is, never in a group.
@@ -52,7 +57,7 @@ async def open_host(seed: bytes, listen: Sequence[str], *, dht_server: bool, net
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            host: Host = await nursery.start(_run, seed, addresses, dht_server, network)
+            host: Host = await nursery.start(_run, seed, addresses, dht_server, network, peers_file)
             try:
                 yield host
             except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -71,6 +76,7 @@ async def _run(
     addresses: Sequence[Multiaddr],
     dht_server: bool,
     network: str,
+    peers_file: Path | None,
     *,
     task_status: trio.TaskStatus[Host],
 ) -> None:
@@ -89,12 +95,14 @@ async def _run(
     )
     guards.guard(host)
     gate = Gate(host.get_network(), Limits())
-    gossip, dht = Gossip(host, network, gate.blame), Dht(host, network, server=dht_server)
+    gossip = Gossip(host, network, gate.blame)
+    dht = Dht(host, network, server=dht_server, reach=lambda peer: ours.reach(peer), saved=peers_file)
+    ours = Libp2pHost(host, gate, dht, gossip)
     async with host.run(addresses), gossip.running(), dht.running(), trio.open_nursery() as nursery:
         nursery.start_soon(gate.run)
         if len(host.get_network().listeners) != len(addresses):
             raise LocalError(f"cannot listen on all of {', '.join(map(str, addresses))}")
-        task_status.started(Libp2pHost(host, gate, dht, gossip))
+        task_status.started(ours)
         try:
             await trio.sleep_forever()
         finally:
@@ -151,7 +159,7 @@ class Libp2pHost:
     def learn(self, peer: PeerAddress) -> None:
         peer_id = _peer_id(peer.peer)
         addresses = []
-        for text in peer.addresses[:MAX_ADDRESSES_PER_PEER]:
+        for text in peer.addresses[:MAX_ADDRESSES]:
             try:
                 addresses.append(_dial_address(text, peer_id))
             except LocalError as error:
@@ -170,6 +178,11 @@ class Libp2pHost:
                 await self._dht.join(peer_id)
         return str(peer_id)
 
+    async def rejoin(self) -> int:
+        with _translated("cannot join again"), trio.move_on_after(LOOK_UP_TIMEOUT_S):
+            return await self._dht.join()
+        return 0
+
     async def open(self, peer: str, protocol: str) -> Stream:
         peer_id = _peer_id(peer)
         with _translated(f"cannot open {protocol} to {peer}"), trio.fail_after(OPEN_TIMEOUT_S):
@@ -179,6 +192,10 @@ class Libp2pHost:
     async def provide(self, key: str) -> None:
         with _translated(f"cannot provide {key}"), trio.fail_after(LOOK_UP_TIMEOUT_S):
             await self._dht.provide(key)
+
+    async def withdraw(self, key: str) -> None:
+        with _translated(f"cannot withdraw {key}"), trio.fail_after(OPEN_TIMEOUT_S):
+            await self._dht.withdraw(key)
 
     async def find_providers(self, key: str, limit: int) -> Sequence[PeerAddress]:
         with _translated(f"cannot look for providers of {key}"), trio.fail_after(LOOK_UP_TIMEOUT_S):
@@ -208,11 +225,22 @@ class Libp2pHost:
             failures = await self._dial(peer_id, tried)
             if self._connected(peer_id):
                 return
-            await self._dht.look_up(peer_id)
+            self.learn(await self._dht.look_up(peer_id))
             fresh = [address for address in self._known_addresses(peer_id) if address not in tried]
             failures += await self._dial(peer_id, fresh)
             if not self._connected(peer_id):
                 raise Unavailable("; ".join(failures) or "no address is known")
+
+    async def reach(self, peer: PeerAddress) -> None:
+        """Have a connection to the peer, at these addresses or others that are known, without asking the DHT."""
+        peer_id = _peer_id(peer.peer)
+        if self._connected(peer_id):
+            return
+        self.learn(peer)
+        async with self._reaching.setdefault(peer_id, trio.Lock()):
+            failures = [] if self._connected(peer_id) else await self._dial(peer_id, self._known_addresses(peer_id))
+        if not self._connected(peer_id):
+            raise Unavailable("; ".join(failures) or "no address is known")
 
     async def _dial(self, peer_id: ID, addresses: Sequence[Multiaddr]) -> list[str]:
         """Dial all addresses side by side until one answers, and return why others failed.
@@ -230,7 +258,7 @@ class Libp2pHost:
                 scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for address in addresses[:MAX_ADDRESSES_PER_PEER]:
+            for address in addresses[:MAX_ADDRESSES]:
                 nursery.start_soon(attempt, address, nursery.cancel_scope)
         return failures
 

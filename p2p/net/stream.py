@@ -21,6 +21,12 @@ class Libp2pStream:
     def peer(self) -> str:
         return str(self._net.muxed_conn.peer_id)
 
+    @property
+    def remote_ip(self) -> str | None:
+        """Where the peer's connection comes from; not known through a relay."""
+        address = self._net.muxed_conn.get_remote_address()
+        return str(address[0]) if address else None
+
     async def read(self, max_bytes: int) -> bytes:
         if max_bytes < 1:
             raise LocalError(f"a read of {max_bytes} bytes")

@@ -182,6 +182,10 @@ class MemoryHost:
             raise Unavailable(f"cannot connect to {address}")
         return peer
 
+    async def rejoin(self) -> int:
+        await trio.lowlevel.checkpoint()
+        return len(self._network.hosts) - 1
+
     async def open(self, peer: str, protocol: str) -> Stream:
         await trio.lowlevel.checkpoint()
         other = self._network.hosts.get(peer)
@@ -200,6 +204,11 @@ class MemoryHost:
         await trio.lowlevel.checkpoint()
         self._require_dht()
         self._network.records[key][self.peer] = PeerAddress(self.peer, tuple(self.addresses()))
+
+    async def withdraw(self, key: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._require_dht()
+        self._network.records[key].pop(self.peer, None)
 
     async def find_providers(self, key: str, limit: int) -> Sequence[PeerAddress]:
         await trio.lowlevel.checkpoint()

@@ -1,0 +1,154 @@
+"""Core: the walk through the network to the `K` servers closest to a target.
+
+The closest that are known are asked, `ALPHA` at a time; whom they name that is closer still is asked next, until each
+of the `K` closest that live has answered. A server that takes longer than most lets another be asked meanwhile. What
+a liar can add is bounded: so many questions in all, so many servers of one origin among the `K`, and nothing more of
+a server whose first tips were all dead.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from collections.abc import Iterable, Iterator
+
+from p2p.protocol.kad_messages import ALPHA, Contact, K, kad_id
+
+MAX_ASKED = 100
+MAX_CANDIDATES = 4 * K
+MAX_DEAD_TIPS = 6
+MAX_PER_ORIGIN = 8  # among the `K` closest
+
+
+class _State(enum.Enum):
+    NEW = enum.auto()
+    ASKED = enum.auto()
+    SLOW = enum.auto()
+    ANSWERED = enum.auto()
+
+
+class _Candidate:
+    """Someone on the way. `tipster` is who named it first, nobody for those we knew."""
+
+    __slots__ = ("contact", "distance", "origin", "state", "tipster")
+
+    def __init__(self, contact: Contact, distance: int, tipster: bytes | None) -> None:
+        self.contact = contact
+        self.distance = distance
+        self.tipster = tipster
+        self.state = _State.NEW
+        self.origin = ""
+
+
+class _Tips:
+    """What became of those that one server named."""
+
+    __slots__ = ("alive", "dead")
+
+    def __init__(self) -> None:
+        self.alive = self.dead = 0
+
+    @property
+    def are_lies(self) -> bool:
+        return self.dead >= MAX_DEAD_TIPS and not self.alive
+
+
+class Walk:
+    """One look-up for `target`, from `seeds`. `me` is never asked."""
+
+    def __init__(self, target: int, me: bytes, seeds: Iterable[Contact]) -> None:
+        self._target = target
+        self._candidates: dict[bytes, _Candidate] = {}
+        self._near: list[tuple[int, bytes]] = []  # the candidates in order of their distance
+        self._never = {me}  # who is not to be asked (again)
+        self._tips: dict[bytes, _Tips] = {}
+        self._asked = 0
+        for contact in seeds:
+            self._add(contact, None)
+
+    def next(self) -> list[Contact]:
+        """Whom to ask now."""
+        room = ALPHA - sum(candidate.state is _State.ASKED for candidate in self._candidates.values())
+        chosen: list[Contact] = []
+        for candidate in self._leading():
+            if len(chosen) >= room or self._asked >= MAX_ASKED:
+                break
+            if candidate.state is _State.NEW:
+                candidate.state = _State.ASKED
+                self._asked += 1
+                chosen.append(candidate.contact)
+        return chosen
+
+    def answered(self, peer: bytes, closer: Iterable[Contact], origin: str) -> None:
+        """`peer` answered, from `origin`, and named these."""
+        candidate = self._candidates.get(peer)
+        if candidate is None:  # since dropped
+            return
+        candidate.state, candidate.origin = _State.ANSWERED, origin
+        if candidate.tipster is not None:
+            self._tips[candidate.tipster].alive += 1
+        self._tips.setdefault(peer, _Tips())
+        for contact in closer:
+            self._add(contact, peer)
+
+    def failed(self, peer: bytes) -> None:
+        """`peer` did not answer, and is not to be asked any more."""
+        self._never.add(peer)
+        candidate = self._candidates.get(peer)
+        if candidate is None:
+            return
+        self._drop(candidate)
+        if candidate.tipster is not None:
+            self._tips[candidate.tipster].dead += 1
+            self._forget_lies(candidate.tipster)
+
+    def slow(self, peer: bytes) -> None:
+        """`peer` has not answered yet: another may be asked in its stead, and it may still answer."""
+        candidate = self._candidates.get(peer)
+        if candidate is not None and candidate.state is _State.ASKED:
+            candidate.state = _State.SLOW
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody is left whose answer could change the result."""
+        waiting = {candidate.state for candidate in self._leading()} - {_State.ANSWERED}
+        return waiting <= {_State.NEW} if self._asked >= MAX_ASKED else not waiting
+
+    def closest(self) -> list[Contact]:
+        """The closest that answered, nearest first."""
+        return [candidate.contact for candidate in self._leading() if candidate.state is _State.ANSWERED]
+
+    def _leading(self) -> Iterator[_Candidate]:
+        """The `K` closest that may live, without those that would be too many of one origin."""
+        origins: dict[str, int] = {}
+        left = K
+        for _, peer in self._near:
+            candidate = self._candidates[peer]
+            if candidate.origin:
+                origins[candidate.origin] = origins.get(candidate.origin, 0) + 1
+                if origins[candidate.origin] > MAX_PER_ORIGIN:
+                    continue
+            yield candidate
+            left -= 1
+            if not left:
+                return
+
+    def _add(self, contact: Contact, tipster: bytes | None) -> None:
+        peer = contact.peer
+        if peer in self._candidates or peer in self._never or (tipster is not None and self._tips[tipster].are_lies):
+            return
+        distance = kad_id(peer) ^ self._target
+        bisect.insort(self._near, (distance, peer))
+        self._candidates[peer] = _Candidate(contact, distance, tipster)
+        if len(self._near) > MAX_CANDIDATES:
+            self._drop(self._candidates[self._near[-1][1]])
+
+    def _drop(self, candidate: _Candidate) -> None:
+        del self._near[bisect.bisect_left(self._near, (candidate.distance, candidate.contact.peer))]
+        del self._candidates[candidate.contact.peer]
+
+    def _forget_lies(self, tipster: bytes) -> None:
+        if self._tips[tipster].are_lies:
+            for candidate in list(self._candidates.values()):
+                if candidate.tipster == tipster and candidate.state is _State.NEW:
+                    self._drop(candidate)
