@@ -64,9 +64,8 @@ CORES = {
         "inference.engine",  # its structs
         "inference.errors",
     },
-    "p2p.net.arrivals": {"p2p.net.rates"},
-    "p2p.net.conduct": {"p2p.net.rates"},
-    "p2p.net.rates": set(),
+    "p2p.net.arrivals": {"p2p.protocol.rates"},
+    "p2p.net.conduct": {"p2p.protocol.rates"},
     "p2p.net.tally": set(),
     "p2p.net.yamux": {"p2p.net.yamux_stream"},
     "p2p.net.yamux_stream": set(),

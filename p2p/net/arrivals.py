@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from p2p.net.rates import Rates
+from p2p.protocol.rates import Rates
 
 IPV6_PREFIX = 56  # what one customer of a provider has at its disposal, at the least (RFC 6177)
 GRACE_S = 10.0  # so soon after it was opened a connection is not idle: its first stream may be under way

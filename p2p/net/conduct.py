@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from p2p.net.rates import Rates
+from p2p.protocol.rates import Rates
 
 FAULTS_FORGIVEN = 32  # at once
 FORGIVEN_EVERY_S = 10.0  # one more

@@ -19,8 +19,8 @@ from libp2p.pubsub.validators import signature_validator
 from p2p.errors import RemoteError, Unavailable
 from p2p.host import Stream, Validator, Verdict
 from p2p.net.mesh import Mesh
-from p2p.net.rates import Rates
 from p2p.net.stream import Libp2pStream
+from p2p.protocol.rates import Rates
 from p2p.protocol.wire import FrameReader
 
 MAX_PAYLOAD_BYTES = 64 * 1024

@@ -21,9 +21,7 @@ from typing import NamedTuple
 from p2p.protocol.kad_messages import (
     AddProvider,
     Contact,
-    FindNode,
     GetProviders,
-    GetValue,
     Ping,
     Request,
     Response,
@@ -48,7 +46,7 @@ from p2p.protocol.kad_tasks import (
     Withdrawn,
 )
 from p2p.protocol.provider_records import ProviderRecords
-from p2p.protocol.rate_limit import RateLimit
+from p2p.protocol.rates import Rates
 from p2p.protocol.routing_table import RoutingTable
 
 QUERY_TIMEOUT_S = 5.0
@@ -65,7 +63,6 @@ SNAPSHOT = 200
 # A provider of 64 models renews some 70 records, two requests each, in one burst; a look-up asks a server once.
 REQUESTS_PER_S = 20.0
 REQUESTS_AT_ONCE = 300
-RATED_PEERS = 4096
 
 
 class Ask(NamedTuple):
@@ -107,7 +104,7 @@ class Kademlia:
         self.records = ProviderRecords()
         self._server = server
         self._entropy = entropy
-        self._limit = RateLimit(per_s=REQUESTS_PER_S, burst=REQUESTS_AT_ONCE, remembered=RATED_PEERS)
+        self._rates = Rates(per_s=REQUESTS_PER_S, burst=REQUESTS_AT_ONCE)
         self._numbers = 0
         self._queries: dict[int, _Query] = {}  # the first asked first
         self._punctual: dict[int, None] = {}  # those of them that are not slow yet
@@ -123,23 +120,17 @@ class Kademlia:
 
     def receive(self, peer: bytes, origin: str, request: Request, now: float) -> Response | None:
         """The answer to a request of `peer`; `None` for an `AddProvider`. Who asks too often gets an empty one."""
-        allowed = self._limit.allows(peer, now)
-        match request:
-            case AddProvider(key, addresses):
-                if not addresses:
-                    self.records.remove(key, peer)
-                elif allowed:
-                    self.records.add(key, Contact(peer, addresses), origin or peer.hex(), now)
-                return None
-            case _ if not allowed or isinstance(request, Ping):
-                return Response()
-            case GetProviders(key):
-                return Response(self._closer(key, peer), self.records.get(key, now, first=peer))
-            case FindNode(key) | GetValue(key):
-                return Response(self._closer(key, peer))
-
-    def _closer(self, key: bytes, asking: bytes) -> tuple[Contact, ...]:
-        return tuple(self.table.closest(kad_id(key), but=asking))
+        allowed = self._rates.take(peer.hex(), now)
+        if isinstance(request, AddProvider):
+            if not request.addresses:
+                self.records.remove(request.key, peer)
+            elif allowed:
+                self.records.add(request.key, Contact(peer, request.addresses), origin or peer.hex(), now)
+            return None
+        if not allowed or isinstance(request, Ping):
+            return Response()
+        providers = self.records.get(request.key, now, first=peer) if isinstance(request, GetProviders) else ()
+        return Response(tuple(self.table.closest(kad_id(request.key), but=peer)), providers)
 
     # What the owner wants
 
@@ -272,8 +263,6 @@ class Kademlia:
 
     def _go_on(self, task: Task, now: float) -> list[Event]:
         """Put the task's next questions; end it if there is nothing left to wait for."""
-        if task not in self._tasks:
-            return []
         _, open_queries = self._tasks[task]
         events: list[Event] = []
         for contact, requests in [] if task.is_over else task.questions():
@@ -344,10 +333,9 @@ class Kademlia:
         if now < self._refresh_at:
             return []
         self._refresh_at = now + REFRESH_S
-        is_busy = bool(self._refresh_keys)
-        bits = [bits for bits in self.table.buckets_with_room() if bits <= MAX_REFRESHED_BITS]
+        bits = [bits for bits in self.table.sparse_buckets() if bits <= MAX_REFRESHED_BITS]
         self._refresh_keys = [self.me, *map(self._key_sharing, bits)]
-        return [] if is_busy else self._refresh_next(now)
+        return self._refresh_next(now)
 
     def _refresh_next(self, now: float) -> list[Event]:
         if not self._refresh_keys:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import bisect
 import enum
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from p2p.protocol.kad_messages import ALPHA, Contact, K, kad_id
 
@@ -25,6 +27,9 @@ class _State(enum.Enum):
     ASKED = enum.auto()
     SLOW = enum.auto()
     ANSWERED = enum.auto()
+
+
+_UNDER_WAY = (_State.ASKED, _State.SLOW)
 
 
 class _Candidate:
@@ -111,27 +116,28 @@ class Walk:
     @property
     def is_over(self) -> bool:
         """Whether nobody is left whose answer could change the result."""
-        waiting = {candidate.state for candidate in self._leading()} - {_State.ANSWERED}
-        return waiting <= {_State.NEW} if self._asked >= MAX_ASKED else not waiting
+        unfinished = _UNDER_WAY if self._asked >= MAX_ASKED else (_State.NEW, *_UNDER_WAY)
+        return not any(candidate.state in unfinished for candidate in self._leading())
 
     def closest(self) -> list[Contact]:
-        """The closest that answered, nearest first."""
-        return [candidate.contact for candidate in self._leading() if candidate.state is _State.ANSWERED]
+        """The `K` closest that answered, nearest first."""
+        answered = (candidate for candidate in self._eligible() if candidate.state is _State.ANSWERED)
+        return [candidate.contact for candidate in islice(answered, K)]
 
     def _leading(self) -> Iterator[_Candidate]:
-        """The `K` closest that may live, without those that would be too many of one origin."""
-        origins: dict[str, int] = {}
-        left = K
+        """The `K` closest that may live."""
+        return islice(self._eligible(), K)
+
+    def _eligible(self) -> Iterator[_Candidate]:
+        """All candidates, nearest first, without those that would be too many of one origin."""
+        origins: Counter[str] = Counter()
         for _, peer in self._near:
             candidate = self._candidates[peer]
             if candidate.origin:
-                origins[candidate.origin] = origins.get(candidate.origin, 0) + 1
+                origins[candidate.origin] += 1
                 if origins[candidate.origin] > MAX_PER_ORIGIN:
                     continue
             yield candidate
-            left -= 1
-            if not left:
-                return
 
     def _add(self, contact: Contact, tipster: bytes | None) -> None:
         peer = contact.peer

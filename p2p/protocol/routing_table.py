@@ -110,15 +110,13 @@ class RoutingTable:
         nearest = sorted(self._trusted, key=target.__xor__)[: count + 1]
         return [contact for each in nearest if (contact := self._trusted[each].contact).peer != but][:count]
 
-    def buckets_with_room(self) -> list[int]:
-        """Which buckets, down to the nearest neighbour's, may lack servers that exist."""
-        return [bits for bits in range(max(self._filled(), default=-1) + 1) if self._size(bits) < K]
-
-    def _filled(self) -> Iterator[int]:
-        return (bits for bits, bucket in self._buckets.items() if bucket.entries)
-
-    def _size(self, bits: int) -> int:
-        return len(self._buckets[bits].entries) if bits in self._buckets else 0
+    def sparse_buckets(self) -> list[int]:
+        """Which buckets may lack servers that exist. None does that is nearer than the `K` neighbours, all known."""
+        neighbours = self.closest(self._me)
+        if len(neighbours) < K:
+            return []
+        horizon = shared_prefix_bits(self._me, kad_id(neighbours[-1].peer))
+        return [bits for bits in range(horizon) if bits not in self._buckets or len(self._buckets[bits].entries) < K]
 
     def _let_wait(self, bucket: _Bucket, entry: Entry) -> Contact | None:
         if _crowds(bucket, entry.origin):

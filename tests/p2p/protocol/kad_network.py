@@ -25,6 +25,7 @@ class KadNetwork:
         self.peers: dict[bytes, Kademlia] = {}
         self.silent: set[bytes] = set()
         self.clients: set[bytes] = set()
+        self.origins: dict[bytes, str] = {}  # the networks that some connect from
         self.messages = 0
         self.results: dict[tuple[bytes, int], Result] = {}
         self._latency_s = latency_s
@@ -32,10 +33,10 @@ class KadNetwork:
         self._order = itertools.count()
         self._woken_at: dict[bytes, float] = {}
 
-    def join(self, name: str, *bootstraps: Contact, server: bool = True) -> Kademlia:
+    def join(self, name: str, *bootstraps: Contact, server: bool = True, kind: type[Kademlia] = Kademlia) -> Kademlia:
         """A new peer, or one that was down, that knows only these."""
         me = peer_of(name)
-        core = self.peers[me] = Kademlia(me, server=server, entropy=hashlib.sha256(me).digest(), now=self.now)
+        core = self.peers[me] = kind(me, server=server, entropy=hashlib.sha256(me).digest(), now=self.now)
         self.silent.discard(me)
         if not server:
             self.clients.add(me)
@@ -43,7 +44,7 @@ class KadNetwork:
         return core
 
     def crash(self, peer: bytes, *, silent: bool = False) -> None:
-        """Gone from one moment to the next, with everything it knew. Those connected to it notice only if not `silent`."""
+        """Gone from one moment to the next, with all that it knew."""
         del self.peers[peer]
         if silent:
             self.silent.add(peer)
@@ -128,12 +129,12 @@ class KadNetwork:
             return
         response: Response | None = None
         for request in ask.requests:
-            response = server.receive(asking.me, "", request, self.now)
+            response = server.receive(asking.me, self.origins.get(asking.me, ""), request, self.now)
         assert (response is None) is isinstance(ask.requests[-1], AddProvider)
         if asking.me not in self.clients:
             self.act(server, lambda: server.noticed(contact_of(asking.me), self.now))
-        answer = response or Response()
-        self._at(self._delay_s(), lambda: self.act(asking, lambda: asking.answered(ask.query, answer, self.now)))
+        answered = partial(asking.answered, ask.query, response or Response(), origin=self.origins.get(peer, ""))
+        self._at(self._delay_s(), lambda: self.act(asking, lambda: answered(now=self.now)))
 
     def _delay_s(self) -> float:
         return self.chance.uniform(*self._latency_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p.net.rates import Rates
+from p2p.protocol.rates import Rates
 
 
 def test_a_burst_and_then_a_rate() -> None:
