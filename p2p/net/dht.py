@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from p2p.host import PeerAddress
 from p2p.net.contacts import binary_addresses, contact_of, is_ed25519, peer_address
 from p2p.net.kad_driver import KadDriver, Reach
 from p2p.net.saved_peers import load_peers, save_peers
-from p2p.protocol.kad_tasks import Announced, Found, Located, Sought
+from p2p.protocol.kad_tasks import Announced, Found, Located, Sought, Withdrawn
 from p2p.protocol.shards import Announcing, CrowdedKeys, Searching, announced_keys
 
 SAVE_EVERY_S = 600.0
@@ -32,11 +32,20 @@ def protocol_id(network: str) -> TProtocol:
 class Dht:
     """A server, or a client only, which keeps no records for others. `saved` is where the known servers are kept."""
 
-    def __init__(self, host: Any, network: str, *, server: bool, reach: Reach, saved: Path | None = None) -> None:
+    def __init__(
+        self,
+        host: Any,
+        network: str,
+        *,
+        server: bool,
+        reach: Reach,
+        blame: Callable[[str, str], None],
+        saved: Path | None,
+    ) -> None:
         self._host = host
         self._server = server
         self._saved = saved
-        self._driver = KadDriver(host, protocol_id(network), server=server, reach=reach)
+        self._driver = KadDriver(host, protocol_id(network), server=server, reach=reach, blame=blame)
         self._core = self._driver.core
         self._crowded = CrowdedKeys()
 
@@ -60,8 +69,7 @@ class Dht:
         Returns how many servers answered.
         """
         contacts = [self._driver.contact(peer) for peer in peers]
-        result = await self._driver.perform(lambda now: self._core.join(contacts, now))
-        assert isinstance(result, Located)
+        result = await self._driver.perform(Located, lambda now: self._core.join(contacts, now))
         return len(result.closest)
 
     async def provide(self, name: str) -> None:
@@ -69,13 +77,12 @@ class Dht:
         addresses = binary_addresses(self._host.get_addrs(), self._host.get_id())
         if not addresses:
             raise Unavailable("there is no address to announce")
-        keys_ = Announcing(name, self._core.me, self._crowded)
+        announcing = Announcing(name, self._core.me, self._crowded)
         is_held = self._server
-        while (key := keys_.next(trio.current_time())) is not None:
-            result = await self._driver.perform(partial(self._core.announce, key, addresses))
-            assert isinstance(result, Announced)
+        while (key := announcing.next(trio.current_time())) is not None:
+            result = await self._driver.perform(Announced, partial(self._core.announce, key, addresses))
             is_held |= bool(result.servers)
-            keys_.heard(is_held=bool(result.servers), is_crowded=result.is_crowded, now=trio.current_time())
+            announcing.heard(is_held=bool(result.servers), is_crowded=result.is_crowded, now=trio.current_time())
         if not is_held:
             raise Unavailable(f"no DHT server took the record of {name}")
 
@@ -83,22 +90,20 @@ class Dht:
         """Tell those who hold our records of `name` to forget them."""
         async with trio.open_nursery() as nursery:
             for key in announced_keys(name, self._core.me):
-                nursery.start_soon(self._driver.perform, partial(self._core.withdraw, key))
+                nursery.start_soon(self._driver.perform, Withdrawn, partial(self._core.withdraw, key))
 
     async def find_providers(self, name: str, limit: int) -> list[PeerAddress]:
         """Up to `limit` distinct peers other than us that announced `name`."""
         search = Searching(name, limit, secrets.randbelow)
         while (key := search.next()) is not None:
-            result = await self._driver.perform(partial(self._core.find, key, limit))
-            assert isinstance(result, Found)
+            result = await self._driver.perform(Found, partial(self._core.find, key, limit))
             usable = [contact for contact in result.providers if is_ed25519(contact.peer)]
             search.heard(usable, is_crowded=result.is_crowded)
         return [peer_address(found) for found in search.found()]
 
     async def look_up(self, peer: ID) -> PeerAddress:
         """Ask the network where `peer` is, without asking itself."""
-        result = await self._driver.perform(partial(self._core.seek, peer.to_bytes()))
-        assert isinstance(result, Sought)
+        result = await self._driver.perform(Sought, partial(self._core.seek, peer.to_bytes()))
         return peer_address(result.contact)
 
     def _restore(self, path: Path) -> None:

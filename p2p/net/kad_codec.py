@@ -53,8 +53,8 @@ def encode_request(request: Request, me: bytes) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def decode_request(data: bytes, sender: bytes) -> Request:
-    """Raises `RemoteError`: also for what we do not serve, such as storing values, and what is said for others."""
+def decode_request(data: bytes, sender: bytes) -> Request | None:
+    """`None` for what this network does not serve: storing values. Raises `RemoteError`."""
     message = _parse(data)
     if message.type == pb.Message.PING:
         return Ping()
@@ -69,8 +69,10 @@ def decode_request(data: bytes, sender: bytes) -> Request:
             return GetValue(message.key)
         case pb.Message.ADD_PROVIDER:
             return AddProvider(message.key, _of_sender(message, sender).addresses)
+        case pb.Message.PUT_VALUE:
+            return None
         case _:
-            raise RemoteError("not_served", "this network's servers keep no values")
+            raise RemoteError("malformed", "a request of an unknown type")
 
 
 def encode_response(response: Response, request: Request) -> bytes:

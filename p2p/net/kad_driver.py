@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 from libp2p.abc import INotifee
@@ -19,7 +19,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 from libp2p.utils.varint import encode_varint_prefixed
 
-from p2p.errors import Error, Unavailable
+from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.host import PeerAddress
 from p2p.net import kad_codec
 from p2p.net.contacts import binary_addresses, origin_of, peer_address
@@ -37,8 +37,9 @@ MAX_NOTICING = 256
 _IDENTIFY_POLL_S = 0.02
 _READ_BYTES = 1 << 16
 
+R = TypeVar("R", bound=Result)
 Reach = Callable[[PeerAddress], Awaitable[None]]
-"""Have a connection to this peer, dialling these addresses and no others if need be. Raises `Unavailable`."""
+"""Have a connection to this peer, dialling these addresses if need be. Raises `Unavailable`."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,11 +47,14 @@ _log = logging.getLogger(__name__)
 class KadDriver:
     """Runs one core for as long as `run` does."""
 
-    def __init__(self, host: Any, protocol: TProtocol, *, server: bool, reach: Reach) -> None:
+    def __init__(
+        self, host: Any, protocol: TProtocol, *, server: bool, reach: Reach, blame: Callable[[str, str], None]
+    ) -> None:
         self._host = host
         self._protocol = protocol
         self._server = server
         self._reach = reach
+        self._blame = blame
         me = host.get_id().to_bytes()
         self.core = Kademlia(me, server=server, entropy=secrets.token_bytes(32), now=trio.current_time())
         self._nursery: trio.Nursery
@@ -76,16 +80,18 @@ class KadDriver:
         finally:
             network.remove_notifee(notifee)
 
-    async def perform(self, start: Callable[[float], tuple[int, list[Event]]]) -> Result:
-        """Start an operation of the core, and wait for its result."""
+    async def perform(self, kind: type[R], start: Callable[[float], tuple[int, list[Event]]]) -> R:
+        """Start an operation of the core, and wait for its result, which is of this kind."""
         sender, receiver = trio.open_memory_channel[Result](1)
         operation, events = start(trio.current_time())
         self._results[operation] = sender
         try:
             self.carry_out(events)
-            return await receiver.receive()
+            result = await receiver.receive()
         finally:
             del self._results[operation]
+        assert isinstance(result, kind)
+        return result
 
     def carry_out(self, events: Iterable[Event]) -> None:
         """Do what the core says, and look at its clock again."""
@@ -111,6 +117,8 @@ class KadDriver:
                 response, origin = await self._exchange(peer, ask)
             except Exception as error:  # whatever it is, this server is of no use now
                 _log.debug("asking %s: %r", peer, error)
+                if isinstance(error, RemoteError):
+                    self._blame(str(peer), error.code)
                 events = self.core.failed(ask.query, trio.current_time())
             else:
                 now, addresses = trio.current_time(), self._own_words(peer)
@@ -155,6 +163,8 @@ class KadDriver:
             await stream.close()
         except (Error, trio.TooSlowError) as error:
             _log.debug("serving %s: %s", stream.peer, error)
+            if isinstance(error, RemoteError):
+                self._blame(stream.peer, error.code)
             await stream.reset()
         finally:
             self._served -= Counter([stream.peer])  # drops the entry when it reaches zero
@@ -169,6 +179,8 @@ class KadDriver:
                     return
                 for payload in frames.feed(data):
                     request = kad_codec.decode_request(payload, sender)
+                    if request is None:
+                        raise Refused("not_served")
                     response = self.core.receive(sender, origin, request, trio.current_time())
                     if response is not None:
                         await stream.write(encode_varint_prefixed(kad_codec.encode_response(response, request)))

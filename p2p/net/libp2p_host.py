@@ -96,7 +96,7 @@ async def _run(
     guards.guard(host)
     gate = Gate(host.get_network(), Limits())
     gossip = Gossip(host, network, gate.blame)
-    dht = Dht(host, network, server=dht_server, reach=lambda peer: ours.reach(peer), saved=peers_file)
+    dht = Dht(host, network, server=dht_server, reach=lambda peer: ours.reach(peer), blame=gate.blame, saved=peers_file)
     ours = Libp2pHost(host, gate, dht, gossip)
     async with host.run(addresses), gossip.running(), dht.running(), trio.open_nursery() as nursery:
         nursery.start_soon(gate.run)

@@ -27,7 +27,7 @@ from p2p.discovery import (
 from p2p.errors import RemoteError, Unavailable
 from p2p.host import PeerAddress, Stream, Verdict
 from p2p.keys import peer_id_of, verify_by_peer
-from p2p.protocol.advert import MAX_LIFETIME_S, PROTOCOL, Advert, ChannelOffer, ModelOffer, lookup_key
+from p2p.protocol.advert import MAX_LIFETIME_S, PROTOCOL, Advert, ChannelOffer, ModelOffer, lookup_key, provider_keys
 from p2p.protocol.advert_book import FAILURE_S, MIN_RENEWAL_S
 from p2p.protocol.wire import Signed, encode, frame, sign
 
@@ -185,6 +185,15 @@ async def test_an_announcement_is_renewed_though_the_network_fails_meanwhile(aut
         await trio.sleep(MAX_LIFETIME_S)
         (later,) = await world.directory.find(MODEL)
         assert later.advert.seq > first.advert.seq
+
+
+async def test_one_that_leaves_takes_its_announcements_back(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        host = await world.network.join(peer("one"))
+        await nursery.start(Announcer(host, lambda: advert("one")).run)
+        assert {key for key, records in world.network.records.items() if records} == {*provider_keys(advert("one")[0])}
+        nursery.cancel_scope.cancel()
+    assert not any(world.network.records.values())
 
 
 async def test_adverts_travel_by_gossip_and_only_good_news_is_passed_on(autojump_clock: MockClock) -> None:

@@ -12,17 +12,20 @@ import pytest
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
+from libp2p.kad_dht.pb import kademlia_pb2 as pb
 from libp2p.peer.id import ID
+from libp2p.utils.varint import encode_varint_prefixed
 from loopback import ECHO, LISTEN, a_host, echo, raw, seed, until
+from trio.testing import MockClock
 
 from chain.keys import Ed25519Signer
 from p2p.errors import Unavailable
-from p2p.host import Host
+from p2p.host import Handler, Host, Stream
 from p2p.keys import peer_id_of
 from p2p.net import kad_driver
 from p2p.net.dht import protocol_id
 from p2p.net.libp2p_host import open_host
-from p2p.protocol import provider_records, shards
+from p2p.protocol import provider_records
 
 
 @asynccontextmanager
@@ -102,7 +105,7 @@ async def test_a_record_that_is_not_renewed_is_forgotten(monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 async def test_more_providers_than_a_bucket_holds_are_all_found() -> None:
-    names = [f"provider {number}" for number in range(30)]
+    names = [f"provider {number}" for number in range(24)]
     async with joined(*names, "client", clients=[*names, "client"]) as (_, *providers, client):
         for provider in providers:
             await provider.provide("key")
@@ -110,20 +113,17 @@ async def test_more_providers_than_a_bucket_holds_are_all_found() -> None:
 
 
 async def test_a_crowded_key_is_parted_into_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"provider {number}" for number in range(8)]
-    async with joined(*names, "client", clients=["client"]) as (bootstrap, *providers, client):
-        for module in (kad_driver, provider_records, shards):
-            with suppress(AttributeError):
-                monkeypatch.setattr(module, "PROVIDERS_PER_ANSWER", 3)
-        for host in (bootstrap, *providers):
-            dht(host)._core.records._limit_per_key = 4
-        monkeypatch.setattr("p2p.protocol.kad_tasks.PROVIDERS_PER_ANSWER", 3)
+    names = [f"provider {number}" for number in range(3)]
+    async with joined(*names, "client", clients=[*names, "client"]) as (bootstrap, *providers, client):
+        monkeypatch.setattr("p2p.protocol.kad_tasks.PROVIDERS_PER_ANSWER", 2)
+        dht(bootstrap)._core.records._limit_per_key = 2
         for provider in providers:
             await provider.provide("key")
-        assert await found(client, "key", 100) == {provider.peer for provider in providers}
+        assert len(dht(bootstrap)._core.records) == 4, "two of the name, and two who found it crowded of their shards"
+        assert await found(client, "key") == {provider.peer for provider in providers}
         for provider in providers:
             await provider.withdraw("key")
-        assert await found(client, "key", 100) == set()
+        assert len(dht(bootstrap)._core.records) == 0
 
 
 async def test_clients_are_not_taken_for_servers() -> None:
@@ -182,7 +182,7 @@ async def test_a_host_starts_again_from_the_peers_that_it_knew(tmp_path: Path) -
             assert await a.rejoin() == 0
             await a.connect(bootstrap.addresses()[0])
             await until(lambda: len(table(a)) == 3)
-        assert {saved["peer"] for saved in json.loads(peers_file.read_text())} == {bootstrap.peer, one.peer, two.peer}
+        assert {peer for peer, _ in json.loads(peers_file.read_text())} == {bootstrap.peer, one.peer, two.peer}
         await one.provide("key")
         async with open_host(seed("a"), LISTEN, dht_server=True, network="test", peers_file=peers_file) as a:
             assert await a.rejoin() == 3
@@ -209,3 +209,53 @@ async def test_idle_streams_do_not_disable_a_server(monkeypatch: pytest.MonkeyPa
         served = dht(bootstrap)._driver._served
         assert served[evil.peer] <= kad_driver.MAX_SERVED_STREAMS_PER_PEER
         await until(lambda: not served)
+
+
+def message(**fields: Any) -> bytes:
+    return bytes(encode_varint_prefixed(pb.Message(**fields).SerializeToString()))
+
+
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        (message(type=pb.Message.PUT_VALUE, key=b"key", record=pb.Record(key=b"key", value=b"value")), b""),
+        (message(type=pb.Message.FIND_NODE), b""),
+        (b"\x03\xff\xff\xff", b""),
+        (b"\xff\xff\xff\xff", b""),
+        (message(type=pb.Message.FIND_NODE, key=bytes(70_000)), b""),
+        (message(type=pb.Message.PING), message(type=pb.Message.PING)),
+        (message(type=pb.Message.GET_VALUE, key=b"key"), message(type=pb.Message.GET_VALUE, key=b"key")),
+    ],
+)
+async def test_a_server_answers_what_it_serves_and_resets_the_rest(sent: bytes, answered: bytes) -> None:
+    async with a_host("server") as server, a_host("client", dht_server=False) as client:
+        await client.connect(server.addresses()[0])
+        stream = await client.open(server.peer, protocol_id("test"))
+        await stream.write(sent)
+        if answered:
+            assert await stream.read(1000) == answered
+            await stream.write(sent)
+            assert await stream.read(1000) == answered, "one stream may ask often"
+        else:
+            with pytest.raises(Unavailable), trio.fail_after(5):
+                await stream.read(1000)
+        await server.provide("key")
+        assert await found(client, "key") == {server.peer}
+
+
+async def say_nothing(stream: Stream) -> None:
+    await trio.sleep_forever()
+
+
+async def rave(stream: Stream) -> None:
+    await stream.write(b"\x05rave!")
+
+
+@pytest.mark.parametrize("handler", [say_nothing, rave])
+async def test_a_server_that_gives_no_answer_is_done_without(autojump_clock: MockClock, handler: Handler) -> None:
+    async with joined("good", "client", "bad", clients=["client"]) as (bootstrap, good, client, bad):
+        await until(lambda: bad.peer in table(bootstrap))
+        bad.serve(protocol_id("test"), handler)
+        await good.provide("key")
+        assert await found(client, "key") == {good.peer}
+        assert table(client) == {bootstrap.peer, good.peer}
