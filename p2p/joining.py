@@ -33,7 +33,7 @@ async def joined(
         first_neighbour = trio.Event()
         if lan is not None:
             await background.start(_meet_neighbours, host, lan, first_neighbour, trace)
-        if not await _dial_all(host, bootstraps) and not await host.rejoin() and bootstraps:
+        if not await _join(host, bootstraps) and bootstraps:
             with trio.move_on_after(NEIGHBOUR_TIMEOUT_S if lan is not None else 0):
                 await first_neighbour.wait()
             if not first_neighbour.is_set():
@@ -46,7 +46,12 @@ async def _rejoin(host: Host, bootstraps: Sequence[str]) -> None:
     """Connecting to one that is connected only looks into the DHT again."""
     while True:
         await trio.sleep(REJOIN_S)
-        await _dial_all(host, bootstraps)
+        await _join(host, bootstraps)
+
+
+async def _join(host: Host, bootstraps: Sequence[str]) -> bool:
+    """Whether anybody answers: a bootstrap peer, or else one known from earlier."""
+    return bool(await _dial_all(host, bootstraps) or await host.rejoin())
 
 
 async def _dial_all(host: Host, addresses: Sequence[str]) -> int:

@@ -165,6 +165,7 @@ class MemoryHost:
         self.nursery = nursery
         self.streams: list[MemoryStream] = []
         self._handlers: dict[str, Handler] = {}
+        self._met: set[str] = set()
 
     def addresses(self) -> Sequence[str]:
         return (f"/memory/{self.peer}/p2p/{self.peer}",)
@@ -180,11 +181,12 @@ class MemoryHost:
         peer = address.rpartition("/p2p/")[2]
         if peer not in self._network.hosts:
             raise Unavailable(f"cannot connect to {address}")
+        self._met.add(peer)
         return peer
 
     async def rejoin(self) -> int:
         await trio.lowlevel.checkpoint()
-        return len(self._network.hosts) - 1
+        return len(self._met & set(self._network.hosts))
 
     async def open(self, peer: str, protocol: str) -> Stream:
         await trio.lowlevel.checkpoint()

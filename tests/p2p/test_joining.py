@@ -50,6 +50,18 @@ async def test_nobody_answers(autojump_clock: MockClock) -> None:
                 pass
 
 
+async def test_who_is_known_from_earlier_stands_in_for_the_bootstrap_peers(autojump_clock: MockClock) -> None:
+    async with a_host() as (network, me):
+        await network.join("earlier")
+        await me.connect(address("earlier"))
+        async with joined(me, [address("gone")]):
+            pass
+        network.kill("earlier")
+        with pytest.raises(Unavailable, match="no bootstrap peer answers"):
+            async with joined(me, [address("gone")]):
+                pass
+
+
 async def test_the_first_peer_of_a_network_has_nobody_to_dial(autojump_clock: MockClock) -> None:
     async with a_host() as (_, me), joined(me, []):
         assert me.dialled == []
