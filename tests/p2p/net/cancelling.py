@@ -31,7 +31,7 @@ SIZES = (10, 5_000, 100_000, 600_000)  # of what a trial writes: within a frame,
 PATIENCE_S = 30.0
 NEVER = 1_000_000
 FILES = Path("/proc/self/fd")
-OPEN_AWAITS, DIAL_STEPS = 14, 100  # as many as opening a stream has, and, of several tasks, dialling
+DIAL_STEPS = 100  # about as many as a dial has, of several tasks
 
 
 class AtAwait(trio.abc.Instrument):
@@ -78,6 +78,7 @@ class Link(Protocol):
     """A live connection."""
 
     cores: tuple[Yamux, Yamux]
+    awaits: int  # about as many as `streams` has
 
     async def streams(self) -> tuple[Libp2pStream, Libp2pStream]:
         """Both ends of a new stream. Leaves nothing behind if it is cancelled."""
@@ -86,6 +87,8 @@ class Link(Protocol):
 
 class MemoryLink:
     """Two muxed connections back to back."""
+
+    awaits = 2
 
     def __init__(self, conns: tuple[MuxedConn, MuxedConn]) -> None:
         self._conns = conns
@@ -104,6 +107,8 @@ class MemoryLink:
 
 class HostLink:
     """Two whole hosts, one of which has dialled the other."""
+
+    awaits = 14
 
     def __init__(self, near: Host, far: Host) -> None:
         self._near, self._peer = near, far.peer
@@ -210,7 +215,7 @@ def _open_things() -> tuple[int, int]:
 async def _trial(link: Link, at_await: AtAwait, queued: Counter[Core], dice: random.Random) -> None:
     """A write that is cut off, a reader that is cut off again and again: what was queued arrives, and no more."""
     if dice.random() < 0.3:
-        with at_await.scope("open", dice.randrange(OPEN_AWAITS)):
+        with at_await.scope("open", dice.randrange(link.awaits)):
             near, _ = await link.streams()
             await near.reset()
     near, far = await link.streams()
