@@ -127,7 +127,7 @@ async def read_exactly(stream: Any, size: int) -> bytes:
     return bytes(data)
 
 
-def stock_host(name: str) -> Any:
+def stock_host(name: str, **options: Any) -> Any:
     """A libp2p host as the library makes it, on Noise and Yamux; run it with `host.run(...)`."""
     key = create_new_key_pair(seed(name))
     return new_host(
@@ -135,6 +135,7 @@ def stock_host(name: str) -> Any:
         sec_opt={NOISE_PROTOCOL: StockNoise(key, noise_privkey=create_x25519().private_key)},
         muxer_opt={TProtocol(yamux.PROTOCOL): StockYamux},
         listen_addrs=[Multiaddr(LISTEN[0])],
+        **options,
     )
 
 
