@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import libp2p.network.connection.swarm_connection as swarm_connection
@@ -24,6 +25,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.swarm import SwarmDialAllFailedError
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.pubsub.gossipsub import GossipSub
@@ -35,6 +37,7 @@ from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import Yamux as StockYamux
+from libp2p.utils.varint import encode_varint_prefixed
 from loopback import LISTEN, OURS, STOCK, muxed_pair, raw_pair, read_exactly, secure, stock_host, until
 from multiaddr import Multiaddr
 
@@ -353,3 +356,36 @@ async def test_a_malformed_author_raises_what_it_likes() -> None:
     with suppress(Exception):
         verdict = signature_validator(message)
     still(verdict is None, "the try in p2p.net.gossip_reader._signed")
+
+
+async def test_a_message_is_sent_again_as_often_as_it_is_named() -> None:
+    gossip, said = router()
+    message = rpc_pb2.Message(data=b"x", topicIDs=["topic"], from_id=PEER.to_bytes(), seqno=b"1")
+    gossip.mcache.put(message)
+    gossip.send_rpc = lambda peer, packet: said.append(packet)
+    (name,) = [each.hex().encode() for each in gossip.mcache.msgs]
+    await gossip.handle_iwant(rpc_pb2.ControlIWant(messageIDs=[name] * 100), PEER)
+    still(said and len(said[0].publish) == 100, "p2p.net.mesh.Mesh.handle_iwant")
+
+
+async def test_every_message_that_is_read_is_a_task() -> None:
+    gossip, _ = router()
+    reader, tasks = gossip.pubsub, []
+    message = rpc_pb2.Message(data=b"x", topicIDs=["topic"])
+    wire: bytes = encode_varint_prefixed(rpc_pb2.RPC(publish=[message] * 100).SerializeToString())
+
+    class Peer:
+        muxed_conn = SimpleNamespace(peer_id=PEER)
+
+        async def read(self, n: int) -> bytes:
+            nonlocal wire
+            piece, wire = wire[:n], wire[n:]
+            if not piece:
+                raise StreamEOF
+            return piece
+
+    reader._manager = SimpleNamespace(is_running=True, run_task=lambda *task: tasks.append(task))
+    reader.subscribed_topics_receive["topic"] = None
+    with suppress(Exception):
+        await reader.continuously_read_stream(Peer())
+    still(len(tasks) == 100, "p2p.net.gossip_reader")
