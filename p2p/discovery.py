@@ -69,7 +69,7 @@ class Announcer:
 
         In the end the DHT is asked to forget us, so that nobody looks for one who has left.
         """
-        self._host.serve(PROTOCOL, self._serve)
+        self._host.serve(PROTOCOL, self._serve, timeout_s=SERVE_TIMEOUT_S)
         try:
             await self._renew()
             task_status.started()
@@ -82,7 +82,7 @@ class Announcer:
 
     async def _serve(self, stream: Stream) -> None:
         messages = MessageStream[Pull](stream, Pull, self._trace)
-        await messages.answer(SERVE_TIMEOUT_S)
+        await messages.answer()
         _, signed = self._make_advert()
         await messages.send(signed)
         await messages.close()

@@ -20,6 +20,19 @@ class PeerAddress(NamedTuple):
     addresses: tuple[str, ...]
 
 
+class PeerState(NamedTuple):
+    """A peer that is connected, or with whom we have nothing to do for a while."""
+
+    peer: str
+    addresses: tuple[str, ...] = ()  # the other ends of its connections
+    inbound: bool = False  # whether it connected to us
+    relayed: bool = False  # whether the way to it leads through a relay
+    connected_s: float | None = None  # for how long
+    rtt_ms: int | None = None
+    banned: str = ""  # why
+    banned_s: float = 0.0  # for how much longer
+
+
 class Stream(Protocol):
     """One ordered, reliable, encrypted, flow-controlled byte stream to one peer.
 
@@ -49,7 +62,10 @@ class Stream(Protocol):
 
 
 Handler = Callable[[Stream], Awaitable[None]]
-"""Serves one inbound stream. What it raises ends that stream only, never the host."""
+"""Serves one inbound stream. What it raises ends that stream only, never the host; a `RemoteError` is held against the
+peer, and who makes many is banned for a while."""
+
+HANDLER_TIMEOUT_S = 60.0
 
 
 class Verdict(enum.Enum):
@@ -76,8 +92,12 @@ class Host(Protocol):
         """Where we listen, each ending in `/p2p/<our id>`; empty for a peer that only dials."""
         ...
 
-    def serve(self, protocol: str, handler: Handler) -> None:
-        """Hand every inbound stream of `protocol` to `handler`, each in its own task."""
+    def serve(self, protocol: str, handler: Handler, *, timeout_s: float = HANDLER_TIMEOUT_S) -> None:
+        """Hand every inbound stream of `protocol` to `handler`, each in its own task, for so long at most."""
+        ...
+
+    def peers(self) -> Sequence[PeerState]:
+        """Everyone who is connected or banned."""
         ...
 
     def learn(self, peer: PeerAddress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import trio
@@ -30,6 +31,8 @@ from p2p.settlements import Settlements
 from p2p.stream import MessageStream
 from p2p.trace import Trace, silent
 from p2p.upkeep import Upkeep
+
+RELEASE_TIMEOUT_S = 300.0  # what is due is settled on chain first
 
 
 class Provider:
@@ -98,8 +101,8 @@ class Provider:
         await self._settlements.load(self._payees)
         async with trio.open_nursery() as nursery:
             self._host.serve(negotiate.PROTOCOL, self._sales.negotiate)
-            self._host.serve(session.PROTOCOL, self._serve_session)
-            self._host.serve(release.PROTOCOL, self._serve_release)
+            self._host.serve(session.PROTOCOL, self._serve_session, timeout_s=math.inf)  # the core has its deadlines
+            self._host.serve(release.PROTOCOL, self._serve_release, timeout_s=RELEASE_TIMEOUT_S)
             nursery.start_soon(self._upkeep.watch)
             await nursery.start(Announcer(self._host, self.advert, self._trace).run)
             families = {model.family for model in self._engine.models()}

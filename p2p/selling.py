@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import msgspec
-import trio
 
 from inference.engine import Capacity, Engine, ModelInfo
 from inference.measure import Measured
-from p2p.errors import Unavailable
 from p2p.host import Stream
 from p2p.keys import verify_by_peer
 from p2p.protocol.advert import ChannelOffer, ModelOffer
@@ -21,7 +19,6 @@ from p2p.stream import MessageStream
 from p2p.trace import Trace, silent
 
 TURN_TIMEOUT_S = 20.0
-NEGOTIATION_TIMEOUT_S = 60.0  # for all turns, and for a client that does not read
 # The client's round trip is not known when the price is; the window's floor of 64 tokens covers this one.
 ASSUMED_RTT_MS = 250
 
@@ -65,11 +62,12 @@ class Selling:
 
     async def negotiate(self, stream: Stream) -> None:
         """One negotiation. Raises `RemoteError` or `Unavailable`, which end this stream."""
-        messages = MessageStream[ToProvider](stream, ToProvider, self._trace)
-        with trio.move_on_after(NEGOTIATION_TIMEOUT_S) as patience:
-            await self._negotiate(messages)
-        if patience.cancelled_caught:
-            raise Unavailable("the client took too long")
+        messages, seller = MessageStream[ToProvider](stream, ToProvider, self._trace), Seller()
+        while seller.state not in ENDED:
+            message = await messages.answer(TURN_TIMEOUT_S)
+            reply = self._sales.answer(seller, message, messages.peer, self._capacity(), self._clock())
+            self._tell(reply, messages.peer)
+            await messages.send(reply)
         await messages.close()
 
     @contextmanager
@@ -81,14 +79,6 @@ class Selling:
             yield redeemed
         finally:
             self._sessions -= 1
-
-    async def _negotiate(self, messages: MessageStream[ToProvider]) -> None:
-        seller = Seller()
-        while seller.state not in ENDED:
-            message = await messages.answer(TURN_TIMEOUT_S)
-            reply = self._sales.answer(seller, message, messages.peer, self._capacity(), self._clock())
-            self._tell(reply, messages.peer)
-            await messages.send(reply)
 
     def _tell(self, reply: ToClient, client: str) -> None:
         match reply:

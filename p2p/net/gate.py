@@ -111,6 +111,8 @@ class Gate:
             self._inbound[number].muxed = muxed
             self._carry_out(self._arrivals.shaken(number, trio.current_time()))
         await muxed.wait_stopped()
+        if muxed.core.broken:
+            self.blame(str(muxed.peer_id), str(muxed.core.closed))
         raise SwarmException("the connection ended")
 
     async def _add_unless_banned(self, muxed: Any, direction: str = "unknown") -> Any:

@@ -21,13 +21,14 @@ from multiaddr import Multiaddr
 
 from p2p import keys
 from p2p.errors import Error, LocalError, RemoteError, Unavailable
-from p2p.host import Handler, Host, PeerAddress, Stream, Validator
+from p2p.host import HANDLER_TIMEOUT_S, Handler, Host, PeerAddress, PeerState, Stream, Validator
 from p2p.net import guards, noise
 from p2p.net.arrivals import Limits
 from p2p.net.dht import Dht
 from p2p.net.gate import Gate
 from p2p.net.gossip import Gossip
 from p2p.net.muxer import PROTOCOL_ID, MuxedConn
+from p2p.net.peers import peer_states
 from p2p.net.stream import Libp2pStream
 from p2p.protocol.kad_messages import MAX_ADDRESSES
 
@@ -138,11 +139,15 @@ class Libp2pHost:
     def addresses(self) -> Sequence[str]:
         return tuple(str(address) for address in self._host.get_addrs())
 
-    def serve(self, protocol: str, handler: Handler) -> None:
+    def serve(self, protocol: str, handler: Handler, *, timeout_s: float = HANDLER_TIMEOUT_S) -> None:
         async def serve_one(net_stream: Any) -> None:
             stream = Libp2pStream(net_stream)
             try:
-                await handler(stream)
+                with trio.fail_after(timeout_s):
+                    await handler(stream)
+            except trio.TooSlowError:
+                _log.debug("a stream of %s from %s took too long", protocol, stream.peer)
+                await stream.reset()
             except Error as error:
                 _log.debug("a stream of %s from %s: %s", protocol, stream.peer, error)
                 await stream.reset()
@@ -155,6 +160,9 @@ class Libp2pHost:
                 await stream.drain(DRAIN_TIMEOUT_S)
 
         self._host.set_stream_handler(TProtocol(protocol), serve_one)
+
+    def peers(self) -> Sequence[PeerState]:
+        return peer_states(self._network, self._gate.bans())
 
     def learn(self, peer: PeerAddress) -> None:
         peer_id = _peer_id(peer.peer)

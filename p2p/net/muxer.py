@@ -27,6 +27,7 @@ from libp2p.stream_muxer.exceptions import (
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 
 from p2p.net import yamux, yamux_stream
+from p2p.net.unread import Account, Unread
 from p2p.net.yamux_stream import StreamEnded, StreamReset
 
 PROTOCOL_ID = TProtocol(yamux.PROTOCOL)
@@ -121,11 +122,12 @@ class MuxedStream(IMuxedStream):
 class MuxedConn(IMuxedConn):
     """Many streams over one secure connection. libp2p runs `start` for as long as the connection lasts."""
 
-    def __init__(self, conn: ISecureConn, peer_id: ID) -> None:
+    def __init__(self, conn: ISecureConn, peer_id: ID, unread: Unread | None = None) -> None:
         self.peer_id = peer_id
         self.event_started = trio.Event()
         self.core = yamux.Yamux(initiator=conn.is_initiator, now=trio.current_time())
         self._conn = conn
+        self._unread = Account(unread or Unread())
         # Weak: a stream that nobody holds has nobody to wake, and forgetting it needs no bookkeeping.
         self._streams: weakref.WeakValueDictionary[int, MuxedStream] = weakref.WeakValueDictionary()
         self._backlog = trio.open_memory_channel[MuxedStream](ACCEPT_BACKLOG)
@@ -184,11 +186,13 @@ class MuxedConn(IMuxedConn):
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self.event_started.set()
+                    self.core.ping(trio.current_time())
                     for task in (self._read, self._write, self._keep_alive):
                         nursery.start_soon(self._carry_on, task)
         finally:
             self._lose("the connection was closed")
             self._stopped.set()
+            self._unread.set(0)  # whoever still holds a stream may read on
             with trio.CancelScope(shield=True):
                 await self._conn.close()
 
@@ -209,6 +213,7 @@ class MuxedConn(IMuxedConn):
 
     async def _read(self) -> None:
         while self.core.closed is None:
+            await self._unread.room()
             data = await self._conn.read()
             self._handle(self.core.receive(data, trio.current_time()))
         await trio.sleep_forever()  # until the writing task has sent the reason
@@ -269,7 +274,9 @@ class MuxedConn(IMuxedConn):
         self.flush()
 
     def flush(self) -> None:
-        """Have what the core has queued sent at the next turn."""
+        """Have what the core has queued sent at the next turn. Called after every change of the core."""
+        if not self._stopped.is_set():
+            self._unread.set(self.core.unread_bytes)
         if self.core.bytes_queued or self.core.closed is not None:
             self._outgoing.unpark_all()
 
@@ -302,8 +309,9 @@ class YamuxNegotiation(MuxerMultistream):
 
     def __init__(self) -> None:
         super().__init__({PROTOCOL_ID: MuxedConn})
+        self._unread = Unread()
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> MuxedConn:
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed: MuxedConn = self._annotate_connection(MuxedConn(conn, peer_id), conn, protocol)
+        muxed: MuxedConn = self._annotate_connection(MuxedConn(conn, peer_id, self._unread), conn, protocol)
         return muxed

@@ -103,13 +103,16 @@ class Yamux:
         self._max_unread_bytes = max_unread_bytes
         self._inbound_streams = 0
         self._unacknowledged = 0
-        self._unread_bytes = 0
+        self.unread_bytes = 0  # of all streams
         self._streams: dict[int, Stream] = {}
         self._incoming = bytearray()
         self._outgoing = bytearray()
         self._heard_at = now
         self._asked_at: float | None = None
         self._pings = 0
+        self._pinged_at: float | None = None
+        self.rtt_s: float | None = None  # as the last answer to a ping had it
+        self.broken = False  # whether the peer broke the protocol
         self.left: str | None = None  # why there will be no more streams of ours, once the peer has said so
         self.closed: str | None = None  # why, once the connection is over
 
@@ -128,6 +131,7 @@ class Yamux:
             del self._incoming[:taken]
             self._check_answers()
         except ProtocolError as error:
+            self.broken = True
             events.append(self._close(GoAway.PROTOCOL_ERROR, str(error)))
         else:
             events += self._close_if_left()
@@ -163,9 +167,14 @@ class Yamux:
         if self._asked_at is not None:
             return [self._close(GoAway.INTERNAL_ERROR, "the peer fell silent")]
         self._asked_at = now
-        self._pings = (self._pings + 1) & _MAX_UINT32
-        self._send(_Type.PING, _SYN, 0, self._pings)
+        self.ping(now)
         return []
+
+    def ping(self, now: float) -> None:
+        """Ask the peer to answer, which tells the round trip."""
+        self._pings = (self._pings + 1) & _MAX_UINT32
+        self._pinged_at = now
+        self._send(_Type.PING, _SYN, 0, self._pings)
 
     # What the streams do
 
@@ -200,7 +209,7 @@ class Yamux:
                 raise StreamReset(self.closed)
             return None
         data = stream.take_out(max_bytes)
-        self._unread_bytes -= len(data)
+        self.unread_bytes -= len(data)
         if granted := stream.credit(len(data)):
             self._send(_Type.WINDOW_UPDATE, 0, stream.id, granted)
         if stream.over:
@@ -274,6 +283,8 @@ class Yamux:
     def _take_ping(self, flags: int, value: int) -> None:
         if flags & _SYN:
             self._send(_Type.PING, _ACK, 0, value)
+        elif value == self._pings and self._pinged_at is not None:
+            self.rtt_s, self._pinged_at = self._heard_at - self._pinged_at, None
 
     def _take_go_away(self, code: int, events: list[Event]) -> None:
         """A peer that leaves in good order lets the streams finish that there are."""
@@ -311,8 +322,8 @@ class Yamux:
         if not body:
             return
         stream.take_in(body)
-        self._unread_bytes += len(body)
-        if self._unread_bytes > self._max_unread_bytes:
+        self.unread_bytes += len(body)
+        if self.unread_bytes > self._max_unread_bytes:
             self.reset(stream)
             events.append(Reset(stream))
         else:
@@ -346,7 +357,7 @@ class Yamux:
 
     def _drop(self, stream: Stream) -> None:
         """Nobody will read what is left of it."""
-        self._unread_bytes -= len(stream.received)
+        self.unread_bytes -= len(stream.received)
         stream.received = bytearray()
         self._forget(stream)
 

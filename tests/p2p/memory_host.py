@@ -15,7 +15,7 @@ import trio
 
 from inference.nursery import open_background
 from p2p.errors import Error, LocalError, Unavailable
-from p2p.host import Handler, PeerAddress, Stream, Validator
+from p2p.host import HANDLER_TIMEOUT_S, Handler, PeerAddress, PeerState, Stream, Validator
 
 WINDOW_BYTES = 1 << 16
 DRAIN_TIMEOUT_S = 10.0
@@ -164,14 +164,17 @@ class MemoryHost:
         self.peer = peer
         self.nursery = nursery
         self.streams: list[MemoryStream] = []
-        self._handlers: dict[str, Handler] = {}
+        self._handlers: dict[str, tuple[Handler, float]] = {}
         self._met: set[str] = set()
 
     def addresses(self) -> Sequence[str]:
         return (f"/memory/{self.peer}/p2p/{self.peer}",)
 
-    def serve(self, protocol: str, handler: Handler) -> None:
-        self._handlers[protocol] = handler
+    def serve(self, protocol: str, handler: Handler, *, timeout_s: float = HANDLER_TIMEOUT_S) -> None:
+        self._handlers[protocol] = handler, timeout_s
+
+    def peers(self) -> Sequence[PeerState]:
+        return [PeerState(peer) for peer in sorted(self._network.hosts) if peer != self.peer]
 
     def learn(self, peer: PeerAddress) -> None:
         """In memory a peer id is all that it takes."""
@@ -191,15 +194,15 @@ class MemoryHost:
     async def open(self, peer: str, protocol: str) -> Stream:
         await trio.lowlevel.checkpoint()
         other = self._network.hosts.get(peer)
-        handler = other._handlers.get(protocol) if other else None
-        if other is None or handler is None:
+        served = other._handlers.get(protocol) if other else None
+        if other is None or served is None:
             raise Unavailable(f"cannot open {protocol} to {peer}")
         there, back = Pipe(), Pipe()
         ours = MemoryStream(peer, back, there, partial(self._network.tap, self.peer, protocol))
         theirs = MemoryStream(self.peer, there, back, partial(self._network.tap, peer, protocol))
         self.streams.append(ours)
         other.streams.append(theirs)
-        other.nursery.start_soon(other._handle, handler, theirs)
+        other.nursery.start_soon(other._handle, *served, theirs)
         return ours
 
     async def provide(self, key: str) -> None:
@@ -234,10 +237,11 @@ class MemoryHost:
         finally:
             del self._network.topics[topic][self.peer]
 
-    async def _handle(self, handler: Handler, stream: MemoryStream) -> None:
+    async def _handle(self, handler: Handler, timeout_s: float, stream: MemoryStream) -> None:
         try:
-            await handler(stream)
-        except Error:
+            with trio.fail_after(timeout_s):
+                await handler(stream)
+        except (Error, trio.TooSlowError):
             await stream.reset()
         except Exception as error:
             self._network.faults.append(error)

@@ -17,7 +17,7 @@ from inference.scripted import Scripted
 from p2p.buying import GRACE_S, MAX_ASKED, Deal, Negotiations
 from p2p.discovery import Found
 from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
-from p2p.host import Stream
+from p2p.host import HANDLER_TIMEOUT_S, Stream
 from p2p.peer import Budget
 from p2p.protocol.market import Need
 from p2p.protocol.negotiate import PROTOCOL, Accept, Ask, Counter, ToProvider
@@ -25,7 +25,7 @@ from p2p.protocol.places import HOLD_S
 from p2p.protocol.price import Prices, Tokens
 from p2p.protocol.strategy import AskForLess, BuyerStrategy, TakeIt, UtilisationPrice
 from p2p.protocol.wire import frame
-from p2p.selling import NEGOTIATION_TIMEOUT_S, TURN_TIMEOUT_S
+from p2p.selling import TURN_TIMEOUT_S
 from p2p.stream import MessageStream
 
 CHEAP, MIDDLE, DEAR = (PRICES.scaled(percent, 100) for percent in (100, 120, 140))
@@ -328,7 +328,7 @@ async def test_a_provider_waits_so_long_for_each_turn_and_for_all(tmp_path: Path
         full = await client.host.open(seller.peer, PROTOCOL)
         await seller.host.streams[-1].write(b"x" * WINDOW_BYTES)  # type: ignore[attr-defined]
         await full.write(frame(ASK))
-        await trio.sleep(NEGOTIATION_TIMEOUT_S + 1)
+        await trio.sleep(HANDLER_TIMEOUT_S + 1)
         with pytest.raises(Unavailable):
             await read_to_end(full)
 

@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
-from loopback import ECHO, a_host, echo, raw, until
+from loopback import ECHO, a_host, echo, raw, read_to_end, until
 from test_guards import assert_serves, port_of
 
-from p2p.host import Host
+from p2p.errors import RemoteError, Unavailable
+from p2p.host import Host, Stream
+from p2p.net.conduct import BAN_S, FAULTS_FORGIVEN
 from p2p.net.gate import Gate
 
 GREETING = b"\x13/multistream/1.0.0\n"  # what a node says first, once it is ready to shake hands
@@ -61,6 +63,59 @@ async def test_a_connection_has_a_place_until_it_ends() -> None:
             assert len(gate(a)._arrivals) == len(raw(a).get_network().get_connections()) > 0
         await until(lambda: not len(gate(a)._arrivals))
         assert not raw(a).get_network().get_connections()
+
+
+async def test_who_is_connected_and_how() -> None:
+    async with a_host("a") as a, a_host("b", listen=()) as b:
+        await b.connect(a.addresses()[0])
+        await until(lambda: a.peers()[0].rtt_ms and b.peers()[0].rtt_ms)
+        ((at_a,), (at_b,)) = a.peers(), b.peers()
+        assert (at_a.peer, at_a.inbound, at_a.relayed, at_a.banned) == (b.peer, True, False, "")
+        assert (at_b.peer, at_b.inbound, at_b.relayed, at_b.banned) == (a.peer, False, False, "")
+        assert at_b.addresses == (a.addresses()[0].rpartition("/p2p/")[0],)
+        assert 0 <= at_b.connected_s < 10
+        assert 1 <= at_b.rtt_ms < 1000
+
+
+async def test_a_connection_that_breaks_the_muxers_rules_counts_against_its_peer() -> None:
+    async with a_host("a") as a, a_host("b", listen=()) as b:
+        await b.connect(a.addresses()[0])
+        (connection,) = raw(b).get_network().get_connections()
+        await connection.muxed_conn._conn.write(b"\xff" * 12)
+        await until(lambda: len(gate(a)._conduct._faults) == 1)
+        await assert_serves(a)
+
+
+async def test_a_handler_has_its_time_and_no_more() -> None:
+    async def hang(stream: Stream) -> None:
+        await trio.sleep_forever()
+
+    async with a_host("a") as a, a_host("b", listen=()) as b:
+        a.serve("/slow/1", hang, timeout_s=0.1)
+        await b.connect(a.addresses()[0])
+        with trio.fail_after(5), pytest.raises(Unavailable):
+            await read_to_end(await b.open(a.peer, "/slow/1"))
+        await assert_serves(a)
+
+
+async def test_who_breaks_the_protocol_again_and_again_is_let_in_no_more() -> None:
+    async def refuse(stream: Stream) -> None:
+        raise RemoteError("malformed", "as every time")
+
+    async with a_host("a") as a, a_host("b", listen=()) as b:
+        a.serve("/strict/1", refuse)
+        for _ in range(FAULTS_FORGIVEN + 1):
+            assert gate(a).ban(b.peer) is None
+            await b.connect(a.addresses()[0])
+            with pytest.raises(Unavailable):
+                await read_to_end(await b.open(a.peer, "/strict/1"))
+        await until(lambda: not raw(a).get_network().get_connections())
+        (state,) = a.peers()
+        assert (state.peer, state.banned, state.addresses) == (b.peer, "malformed: as every time", ())
+        assert 0 < state.banned_s <= BAN_S
+        with pytest.raises(Unavailable):
+            await read_to_end(await b.open(a.peer, "/strict/1"))
+        await assert_serves(a)  # to others at the same address
 
 
 def gate(host: Host) -> Gate:

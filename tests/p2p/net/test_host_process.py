@@ -16,11 +16,12 @@ from p2p.host import Host
 
 PROGRAM = """
 import trio
+from p2p.host import Verdict
 from p2p.net.libp2p_host import open_host
 
 async def main():
     async with open_host(bytes(32), ["/ip4/127.0.0.1/tcp/0"], dht_server=True, network="test") as host:
-        async with host.subscribe("topic", lambda payload, peer: True):
+        async with host.subscribe("topic", lambda payload, peer: Verdict.ACCEPT):
             print(host.addresses()[0], flush=True)
             await trio.sleep_forever()
 

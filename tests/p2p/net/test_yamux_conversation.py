@@ -225,8 +225,8 @@ class Conversation(RuleBasedStateMachine):
                 assert core._inbound_streams == sum(stream.id % 2 == core._peer_parity for stream in live)
                 assert core._inbound_streams <= MAX_INBOUND
                 assert core._unacknowledged == sum(not stream.acknowledged for stream in live)
-                assert core._unread_bytes == sum(len(stream.received) for stream in streams.values())
-                assert core._unread_bytes <= MAX_UNREAD_BYTES
+                assert core.unread_bytes == sum(len(stream.received) for stream in streams.values())
+                assert core.unread_bytes <= MAX_UNREAD_BYTES
 
 
 TestConversation = Conversation.TestCase

@@ -1,0 +1,36 @@
+"""Who is connected and who is banned, as the seam shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trio
+from libp2p.connection_types import ConnectionType
+from libp2p.rcmgr import Direction
+
+from p2p.host import PeerState
+from p2p.net.conduct import Ban
+
+
+def peer_states(network: Any, bans: Mapping[str, Ban]) -> Sequence[PeerState]:
+    """Everyone that a swarm has to do with, or nothing to do with; in the order of their ids."""
+    states = {str(peer): _connected(str(peer), conns) for peer, conns in network.get_connections_map().items() if conns}
+    for peer, ban in bans.items():
+        state = states.get(peer, PeerState(peer))
+        states[peer] = state._replace(banned=ban.why, banned_s=ban.until - trio.current_time())
+    return [states[peer] for peer in sorted(states)]
+
+
+def _connected(peer: str, connections: Sequence[Any]) -> PeerState:
+    direct = [one for one in connections if one.get_connection_type() is not ConnectionType.RELAYED]
+    round_trips = [one.muxed_conn.core.rtt_s for one in direct or connections]
+    return PeerState(
+        peer,
+        addresses=tuple(dict.fromkeys(str(each) for one in connections for each in one.get_transport_addresses())),
+        inbound=all(one.direction is Direction.INBOUND for one in connections),
+        relayed=not direct,
+        connected_s=time.time() - min(one._created_at for one in connections),
+        rtt_ms=min((max(1, round(1000 * each)) for each in round_trips if each is not None), default=None),
+    )
