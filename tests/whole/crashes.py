@@ -161,7 +161,6 @@ class Lane:
     def close(self) -> Closed:
         """End the client, close the channel from its home, and look at both books and at the chain."""
         self._running["client"].end()
-        time.sleep(1)  # the provider notices
         home = ("--network", self._network.file, "--home", self._homes["client"])
         (known,) = self._processes.run("p2p.node", "channels", "--json", *home).result
         channel: str = known["channel"]
