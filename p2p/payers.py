@@ -151,6 +151,8 @@ class Payers:
         if leased is None:
             return None
         lease, known = leased
+        if known.free_nano >= want.cost_max_nano:  # given back this moment, and not used up at all
+            return self._keep(lease, known)
         with ExitStack() as undo:
             undo.callback(lease.release)
             try:

@@ -87,6 +87,23 @@ async def test_what_the_book_says_once_the_lease_is_taken_counts(
             assert payer.deposited_nano == 2 * DEPOSIT_NANO, "topped up, and not overdrawn"
 
 
+async def test_a_channel_that_is_given_back_late_is_used_and_not_topped_up(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_market(tmp_path) as market:
+        one, two = await processes(market, 2)
+        channel = await lease_once(one)
+        take, others_have_it = two.keeper.leases.take, [True, True]
+
+        def take_late(wanted: bytes) -> Lock | None:
+            return None if others_have_it and others_have_it.pop() else take(wanted)
+
+        monkeypatch.setattr(two.keeper.leases, "take", take_late)
+        assert await lease_once(two) == channel
+        assert others_have_it == []
+        assert two.book.channel(channel).deposited_nano == DEPOSIT_NANO
+
+
 async def test_the_limit_on_channels_is_one_for_all_processes(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_market(tmp_path) as market:
         opened, failed = [], []
