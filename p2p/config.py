@@ -18,9 +18,10 @@ import msgspec
 from chain.settling import SettlePolicy
 from p2p.errors import LocalError
 from p2p.protocol.price import Prices
+from p2p.protocol.relaying import Limits
 
 PREFIX = "BOMBYX_"
-SECTIONS = ("provide", "ask", "wallet", "watch")
+SECTIONS = ("provide", "ask", "wallet", "watch", "relay")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -93,6 +94,22 @@ class WatchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     risk_nano: Nano = 120_000_000  # settle once this much is unsettled on a channel
 
 
+class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a relay does for peers that cannot be dialled. Such a peer keeps a place, others reach it by circuits."""
+
+    reservations: Annotated[int, msgspec.Meta(ge=0, le=1 << 16)] = 256  # places in all; 0 for no relaying
+    reservations_per_address: Count = 8  # places for one IPv4 address, or one /56 of IPv6
+    reservation_s: Annotated[int, msgspec.Meta(ge=120, le=86_400)] = 3600  # unless renewed
+    circuits: Count = 256  # in all; each may take half a megabyte of memory while both ends are slow
+    circuits_per_peer: Count = 16  # from one peer, and to one
+    circuit_s: Annotated[int, msgspec.Meta(ge=10, le=86_400)] = 3600
+    circuit_bytes: Annotated[int, msgspec.Meta(ge=1 << 16, le=1 << 40)] = 32 << 20  # each way
+
+    @property
+    def limits(self) -> Limits | None:
+        return Limits(**msgspec.structs.asdict(self)) if self.reservations else None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a node can be told."""
 
@@ -106,6 +123,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ask: AskConfig = AskConfig()
     wallet: WalletConfig = WalletConfig()
     watch: WatchConfig = WatchConfig()
+    relay: RelayConfig = RelayConfig()
 
     @property
     def home_path(self) -> Path:

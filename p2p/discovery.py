@@ -18,13 +18,15 @@ import trio
 from p2p.errors import Error, RemoteError, Unavailable
 from p2p.host import Host, PeerAddress, Stream, Verdict
 from p2p.protocol.advert import PROTOCOL, Advert, ModelOffer, Pull, lookup_key, provider_keys
-from p2p.protocol.advert_book import AdvertBook
+from p2p.protocol.advert_book import MIN_RENEWAL_S, AdvertBook
 from p2p.protocol.wire import PeerVerifier, Signed, decode, encode
 from p2p.stream import MessageStream, open_messages
 from p2p.trace import Trace, silent
 
 # A provider record and an advert are renewed twice within the advert's life.
 RENEW_S = 240.0
+# At the start, for an address to be known; and between two announcements, or the second would be taken for noise.
+SETTLE_S = MIN_RENEWAL_S + 1.0
 PROBE_TIMEOUT_S = 5.0
 WITHDRAW_TIMEOUT_S = 2.0
 MAX_FOUND = 32  # each of the two ways of finding may name so many
@@ -57,7 +59,8 @@ class Found:
 
 
 class Announcer:
-    """Serves our advert to whoever pulls it, and renews it in the DHT and by gossip while it runs."""
+    """Serves our advert to whoever pulls it, and renews it in the DHT and by gossip while it runs: in time, and when
+    our addresses change."""
 
     def __init__(self, host: Host, make_advert: Callable[[], tuple[Advert, Signed]], trace: Trace = silent) -> None:
         self._host = host
@@ -71,11 +74,16 @@ class Announcer:
         """
         self._host.serve(PROTOCOL, self._serve, timeout_s=SERVE_TIMEOUT_S)
         try:
-            await self._renew()
+            with trio.move_on_after(SETTLE_S):
+                await self._host.moved(())
+            announced = await self._renew()
             task_status.started()
             while True:
-                await trio.sleep(RENEW_S)
-                await self._renew()
+                settled_at = trio.current_time() + SETTLE_S
+                with trio.move_on_after(RENEW_S):
+                    await self._host.moved(announced)
+                    await trio.sleep_until(settled_at)
+                announced = await self._renew()
         finally:
             with trio.move_on_after(WITHDRAW_TIMEOUT_S, shield=True):
                 await self._withdraw()
@@ -87,7 +95,8 @@ class Announcer:
         await messages.send(signed)
         await messages.close()
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> Sequence[str]:
+        """Announce us everywhere, and return at which addresses."""
         advert, signed = self._make_advert()
         async with trio.open_nursery() as nursery:
             for key in provider_keys(advert):
@@ -95,6 +104,7 @@ class Announcer:
             for family in sorted({model.family for model in advert.models}):
                 topic = family_topic(family)
                 nursery.start_soon(self._try, partial(self._host.publish, topic, encode(signed)))
+        return advert.addresses
 
     async def _withdraw(self) -> None:
         advert, _ = self._make_advert()

@@ -10,7 +10,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
+
+PeerPath = Literal["direct", "relayed"]
+"""How a peer is reached: by a connection of our own, or through a relay, which carries what it cannot read."""
 
 
 class PeerAddress(NamedTuple):
@@ -26,7 +29,7 @@ class PeerState(NamedTuple):
     peer: str
     addresses: tuple[str, ...] = ()  # the other ends of its connections
     inbound: bool = False  # whether it connected to us
-    relayed: bool = False  # whether the way to it leads through a relay
+    path: PeerPath | None = None  # how the next stream to it would go; `None` if it is not connected
     connected_s: float | None = None  # for how long
     rtt_ms: int | None = None
     banned: str = ""  # why
@@ -89,7 +92,18 @@ class Host(Protocol):
         ...
 
     def addresses(self) -> Sequence[str]:
-        """Where we listen, each ending in `/p2p/<our id>`; empty for a peer that only dials."""
+        """Where others can reach us, as far as that is known: what to tell them. Each ends in `/p2p/<our id>`.
+
+        Empty for a peer that only dials. `p2p.protocol.reachability` has the rule.
+        """
+        ...
+
+    def listening(self) -> Sequence[str]:
+        """Where we listen, on every interface, whether or not the network's others can get there: for neighbours."""
+        ...
+
+    async def moved(self, since: Sequence[str]) -> None:
+        """Return once `addresses()` is something else than `since`."""
         ...
 
     def serve(self, protocol: str, handler: Handler, *, timeout_s: float = HANDLER_TIMEOUT_S) -> None:
@@ -101,11 +115,11 @@ class Host(Protocol):
         ...
 
     def learn(self, peer: PeerAddress) -> None:
-        """Remember addresses for later `open` calls."""
+        """Remember addresses for later `open` calls, as hearsay: those that the network cannot use are dropped."""
         ...
 
     async def connect(self, address: str) -> str:
-        """Dial a full address, add the peer to the DHT's table, and return its id."""
+        """Dial a full address that our operator named, wherever it is, join the DHT there, and return the peer's id."""
         ...
 
     async def rejoin(self) -> int:

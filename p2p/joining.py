@@ -82,7 +82,7 @@ async def _meet_neighbours(
 ) -> None:
     """Connect to what is announced on the local network, each address once."""
     send, receive = trio.open_memory_channel[str](MAX_NEIGHBOURS)
-    seen: set[str] = set(host.addresses())
+    seen: set[str] = set(host.listening())
 
     def found(address: str) -> None:
         if address not in seen and len(seen) < MAX_NEIGHBOURS:

@@ -187,7 +187,7 @@ def _lan(config: Config, network: NetworkFile, host: Host) -> Lan | None:
         return None
     from p2p.net.mdns import on_lan
 
-    return lambda found: on_lan(config.mdns, network=network.mark.name, addresses=host.addresses(), found=found)
+    return lambda found: on_lan(config.mdns, network=network.mark.name, addresses=host.listening(), found=found)
 
 
 async def fund(network: NetworkFile, address: str) -> None:
@@ -208,7 +208,7 @@ async def fund(network: NetworkFile, address: str) -> None:
 
 
 async def relay(session: Session) -> None:
-    """A bootstrap peer."""
+    """A bootstrap peer, through which those can be reached that cannot be dialled."""
     from p2p.net.libp2p_host import open_host
 
     options, config = session.options, session.config
@@ -216,9 +216,11 @@ async def relay(session: Session) -> None:
     home = config.home_path
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = load_or_create_seed(home / "identity.key")
-    peers_file = home / PEERS_FILE
-    network_name = chain["bombyx"]["name"]
-    async with open_host(seed, config.listen, dht_server=True, network=network_name, peers_file=peers_file) as host:
+    peers_file, limits = home / PEERS_FILE, config.relay.limits
+    name = chain["bombyx"]["name"]
+    async with open_host(
+        seed, config.listen, dht_server=True, network=name, peers_file=peers_file, relay=limits
+    ) as host:
         network = NetworkFile(bootstraps=tuple(host.addresses()), chain=chain)
         path = options.network_out or config.network_path
         write_network(path, network)
@@ -227,7 +229,7 @@ async def relay(session: Session) -> None:
         session.story.say(f"Others join with --network {path}. Ctrl-C ends it.")
         session.up.set()
         # A bootstrap peer carries everybody's adverts, so it listens to every family.
-        directory = Directory(host, network=network_name, verify=verify_by_peer, clock=time.time)
+        directory = Directory(host, network=name, verify=verify_by_peer, clock=time.time)
         async with joined(host, (), _lan(config, network, host), trace=session.trace):
             await directory.listen(KNOWN_FAMILIES)
 

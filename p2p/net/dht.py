@@ -30,7 +30,10 @@ def protocol_id(network: str) -> TProtocol:
 
 
 class Dht:
-    """A server, or a client only, which keeps no records for others. `saved` is where the known servers are kept."""
+    """A server as long as it `can_be_dialled`, or a client only, which keeps no records for others.
+
+    `saved` is where the known servers are kept.
+    """
 
     def __init__(
         self,
@@ -43,9 +46,9 @@ class Dht:
         saved: Path | None,
     ) -> None:
         self._host = host
-        self._server = server
+        self._would_serve = server
         self._saved = saved
-        self._driver = KadDriver(host, protocol_id(network), server=server, reach=reach, blame=blame)
+        self._driver = KadDriver(host, protocol_id(network), reach=reach, blame=blame)
         self._core = self._driver.core
         self._crowded = CrowdedKeys()
 
@@ -63,6 +66,10 @@ class Dht:
                 nursery.cancel_scope.cancel()
                 self._save()
 
+    def can_be_dialled(self, is_true: bool) -> None:
+        """Only then we are a server, if at all: asking one through a relay costs more than it is worth."""
+        self._driver.be_server(self._would_serve and is_true)
+
     async def join(self, *peers: ID) -> int:
         """Look for ourselves, through these and all that we know, which also makes us known if we are a server.
 
@@ -78,7 +85,7 @@ class Dht:
         if not addresses:
             raise Unavailable("there is no address to announce")
         announcing = Announcing(name, self._core.me, self._crowded)
-        is_held = self._server
+        is_held = self._core.is_server
         while (key := announcing.next(trio.current_time())) is not None:
             result = await self._driver.perform(Announced, partial(self._core.announce, key, addresses))
             is_held |= bool(result.servers)

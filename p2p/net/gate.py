@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +48,7 @@ class Gate:
         self._numbers = itertools.count()
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._is_kept: Callable[[str], bool] = lambda _peer: False
         self._upgrade = network.upgrade_inbound_raw_conn
         self._add = network.add_conn
         network._handle_inbound_connection = self._come_in
@@ -62,6 +63,10 @@ class Gate:
                     await self._news.wait()
                 self._news = trio.Event()
                 self._carry_out(self._arrivals.tick(trio.current_time()))
+
+    def keep(self, is_kept: Callable[[str], bool]) -> None:
+        """Whose connections are of use though no stream is open on them."""
+        self._is_kept = is_kept
 
     def blame(self, peer: str, why: str) -> None:
         """Hold it against the peer. Once too often, and we have nothing to do with it for a while."""
@@ -84,9 +89,10 @@ class Gate:
         """In place of the swarm's own: from the socket that was accepted to the end of its connection."""
         number, one = next(self._numbers), _Inbound()
         self._inbound[number] = one
+        ip, _ = stream.get_remote_address() or ("", 0)  # it may have gone already
         try:
             with one.scope:
-                self._carry_out(self._arrivals.arrive(number, _remote_ip(stream), trio.current_time()))
+                self._carry_out(self._arrivals.arrive(number, ip, trio.current_time()))
                 self._news.set()
                 await one.turn.wait()
                 raw = RawConnection(stream, False)
@@ -148,7 +154,7 @@ class Gate:
             if connection.muxed_conn is muxed
             for stream in connection.get_streams()
         }
-        if not protocols:
+        if not protocols and not self._is_kept(str(muxed.peer_id)):
             return Use.NONE
         return Use.BACKGROUND if all(map(_is_background, protocols)) else Use.WORK
 
@@ -164,11 +170,3 @@ async def _close(connection: Any) -> None:
             await connection.close()
     except Exception as error:
         _log.debug("a connection did not close well: %r", error)
-
-
-def _remote_ip(stream: Any) -> str:
-    """Fault: the library's own way to ask knows no IPv6."""
-    try:
-        return str(stream.stream.socket.getpeername()[0])
-    except OSError:  # it has gone already
-        return ""

@@ -13,6 +13,7 @@ from typing import Any
 import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.network.swarm as swarm
 import trio
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.rcmgr.connection_limits import ConnectionLimits
@@ -93,11 +94,22 @@ def guard_process() -> None:
     # A peer's misbehaviour is not news to the operator; the library logs much of it as error or warning.
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
     swarm_connection.SwarmConn._add_stream = _add_stream_whole
+    TrioTCPStream.get_remote_address = _remote_address
     # Fault: this module logs to the root logger, which also installs a handler on it that prints to stderr.
     swarm_connection.logging = logging.getLogger("libp2p.network.connection")
 
 
 _add_stream = swarm_connection.SwarmConn._add_stream
+_stock_remote_address = TrioTCPStream.get_remote_address
+
+
+def _remote_address(stream: Any) -> tuple[str, int] | None:
+    """Fault: the library's own way to ask knows no IPv6, whose answer has four parts."""
+    try:
+        host, port, *_ = stream.stream.socket.getpeername()
+    except (OSError, ValueError):  # it has gone already, or is of no network
+        return None
+    return host, port
 
 
 async def _add_stream_whole(connection: Any, muxed_stream: Any) -> Any:

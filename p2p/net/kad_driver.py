@@ -45,18 +45,15 @@ _log = logging.getLogger(__name__)
 
 
 class KadDriver:
-    """Runs one core for as long as `run` does."""
+    """Runs one core for as long as `run` does; of a client, until `be_server` says otherwise."""
 
-    def __init__(
-        self, host: Any, protocol: TProtocol, *, server: bool, reach: Reach, blame: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, host: Any, protocol: TProtocol, *, reach: Reach, blame: Callable[[str, str], None]) -> None:
         self._host = host
         self._protocol = protocol
-        self._server = server
         self._reach = reach
         self._blame = blame
         me = host.get_id().to_bytes()
-        self.core = Kademlia(me, server=server, entropy=secrets.token_bytes(32), now=trio.current_time())
+        self.core = Kademlia(me, server=False, entropy=secrets.token_bytes(32), now=trio.current_time())
         self._nursery: trio.Nursery
         self._sleep = trio.CancelScope()
         self._asking: dict[int, trio.CancelScope] = {}
@@ -68,8 +65,6 @@ class KadDriver:
         """Take part until cancelled."""
         network = self._host.get_network()
         network.register_notifee(notifee := _Notifee(self))
-        if self._server:
-            self._host.set_stream_handler(self._protocol, self._serve_stream)
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
@@ -106,6 +101,14 @@ class KadDriver:
                     if result.operation in self._results:
                         self._results[result.operation].send_nowait(result)
         self._sleep.deadline = self.core.deadline()
+
+    def be_server(self, is_server: bool) -> None:
+        """Answer others' questions from now on, or no longer."""
+        if is_server and not self.core.is_server:
+            self._host.set_stream_handler(self._protocol, self._serve_stream)
+        elif self.core.is_server and not is_server:
+            self._host.remove_stream_handler(self._protocol)
+        self.core.is_server = is_server
 
     # Questions
 

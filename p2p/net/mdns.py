@@ -15,6 +15,7 @@ import trio
 from zeroconf import InterfaceChoice, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
 from p2p.errors import LocalError
+from p2p.protocol.addresses import Reach, parse_full, reach_of
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the name for it, nothing is bound here
 SERVICE = "_bombyx._udp.local."
@@ -33,8 +34,8 @@ async def on_lan(
 ) -> AsyncIterator[None]:
     """Announce `addresses` (none: only look), and call `found` with each address that a neighbour announces.
 
-    `interface` is the address of one, or `ALL_INTERFACES`. What neighbours say is unchecked: anybody on the local
-    network may say anything. Raises `LocalError` where the interface cannot be used.
+    `interface` is the address of one, or `ALL_INTERFACES`. What neighbours say is unchecked, except that they are near:
+    anybody on the local network may say anything. Raises `LocalError` where the interface cannot be used.
     """
     interfaces = InterfaceChoice.All if interface == ALL_INTERFACES else [interface]
     try:
@@ -49,7 +50,7 @@ async def on_lan(
             return
         info = ServiceInfo(service_type, name)
         info.request(zeroconf, _ANSWER_TIMEOUT_MS)  # false without an address record; peers give none
-        for address in announced(info.text, network):
+        for address in filter(_is_near, announced(info.text, network)):
             token.run_sync_soon(found, address)
 
     try:
@@ -71,6 +72,15 @@ async def _finish(close: Callable[[], None]) -> None:
     """It says goodbye to the neighbours, and waits for its threads."""
     with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
         await trio.to_thread.run_sync(close, abandon_on_cancel=True)
+
+
+def _is_near(address: str) -> bool:
+    """Whether it leads no farther than a neighbour lives."""
+    try:
+        reach = reach_of(parse_full(address, address.rpartition("/p2p/")[2]))
+    except LocalError:
+        return False
+    return reach is not None and reach < Reach.WORLD
 
 
 def announcement(network: str, addresses: Sequence[str]) -> bytes:

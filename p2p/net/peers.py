@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
-from libp2p.connection_types import ConnectionType
 from libp2p.rcmgr import Direction
 
 from p2p.host import PeerState
 from p2p.net.conduct import Ban
+from p2p.net.stream import is_relayed
 
 
 def peer_states(network: Any, bans: Mapping[str, Ban]) -> Sequence[PeerState]:
@@ -24,13 +24,13 @@ def peer_states(network: Any, bans: Mapping[str, Ban]) -> Sequence[PeerState]:
 
 
 def _connected(peer: str, connections: Sequence[Any]) -> PeerState:
-    direct = [one for one in connections if one.get_connection_type() is not ConnectionType.RELAYED]
+    direct = [one for one in connections if not is_relayed(one)]
     round_trips = [one.muxed_conn.core.rtt_s for one in direct or connections]
     return PeerState(
         peer,
         addresses=tuple(dict.fromkeys(str(each) for one in connections for each in one.get_transport_addresses())),
         inbound=all(one.direction is Direction.INBOUND for one in connections),
-        relayed=not direct,
+        path="direct" if direct else "relayed",
         connected_s=time.time() - min(one._created_at for one in connections),
         rtt_ms=min((max(1, round(1000 * each)) for each in round_trips if each is not None), default=None),
     )

@@ -1,13 +1,25 @@
-"""`p2p.host.Stream` over a libp2p stream."""
+"""`p2p.host.Stream` over a libp2p stream, and how streams are served."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
+from libp2p.connection_types import ConnectionType
+from libp2p.custom_types import TProtocol
 from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, MuxedStreamError
 
-from p2p.errors import LocalError, Unavailable
+from p2p.errors import Error, LocalError, RemoteError, Unavailable
+from p2p.host import HANDLER_TIMEOUT_S
+
+DRAIN_TIMEOUT_S = 10.0
+
+Blame = Callable[[str, str], None]
+"""(peer, what it did wrong)"""
+
+_log = logging.getLogger(__name__)
 
 
 class Libp2pStream:
@@ -20,6 +32,11 @@ class Libp2pStream:
     @property
     def peer(self) -> str:
         return str(self._net.muxed_conn.peer_id)
+
+    @property
+    def relayed(self) -> bool:
+        """Whether its connection runs through a relay."""
+        return is_relayed(self._net.muxed_conn)
 
     @property
     def remote_ip(self) -> str | None:
@@ -69,3 +86,43 @@ class Libp2pStream:
                 pass
             return
         await self.reset()
+
+
+def is_relayed(connection: Any) -> bool:
+    """Whether a connection of libp2p's runs through a relay."""
+    return bool(connection.get_connection_type() is ConnectionType.RELAYED)
+
+
+def serve(
+    host: Any,
+    protocol: str,
+    handler: Callable[[Libp2pStream], Awaitable[None]],
+    blame: Blame,
+    *,
+    timeout_s: float = HANDLER_TIMEOUT_S,
+) -> None:
+    """Hand every inbound stream of `protocol` to `handler`. What it raises ends that stream only.
+
+    `blame` is told of every `RemoteError`, with the peer whose stream it was.
+    """
+
+    async def serve_one(net_stream: Any) -> None:
+        stream = Libp2pStream(net_stream)
+        try:
+            with trio.fail_after(timeout_s):
+                await handler(stream)
+        except trio.TooSlowError:
+            _log.debug("a stream of %s from %s took too long", protocol, stream.peer)
+            await stream.reset()
+        except Error as error:
+            _log.debug("a stream of %s from %s: %s", protocol, stream.peer, error)
+            await stream.reset()
+            if isinstance(error, RemoteError):
+                blame(stream.peer, str(error))
+        except Exception:
+            _log.exception("the handler of %s failed", protocol)
+            await stream.reset()
+        else:
+            await stream.drain(DRAIN_TIMEOUT_S)
+
+    host.set_stream_handler(TProtocol(protocol), serve_one)

@@ -102,7 +102,7 @@ class Kademlia:
         self.me = me
         self.table = RoutingTable(me)
         self.records = ProviderRecords()
-        self._server = server
+        self.is_server = server  # may change
         self._entropy = entropy
         self._rates = Rates(per_s=REQUESTS_PER_S, burst=REQUESTS_AT_ONCE)
         self._numbers = 0
@@ -150,7 +150,7 @@ class Kademlia:
 
     def announce(self, key: bytes, addresses: tuple[bytes, ...], now: float) -> tuple[int, list[Event]]:
         """Have the servers closest to `key` hold our record: `Announced`. A server holds one of its own, too."""
-        if self._server:
+        if self.is_server:
             self.records.add(key, Contact(self.me, addresses), self.me.hex(), now)
         record = AddProvider(key, addresses)
         return self._start(Announce(self._number(), record, self.me, self._seeds(key)), now)
@@ -162,7 +162,7 @@ class Kademlia:
 
     def find(self, key: bytes, limit: int, now: float) -> tuple[int, list[Event]]:
         """Find up to `limit` others that announced `key`: `Found`."""
-        ours = self.records.get(key, now) if self._server else ()
+        ours = self.records.get(key, now) if self.is_server else ()
         task = Find(self._number(), key, self.me, self._seeds(key), limit=limit, ours=ours)
         return self._start(task, now)
 

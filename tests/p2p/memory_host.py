@@ -166,9 +166,25 @@ class MemoryHost:
         self.streams: list[MemoryStream] = []
         self._handlers: dict[str, tuple[Handler, float]] = {}
         self._met: set[str] = set()
+        self._addresses: Sequence[str] = (f"/memory/{peer}/p2p/{peer}",)
+        self._moving = trio.Event()
 
     def addresses(self) -> Sequence[str]:
-        return (f"/memory/{self.peer}/p2p/{self.peer}",)
+        return self._addresses
+
+    def listening(self) -> Sequence[str]:
+        return self._addresses
+
+    async def moved(self, since: Sequence[str]) -> None:
+        await trio.lowlevel.checkpoint()
+        while self._addresses == since:
+            await self._moving.wait()
+
+    def move(self, addresses: Sequence[str]) -> None:
+        """The test's: from now on the peer is elsewhere."""
+        self._addresses = addresses
+        self._moving.set()
+        self._moving = trio.Event()
 
     def serve(self, protocol: str, handler: Handler, *, timeout_s: float = HANDLER_TIMEOUT_S) -> None:
         self._handlers[protocol] = handler, timeout_s

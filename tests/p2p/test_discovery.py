@@ -18,6 +18,7 @@ from p2p.discovery import (
     MAX_FOUND,
     PROBE_TIMEOUT_S,
     RENEW_S,
+    SETTLE_S,
     TIDY_S,
     Announcer,
     Directory,
@@ -194,6 +195,22 @@ async def test_one_that_leaves_takes_its_announcements_back(autojump_clock: Mock
         assert {key for key, records in world.network.records.items() if records} == {*provider_keys(advert("one")[0])}
         nursery.cancel_scope.cancel()
     assert not any(world.network.records.values())
+
+
+async def test_a_provider_that_has_moved_says_so_at_once(autojump_clock: MockClock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        host = await world.network.join(peer("one"))
+        announcer = Announcer(host, lambda: advert("one", addresses=tuple(host.addresses())))
+        nursery.start_soon(world.directory.listen, [FAMILY])
+        await wait_all_tasks_blocked()
+        await nursery.start(announcer.run)
+        await trio.sleep(1)
+        host.move(("/memory/elsewhere/p2p/one",))
+        await trio.sleep(SETTLE_S)
+        known = world.directory.book.known(peer("one"))
+        assert known is not None
+        assert known.addresses == ("/memory/elsewhere/p2p/one",)
+        nursery.cancel_scope.cancel()
 
 
 async def test_adverts_travel_by_gossip_and_only_good_news_is_passed_on(autojump_clock: MockClock) -> None:

@@ -28,6 +28,7 @@ from p2p.net import yamux
 from p2p.net.libp2p_host import open_host
 from p2p.net.muxer import MuxedConn
 from p2p.net.noise import NoiseTransport
+from p2p.protocol.relaying import Limits
 
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 ECHO = "/bombyx/echo/1"
@@ -139,8 +140,15 @@ def stock_host(name: str, **options: Any) -> Any:
     )
 
 
-def a_host(name: str, *, dht_server: bool = True, listen: tuple[str, ...] = LISTEN, network: str = "test") -> Any:
-    return open_host(seed(name), listen, dht_server=dht_server, network=network)
+def a_host(
+    name: str,
+    *,
+    dht_server: bool = True,
+    listen: tuple[str, ...] = LISTEN,
+    network: str = "test",
+    relay: Limits | None = None,
+) -> Any:
+    return open_host(seed(name), listen, dht_server=dht_server, network=network, relay=relay)
 
 
 def raw(host: Host) -> Any:

@@ -70,8 +70,8 @@ async def test_who_is_connected_and_how() -> None:
         await b.connect(a.addresses()[0])
         await until(lambda: a.peers()[0].rtt_ms and b.peers()[0].rtt_ms)
         ((at_a,), (at_b,)) = a.peers(), b.peers()
-        assert (at_a.peer, at_a.inbound, at_a.relayed, at_a.banned) == (b.peer, True, False, "")
-        assert (at_b.peer, at_b.inbound, at_b.relayed, at_b.banned) == (a.peer, False, False, "")
+        assert (at_a.peer, at_a.inbound, at_a.path, at_a.banned) == (b.peer, True, "direct", "")
+        assert (at_b.peer, at_b.inbound, at_b.path, at_b.banned) == (a.peer, False, "direct", "")
         assert at_b.addresses == (a.addresses()[0].rpartition("/p2p/")[0],)
         assert 0 <= at_b.connected_s < 10
         assert 1 <= at_b.rtt_ms < 1000

@@ -187,7 +187,7 @@ async def test_the_remote_address_is_unknown_over_ipv6() -> None:
     except OSError:
         pytest.skip("there is no IPv6 here")
     async with listener, await trio.open_tcp_stream("::1", listener.socket.getsockname()[1]) as stream:
-        still(TrioTCPStream(stream).get_remote_address() is None, "p2p.net.gate._remote_ip")
+        still(guards._stock_remote_address(TrioTCPStream(stream)) is None, "p2p.net.guards._remote_address")
 
 
 async def test_a_handler_that_fails_ends_the_host() -> None:
