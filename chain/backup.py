@@ -1,7 +1,7 @@
 """One role's keys and book in one file, locked by a passphrase, and how they come back.
 
 The file is `bombyx-backup 1 ` and what `chain.sealed` makes of a MessagePack map. The book in it may be taken while its
-owner is at work. A book that comes back is an old one: each of its channels is marked as restored, because what was
+owner is at work. A book that comes back is an old one: each of its channels is retired, because what was
 signed, accepted or released on it since then is not in there.
 """
 
@@ -86,9 +86,10 @@ def read(path: Path, passphrase: str) -> Backup:
     return backup
 
 
-def restore(backup: Backup, home: Path) -> None:
+def restore(backup: Backup, home: Path, at: int) -> None:
     """Make `home`, which must not exist or be empty, hold what `backup` does: all of it or, after a crash, nothing.
 
+    `at` is the time, unix seconds: how long a payee waits for vouchers that it has forgotten is counted from there.
     Raises `WalletUnusable` or `BookUnusable`.
     """
     draft = home.with_name(f".{home.name}.{secrets.token_hex(8)}")
@@ -99,7 +100,7 @@ def restore(backup: Backup, home: Path) -> None:
         if backup.book:
             private_file.write_new(draft / BOOK_FILE, backup.book)
             with Book(draft / BOOK_FILE, backup.role, backup.network) as book:
-                book.mark_restored()
+                book.retire_all(at)
         private_file.sync_folder(draft)
         draft.rename(home)  # takes the place of an empty folder, and of nothing else
         private_file.sync_folder(home.parent)

@@ -73,19 +73,20 @@ class Book(Records):
             finally:
                 self._db.execute("RELEASE part")
 
-    def add_channel(self, channel: bytes, terms: ChannelTerms, peer: str) -> None:
+    def add_channel(self, channel: bytes, terms: ChannelTerms, peer: str, *, retired_at: int | None = None) -> None:
         """Begin a channel: the payer before it deploys one, the payee before it serves over one.
 
+        `retired_at` is for a payee that finds that it served over it before, by a book that it has lost.
         Raises `ChannelUnusable` if the channel, or with a payer its salt, was ever in this book.
         """
-        new = Channel(channel=channel, peer=peer, terms=terms)
+        new = Channel(channel=channel, peer=peer, terms=terms, retired_at=retired_at)
         with self._write():
             query = "SELECT 1 FROM channels WHERE role = ? AND (channel = ? OR (salt = ? AND role = 'payer'))"
             if self._read(query, self.role, channel, terms.salt):
                 raise ChannelUnusable(f"channel {channel.hex()} or its salt was used before")
             self._db.execute(
                 "INSERT INTO channels (channel, peer, terms, state, deposited_nano, authorised_nano, signature,"
-                " delivered_nano, settled_nano, released_nano, release_signature, restored, lost_nano, role, salt)"
+                " delivered_nano, settled_nano, released_nano, release_signature, retired_at, lost_nano, role, salt)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*_row(new), self.role, terms.salt),
             )
@@ -97,17 +98,17 @@ class Book(Records):
             deposited_nano = max(known.deposited_nano, amount_nano)
             self._store(replace(known, state=_later(known.state, State.OPEN), deposited_nano=deposited_nano))
 
-    def save_claim(self, claim: Claim) -> None:
+    def save_claim(self, claim: Claim, *, shown: bool = False) -> None:
         """A voucher: the payer calls this before it sends one, the payee before it counts on one.
 
-        Raises `ChannelUnusable` once the channel was released or closed, and to a payer whose book came from a backup:
-        it does not know what it has signed since. While a channel is closing a voucher is still worth keeping: the
-        payee may settle with it.
+        Raises `ChannelUnusable` once the channel was released or closed, and to a payer once it is retired: it may not
+        know what it has signed, unless it is `shown` it by the payee. While a channel is closing a voucher is still
+        worth keeping: the payee may settle with it.
         """
         with self._write():
             known = self.channel(claim.channel)
-            forgotten = known.restored and self.role == "payer"
-            if known.released_nano is not None or known.state is State.CLOSED or forgotten:
+            unknown = known.retired and self.role == "payer" and not shown
+            if known.released_nano is not None or known.state is State.CLOSED or unknown:
                 raise ChannelUnusable(f"channel {claim.channel.hex()} takes no more vouchers")
             if claim.amount_nano > known.authorised_nano:
                 self._store(replace(known, authorised_nano=claim.amount_nano, signature=claim.signature))
@@ -157,10 +158,15 @@ class Book(Records):
             known = self.channel(channel)
             self._store(replace(known, state=_later(known.state, state)))
 
-    def mark_restored(self) -> None:
+    def retire(self, channel: bytes, at: int) -> None:
+        """The other side's book of it is incomplete: it is only settled and closed from now on."""
+        with self._write():
+            self._store(replace(self.channel(channel), retired_at=at))
+
+    def retire_all(self, at: int) -> None:
         """This book comes from a backup: the channels in it, of both roles, are only settled and closed from now on."""
         with self._write():
-            self._db.execute("UPDATE channels SET restored = 1")
+            self._db.execute("UPDATE channels SET retired_at = ?", (at,))
 
     def save_receipt(self, receipt: Receipt) -> None:
         """Keep a receipt. A later one of the same peer and session takes its place: the other signature came."""
@@ -180,7 +186,7 @@ class Book(Records):
         name, _, _, *rest = _row(channel)
         self._db.execute(
             "UPDATE channels SET state = ?, deposited_nano = ?, authorised_nano = ?, signature = ?,"
-            " delivered_nano = ?, settled_nano = ?, released_nano = ?, release_signature = ?, restored = ?,"
+            " delivered_nano = ?, settled_nano = ?, released_nano = ?, release_signature = ?, retired_at = ?,"
             " lost_nano = ? WHERE role = ? AND channel = ?",
             (*rest, self.role, name),
         )

@@ -20,7 +20,7 @@ Role = Literal["payer", "payee"]
 
 _CHANNELS = (
     "SELECT channel, peer, terms, state, deposited_nano, authorised_nano, signature, delivered_nano, settled_nano,"
-    " released_nano, release_signature, restored, lost_nano FROM channels WHERE role = ?"
+    " released_nano, release_signature, retired_at, lost_nano FROM channels WHERE role = ?"
 )
 
 
@@ -38,13 +38,18 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     settled_nano: int = 0  # paid out on chain
     released_nano: int | None = None  # where the payee lets the payer close; once set, no voucher is signed or accepted
     release_signature: bytes = b""  # the payee's, kept by the payer so that it can close after a restart
-    restored: bool = False  # known from a backup: what was signed since is not in the book, so it is only closed
+    retired_at: int | None = None  # unix seconds; since then it carries nothing new, and is only settled and closed
     lost_nano: int = 0  # what sessions that died left unpaid (payee)
+
+    @property
+    def retired(self) -> bool:
+        """Whether one side's book of it is incomplete, because of a backup that was brought back."""
+        return self.retired_at is not None
 
     @property
     def usable(self) -> bool:
         """Whether answers may still be paid through it."""
-        return self.state is State.OPEN and self.released_nano is None and not self.restored
+        return self.state is State.OPEN and self.released_nano is None and not self.retired
 
     @property
     def free_nano(self) -> int:
@@ -175,4 +180,4 @@ def open_records(path: Path, role: Role, network: Network) -> Iterator[Records]:
 def _channel(row: tuple[Any, ...]) -> Channel:
     fields = dict(zip(Channel.__struct_fields__, row, strict=True))
     terms = msgspec.msgpack.decode(fields["terms"], type=ChannelTerms)
-    return Channel(**fields | {"terms": terms, "state": State[fields["state"]], "restored": bool(fields["restored"])})
+    return Channel(**fields | {"terms": terms, "state": State[fields["state"]]})

@@ -68,6 +68,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
     ),
     ("ALTER TABLE channels ADD COLUMN lost_nano INTEGER NOT NULL DEFAULT 0 CHECK (lost_nano >= 0)",),
+    (
+        "ALTER TABLE channels ADD COLUMN retired_at INTEGER",
+        "UPDATE channels SET retired_at = CAST(strftime('%s', 'now') AS INTEGER) WHERE restored",
+        "ALTER TABLE channels DROP COLUMN restored",
+    ),
 )
 
 

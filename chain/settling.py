@@ -24,6 +24,7 @@ class Reason(Enum):
     CHEAP = "the fee is a small part of what is unsettled"
     USED_UP = "the deposit is nearly used up"
     OLD = "it has been unsettled for long"
+    RETIRED = "our book of the channel is incomplete"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Standing:
     deposited_nano: int
     closing: bool
     unsettled_for_s: float = 0.0  # since what is settled was all that there was
+    retired: bool = False  # nothing more will be earned there, so to wait saves no fee
 
     @property
     def unsettled_nano(self) -> int:
@@ -49,6 +51,7 @@ class SettlePolicy:
     risk_nano: int  # the most that may stay unsettled on a channel, whatever it costs
     fee_percent: int = 1  # of what is unsettled, that a fee may be; 0 for never on this account
     after_s: float = 7 * 86_400.0  # for which something may stay unsettled
+    retired_wait_s: float = 7 * 86_400.0  # for vouchers that an incomplete book lacks, before we close without them
 
     def why(self, channel: Standing, fee_nano: int) -> Reason | None:
         """Why to settle now, if there is reason to; `fee_nano` is what it will cost.
@@ -68,5 +71,6 @@ class SettlePolicy:
             Reason.CHEAP: fee_nano * 100 <= unsettled * self.fee_percent,
             Reason.USED_UP: used_up and worth_it,
             Reason.OLD: channel.unsettled_for_s >= self.after_s,
+            Reason.RETIRED: channel.retired,
         }
         return next((reason for reason, found in reasons.items() if found), None)

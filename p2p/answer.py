@@ -12,7 +12,7 @@ from chain.channel import Payer
 from chain.keeper import BookKeeper
 from p2p.book_events import save_events
 from p2p.buying import Deal
-from p2p.errors import EngineError, Error, RemoteError
+from p2p.errors import EngineError, Error, Refused, RemoteError
 from p2p.protocol.receipt import Receipt, SignedReceipt
 from p2p.protocol.session import Completed, Deliver, Event, State, ToClient
 from p2p.protocol.session_client import ClientSession
@@ -90,6 +90,11 @@ class Answer:
     def completion_tokens(self) -> int:
         """Received so far."""
         return self._core.tokens.output
+
+    @property
+    def refusal(self) -> Refused | None:
+        """The provider's no, if that is what it ended with."""
+        return self._error if isinstance(self._error, Refused) else None
 
     @property
     def timing(self) -> Timing:

@@ -122,6 +122,7 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "settle-at-nano": "the most that may be unsettled on a channel (120000000)",
         "settle-fee-percent": "settle also when the fee is no more than this part of what is unsettled (1)",
         "settle-after-s": "settle also what has been unsettled for so long (604800)",
+        "retired-wait-s": "close the channels of a book from a backup after so long (604800)",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"provide.{flag.replace('-', '_')}", metavar="X", help=what)
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")

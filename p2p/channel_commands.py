@@ -56,7 +56,7 @@ def _list(session: Session, known: Sequence[Channel]) -> None:
         session.story.say("No channels yet.")
     for one in known:
         session.story.table(
-            f"{one.channel.hex()[:16]}… {one.state.name} with {short(one.peer)}",
+            f"{one.channel.hex()[:16]}… {one.state.name}{', retired,' if one.retired else ''} with {short(one.peer)}",
             [
                 ("deposited", amount(one.deposited_nano)),
                 ("authorised", amount(one.authorised_nano)),
@@ -71,6 +71,7 @@ def _as_json(one: Channel) -> dict[str, Any]:
         "channel": one.channel.hex(),
         "peer": one.peer,
         "state": one.state.name.lower(),
+        "retired": one.retired,
         "deposited_nano": one.deposited_nano,
         "authorised_nano": one.authorised_nano,
         "delivered_nano": one.delivered_nano,

@@ -14,7 +14,7 @@ from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.ledger import Ledger, Transaction
 from chain.records import Channel
-from chain.voucher import RELEASE_TAG, Claim, claim_is_good
+from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Claim, claim_is_good
 from p2p.errors import LocalError, RemoteError
 from p2p.foreign import translated
 from p2p.host import Host
@@ -88,9 +88,12 @@ class Closing:
         if known.released_nano is not None:
             return known
         released = await patiently(lambda: self._ask(known), BUSY_PATIENCE_S)
-        self._check(known, released)
+        highest = self._reminded(known, released)
+        self._check(known, released, highest)
 
         def save(book: Book) -> Channel:
+            if highest is not None:
+                book.save_claim(highest, shown=True)
             book.save_released(channel, released.amount_nano, released.signature)
             return book.channel(channel)
 
@@ -106,13 +109,22 @@ class Closing:
             raise answer.error()
         return answer
 
-    def _check(self, known: Channel, released: Released) -> None:
-        claim = Claim(known.channel, released.amount_nano, released.signature)
-        if released.channel != known.channel or released.amount_nano > known.authorised_nano:
+    def _reminded(self, known: Channel, released: Released) -> Claim | None:
+        """The highest voucher that we know of: one that our book lacks is believed if we signed it."""
+        shown = Claim(known.channel, released.voucher_nano, released.voucher_signature)
+        ours = self._signed_by(known.terms.payer_key, VOUCHER_TAG, shown)
+        return shown if ours and shown.amount_nano > known.authorised_nano else known.claim
+
+    def _check(self, known: Channel, released: Released, highest: Claim | None) -> None:
+        authorised_nano = highest.amount_nano if highest else 0
+        if released.channel != known.channel or released.amount_nano > max(authorised_nano, known.settled_nano):
             raise RemoteError("bad_release", "it is for another channel, or more than was authorised")
-        global_id = self._ledger.network.global_id
-        if not claim_is_good(verify, known.terms.payee_key, RELEASE_TAG, global_id, claim):
+        claim = Claim(known.channel, released.amount_nano, released.signature)
+        if not self._signed_by(known.terms.payee_key, RELEASE_TAG, claim):
             raise RemoteError("bad_release", "the signature is not the payee's")
+
+    def _signed_by(self, key: bytes, tag: int, claim: Claim) -> bool:
+        return claim_is_good(verify, key, tag, self._ledger.network.global_id, claim)
 
 
 def _save_closed(book: Book, known: Channel) -> None:

@@ -46,6 +46,7 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     settle_at_nano: Nano = 120_000_000  # the most that may be unsettled on a channel, whatever settling costs
     settle_fee_percent: Percent = 1  # settle also when that costs no more than this part of what is unsettled
     settle_after_s: Nano = 7 * 86_400  # settle also what has been unsettled for so long
+    retired_wait_s: Nano = 7 * 86_400  # for clients' vouchers that a backup lacks, before their channels are closed
 
     @property
     def prices(self) -> Prices:
@@ -54,7 +55,10 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def settle_policy(self) -> SettlePolicy:
         return SettlePolicy(
-            risk_nano=self.settle_at_nano, fee_percent=self.settle_fee_percent, after_s=self.settle_after_s
+            risk_nano=self.settle_at_nano,
+            fee_percent=self.settle_fee_percent,
+            after_s=self.settle_after_s,
+            retired_wait_s=self.retired_wait_s,
         )
 
 

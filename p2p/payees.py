@@ -6,7 +6,7 @@ What the chain says comes from proven account state; what the client owes comes 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ import trio
 
 from chain.book import Book
 from chain.channel import Payee, State
-from chain.errors import ChainError, ChannelUnusable, LedgerUnavailable
+from chain.errors import BadVoucher, ChainError, ChannelUnusable, LedgerUnavailable
 from chain.keeper import BookKeeper
 from chain.keys import verify
 from chain.ledger import ChannelState, Ledger
@@ -23,7 +23,8 @@ from chain.voucher import VOUCHER_TAG, Claim, claim_is_good
 from p2p.errors import LocalError, Refused, RemoteError
 from p2p.foreign import translated
 from p2p.protocol.advert import ChannelOffer
-from p2p.protocol.incoming import Incoming, note_settled, require_suitable
+from p2p.protocol.incoming import Incoming, is_forgotten, note_settled, require_suitable
+from p2p.protocol.negotiate import Quote
 from p2p.settlements import Settlements
 from p2p.trace import Trace, silent
 
@@ -48,12 +49,14 @@ class Payees:
         keeper: BookKeeper,
         offer: ChannelOffer,
         settlements: Settlements,
+        clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
         self._ledger = ledger
         self._keeper = keeper
         self._offer = offer
         self._settlements = settlements
+        self._clock = clock
         self._trace = trace
         self._channels: dict[bytes, Incoming] = {}
         self._payers: defaultdict[str, _Payer] = defaultdict(_Payer)
@@ -76,21 +79,19 @@ class Payees:
 
     def drop(self, incoming: Incoming) -> None:
         """The channel is gone from the chain. Sessions that still run on it find that it takes no voucher."""
-        del self._channels[incoming.channel]
-        self._payers[self._wallets[incoming.channel]].payees.remove(incoming.payee)
+        if self._channels.pop(incoming.channel, None) is not None:
+            self._payers[self._wallets[incoming.channel]].payees.remove(incoming.payee)
 
     @asynccontextmanager
-    async def lease(self, first: Claim, peer: str, payer_key: bytes) -> AsyncIterator[Payee]:
+    async def lease(self, first: Claim, quote: Quote) -> AsyncIterator[Payee]:
         """The channel of a session's first voucher, looked up on chain, for as long as the session runs.
 
         Raises `Refused` or `RemoteError`.
         """
         known = self.get(first.channel)
-        if known is not None and known.client != peer:
+        if known is not None and known.client != quote.client:
             raise Refused("channel_unusable", "another client pays through the channel")
-        if known is not None and known.restored:
-            raise Refused("channel_unusable", "our book of the channel comes from a backup, so it can only be closed")
-        incoming = await self._checked(first, peer, payer_key)
+        incoming = await self._checked(first, quote)
         incoming.enter()
         try:
             await self._save_what_is_unsaved(incoming.payee)
@@ -112,13 +113,25 @@ class Payees:
         payer.news.set()
         payer.news = trio.Event()
 
-    async def _checked(self, first: Claim, peer: str, payer_key: bytes) -> Incoming:
+    async def keep(self, incoming: Incoming, claim: Claim) -> None:
+        """Write down a voucher that comes without a session. Raises `RemoteError` or `chain.errors`."""
+        try:
+            news = incoming.payee.accept(claim)
+        except BadVoucher as error:
+            raise RemoteError("bad_voucher", str(error)) from error
+        if news:
+            await self._keeper.do(lambda book: book.save_claim(claim))
+
+    async def _checked(self, first: Claim, quote: Quote) -> Incoming:
         try:
             state = await self._on_chain(first.channel)
-            require_suitable(state, self._offer, payer_key)
+            require_suitable(state, self._offer, quote.payer_key)
             async with self._taking_up:
-                incoming = self.get(first.channel) or await self._take_up(first, peer, state)
+                incoming = self.get(first.channel) or await self._take_up(first, quote, state)
             incoming.follow(state)
+            if incoming.retired:
+                await self.keep(incoming, first)  # our book may lack it, and the client shows it of its own accord
+                incoming.shown = first.amount_nano == incoming.payee.authorised_nano
             incoming.require_usable()
         except ChannelUnusable as error:
             raise Refused("channel_unusable", str(error)) from error
@@ -156,17 +169,18 @@ class Payees:
             raise LedgerUnavailable("as much is unsettled as may be") from error
         return incoming.seen
 
-    async def _take_up(self, first: Claim, peer: str, state: ChannelState) -> Incoming:
+    async def _take_up(self, first: Claim, quote: Quote, state: ChannelState) -> Incoming:
         """A channel that we never saw: write it down before it is served.
 
         Whose it is must be proven once: a stranger could see it open on chain and come here first.
         """
-        channel = first.channel
+        channel, peer = first.channel, quote.client
+        forgotten = is_forgotten(first.amount_nano, state.settled_nano, quote.window_nano)
         if not claim_is_good(verify, state.terms.payer_key, VOUCHER_TAG, self._ledger.network.global_id, first):
             raise RemoteError("bad_voucher", "the signature is not the payer's")
 
         def write(book: Book) -> Channel:
-            book.add_channel(channel, state.terms, peer)
+            book.add_channel(channel, state.terms, peer, retired_at=int(self._clock()) if forgotten else None)
             book.save_deposited(channel, state.deposited_nano)
             return book.channel(channel)
 
@@ -191,7 +205,7 @@ class Payees:
         payer = self._payers[known.terms.payer]
         payer.payees.append(payee)
         payee.kin = payer.payees
-        incoming = Incoming(payee, known.peer, restored=known.restored)
+        incoming = Incoming(payee, known.peer, retired_at=known.retired_at)
         self._channels[known.channel] = incoming
         self._wallets[known.channel] = known.terms.payer
         return incoming

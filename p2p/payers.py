@@ -21,6 +21,7 @@ from chain.ledger import ChannelState, Ledger
 from chain.locks import Lock
 from chain.records import Channel
 from chain.voucher import Signer
+from p2p.errors import Error, Refused
 from p2p.foreign import translated
 from p2p.funding import Funding, TooManyChannels
 from p2p.protocol.advert import ChannelOffer
@@ -54,13 +55,14 @@ class Held:
         self.payer = payer
         self.lease = lease
         self.reserved: list[int] = []
+        self.given_up = False  # the provider takes nothing more on it
 
     def has_room(self, cost_max_nano: int) -> bool:
         """Whether it can pay for one more answer, whatever the others will cost."""
         payer, running = self.payer, self.reserved
         free_nano = payer.deposited_nano - max(payer.authorised_nano, payer.delivered_nano) - sum(running)
         room = len(running) < SESSIONS_PER_CHANNEL_MAX and payer.state is State.OPEN
-        return room and free_nano >= cost_max_nano
+        return room and free_nano >= cost_max_nano and not self.given_up
 
 
 class Payers:
@@ -112,6 +114,25 @@ class Payers:
             if not held.reserved:
                 del self._held[held.known.channel]
                 held.lease.release()
+
+    async def heed(self, channel: bytes, no: Refused, at: int) -> None:
+        """The provider would not serve over a channel that we lease: write down if it is gone, or of no more use.
+
+        What prevents us from finding out is told: the next answer will be refused again.
+        """
+        if no.reason not in {"channel_unusable", "channel_retired"}:
+            return
+        try:
+            with translated():
+                if no.reason == "channel_retired":
+                    self._trace("retired", channel=channel.hex(), why=str(no))
+                    await self._keeper.do(partial(Book.retire, channel=channel, at=at))
+                await self._look_at(await self._keeper.do(partial(Book.channel, channel=channel)))
+                known = await self._keeper.do(partial(Book.channel, channel=channel))
+        except Error as error:
+            self._trace("look_failed", channel=channel.hex(), why=str(error))
+        else:
+            self._held[channel].given_up = not known.usable
 
     async def _one_for(self, want: _Want) -> Held:
         deadline = trio.current_time() + LEASE_PATIENCE_S

@@ -197,6 +197,8 @@ class LightPeer:
             finally:
                 with trio.CancelScope(shield=True):
                     await answer.cancel()
+                    if answer.refusal is not None:
+                        await self._payers.heed(payer.channel, answer.refusal, int(self._clock()))
 
     @asynccontextmanager
     async def chat(self, messages: Sequence[Message], *, model: str, max_tokens: int) -> AsyncIterator[Answer]:

@@ -10,7 +10,7 @@ import trio
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger
 from chain.settling import SettlePolicy
-from chain.voucher import Claim, Signer
+from chain.voucher import Signer
 from inference.engine import Engine
 from inference.measure import Measured
 from p2p.discovery import Announcer, Directory
@@ -22,7 +22,7 @@ from p2p.protocol import negotiate, release, session
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.receipt import Receipt
-from p2p.protocol.release import CloseRequest, Released
+from p2p.protocol.release import CloseRequest, ToClient
 from p2p.protocol.sales import PriceList
 from p2p.protocol.wire import Signed, sign
 from p2p.selling import Selling
@@ -71,7 +71,7 @@ class Provider:
         )
         self._settlements = Settlements(ledger=ledger, keeper=keeper, policy=settle_policy, clock=clock, trace=trace)
         self._payees = Payees(
-            ledger=ledger, keeper=keeper, offer=self._channel, settlements=self._settlements, trace=trace
+            ledger=ledger, keeper=keeper, offer=self._channel, settlements=self._settlements, clock=clock, trace=trace
         )
         self._upkeep = Upkeep(
             ledger=ledger,
@@ -161,12 +161,8 @@ class Provider:
         messages = MessageStream[CloseRequest](stream, CloseRequest, self._trace)
         request = await messages.answer()
         try:
-            last = Claim(request.channel, request.amount_nano, request.signature)
-            claim = await self._upkeep.release(last, stream.peer)
+            answer: ToClient = await self._upkeep.release(request, stream.peer)
         except Refused as no:
-            await messages.send(Refusal.of(no))
-        else:
-            await messages.send(
-                Released(channel=claim.channel, amount_nano=claim.amount_nano, signature=claim.signature)
-            )
+            answer = Refusal.of(no)
+        await messages.send(answer)
         await messages.close()

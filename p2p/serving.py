@@ -195,7 +195,7 @@ class Serving:
         if request.model != quote.model or not 0 < request.max_tokens <= quote.max_tokens:
             raise RemoteError("wrong_quote", "the request is not the one that was quoted")
         first = Claim(start.channel, start.payment.channel_total_nano, start.payment.signature)
-        payee = await self._leases.enter_async_context(self._payees.lease(first, self._peer, quote.payer_key))
+        payee = await self._leases.enter_async_context(self._payees.lease(first, quote))
         self.channel = start.channel
         with translated():
             prompt_tokens = await self._engine.count(request.model, request.messages)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import trio
 
+from chain.channel import Move, State
 from chain.errors import TransactionFailed
 from chain.keeper import BookKeeper
-from chain.ledger import Ledger
+from chain.ledger import Ledger, Transaction
 from chain.records import Records, Settlement
 from chain.settling import FEE_NANO, Reason, SettlePolicy
 from p2p.errors import Error
@@ -57,17 +59,23 @@ class Settlements:
         return incoming.standing().unsettled_nano < self._policy.risk_nano
 
     async def settle(self, incoming: Incoming) -> None:
-        """Carry the highest voucher to the chain if there is reason to. What fails is told, and tried again later."""
+        """Carry the highest voucher to the chain if there is reason to, or close with it if no higher one can come.
+
+        What fails is told, and tried again later.
+        """
         try:
             async with self._turns[incoming.channel]:
-                reason = self._why(incoming)
-                if reason is not None:
+                if incoming.is_to_be_closed(self._clock(), self._policy.retired_wait_s):
+                    await self._close(incoming)
+                elif reason := self._why(incoming):
                     await self._carry(incoming, reason)
         except Error as error:
             self._trace("settle_failed", channel=incoming.channel.hex(), why=str(error))
 
     def _why(self, incoming: Incoming) -> Reason | None:
         now = self._clock()
+        if incoming.payee.state is State.RELEASED:  # to settle above it would make the release worthless
+            return None
         if not incoming.standing().unsettled_nano:
             self._unsettled_since.pop(incoming.channel, None)
             return None
@@ -75,24 +83,48 @@ class Settlements:
         return self._policy.why(incoming.standing(now - since), self._fee_nano)
 
     async def _carry(self, incoming: Incoming, reason: Reason) -> None:
-        channel, payee, claim = incoming.channel, incoming.payee, incoming.payee.accepted
-        if claim is None or self._refused.get(channel) == claim.amount_nano:
-            return
+        claim = incoming.payee.accepted
+        assert claim is not None, "something is unsettled"
+        settle = partial(self._ledger.settle, claim.channel, claim.amount_nano, claim.signature)
+        done = await self._trip(incoming, reason, settle)
+        if done is not None:
+            self._fee_nano = done.fee_nano
+            self._unsettled_since.pop(claim.channel, None)
+            self._tell("settled", incoming, done.fee_nano, reason.value)
+
+    async def _close(self, incoming: Incoming) -> None:
+        payee, claim = incoming.payee, incoming.payee.accepted
+        last = (claim.amount_nano, claim.signature) if claim and incoming.standing().unsettled_nano else None
+        incoming.ending = True  # so that nobody is given a release meanwhile
+        try:
+            close = partial(self._ledger.close_by_payee, incoming.channel, last)
+            done = await self._trip(incoming, Reason.RETIRED, close)
+            if done is not None:
+                payee.move(Move.CLOSE)
+                with translated():
+                    await self._keeper.do(lambda book: book.save_state(incoming.channel, State.CLOSED))
+                self._tell("closed_alone", incoming, done.fee_nano, Reason.RETIRED.value)
+        finally:
+            incoming.ending = False
+
+    async def _trip(
+        self, incoming: Incoming, reason: Reason, operation: Callable[[], Awaitable[Transaction]]
+    ) -> Transaction | None:
+        """Carry the highest voucher, and write down what it brought and cost; `None` if it was refused before."""
+        channel, payee, amount_nano = incoming.channel, incoming.payee, incoming.payee.authorised_nano
+        if self._refused.get(channel) == amount_nano:
+            return None
         with translated():
             try:
-                done = await self._ledger.settle(channel, claim.amount_nano, claim.signature)
+                done = await operation()
             except TransactionFailed:
-                self._refused[channel] = claim.amount_nano
+                self._refused[channel] = amount_nano
                 raise
-            self._fee_nano = done.fee_nano
-            self._unsettled_since.pop(channel, None)
-            payee.settled_nano = max(payee.settled_nano, claim.amount_nano)
-            settlement = Settlement(channel, claim.amount_nano, done.fee_nano, int(self._clock()), reason.value)
+            payee.settled_nano = max(payee.settled_nano, amount_nano)
+            settlement = Settlement(channel, amount_nano, done.fee_nano, int(self._clock()), reason.value)
             await self._keeper.do(lambda book: book.save_settlement(settlement))
-        self._trace(
-            "settled",
-            channel=channel.hex(),
-            settled_nano=claim.amount_nano,
-            fee_nano=done.fee_nano,
-            why=reason.value,
-        )
+        return done
+
+    def _tell(self, kind: str, incoming: Incoming, fee_nano: int, why: str) -> None:
+        settled_nano = incoming.payee.settled_nano
+        self._trace(kind, channel=incoming.channel.hex(), settled_nano=settled_nano, fee_nano=fee_nano, why=why)

@@ -189,6 +189,11 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "look_failed": lambda f: f"  [red]could not look at[/] channel {f['channel'][:8]}…: {escape(f['why'])}",
     "bad_charge": lambda f: f"  [red]channel {f['channel'][:8]}…[/]: the voucher is no good, and is not carried",
     "session_failed": lambda f: f"  [dim]an answer for {short(f['peer'])} ended early: {escape(f['why'])}[/]",
+    "closed_alone": lambda f: (
+        f"  [green]closed[/] channel {f['channel'][:8]}… with {gram(f['settled_nano'])} paid out in all "
+        f"(fee {gram(f['fee_nano'])}): {f['why']}"
+    ),
+    "retired": lambda f: f"  [yellow]channel {f['channel'][:8]}…[/] carries no more answers: {escape(f['why'])}",
     "settle_failed": lambda f: f"  [red]not settled yet[/]: {escape(f['why'])}; the voucher stays good",
     "released": lambda f: f"  [green]released[/] channel {f['channel'][:8]}…: the client may close it",
     "closed": lambda f: f"  [green]closed[/] channel {f['channel'][:8]}… together (fee {gram(f['fee_nano'])})",

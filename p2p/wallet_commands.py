@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -160,7 +161,7 @@ async def restore(session: Session) -> None:
             raise LocalError(
                 f"{path} is a {ROLE_NAMES[saved.role]}'s: give --provider for one, and nothing for a client"
             )
-        await trio.to_thread.run_sync(backup.restore, saved, home.folder)
+        await trio.to_thread.run_sync(backup.restore, saved, home.folder, int(time.time()))
     _say(
         session,
         {"network": saved.network.name, "keys": sorted(saved.keys), "book_bytes": len(saved.book)},

@@ -17,7 +17,7 @@ from p2p.errors import Refused
 from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.incoming import BUSY_RETRY_S, Incoming, require_suitable
 from p2p.protocol.negotiate import Refusal
-from p2p.protocol.release import CloseRequest, Released
+from p2p.protocol.release import CloseRequest, Released, released
 from p2p.protocol.session import Save, SaveClaim, SaveDelivered
 from sim.process import spawn
 from sim.signatures import verify
@@ -79,18 +79,18 @@ class Payees:
         """Let the payer close at what was delivered, unless an answer or a settlement is under way."""
         last = Claim(request.channel, request.amount_nano, request.signature)
         try:
-            claim = self._released(last, client)
+            incoming = self._to_be_released(last, client)
         except Refused as no:
             return Refusal.of(no)
         except ChannelUnusable as error:
             return Refusal(reason="channel_unusable", detail=str(error))
-        return Released(channel=claim.channel, amount_nano=claim.amount_nano, signature=claim.signature)
+        return released(request, incoming.payee.release(self._signer), incoming.payee.accepted)
 
     def crash(self) -> None:
         """Forget everything that is not on disk."""
         self._channels = {channel: self._from_disk(channel, row) for channel, row in self._rows.items()}
 
-    def _released(self, last: Claim, client: str) -> Claim:
+    def _to_be_released(self, last: Claim, client: str) -> Incoming:
         incoming = self._channels.get(last.channel)
         if incoming is None or incoming.payee.state is State.OPEN:
             incoming = self._looked_up(last.channel, client)
@@ -98,7 +98,7 @@ class Payees:
         incoming.require_idle()
         if last.channel in self._settling:
             raise Refused("channel_busy", "a voucher is on its way to the chain", retry_after_s=BUSY_RETRY_S)
-        return incoming.payee.release(self._signer)
+        return incoming
 
     def _looked_up(self, channel: bytes, client: str, payer_key: bytes | None = None) -> Incoming:
         """The channel as the chain has it, taken up if it is new. Raises `ChannelUnusable`."""

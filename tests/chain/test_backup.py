@@ -25,6 +25,7 @@ from chain.wallet import Bare, WalletKey
 DEVNET = Network("devnet", -239)
 PASSPHRASE = "correct horse"
 KEY = WalletKey(bytes(range(32)))
+AT = 1_800_000_000
 CHANNELS = [bytes([number]) * 32 for number in range(3)]
 
 CRASHES = """
@@ -32,7 +33,7 @@ import os, pathlib, sys
 from chain import backup
 saved = backup.read(pathlib.Path(sys.argv[1]), "correct horse")
 setattr(pathlib.Path, "rename", lambda *_: os.kill(os.getpid(), 9))
-backup.restore(saved, pathlib.Path(sys.argv[2]))
+backup.restore(saved, pathlib.Path(sys.argv[2]), 0)
 """
 
 
@@ -73,7 +74,7 @@ def file(home: Path, tmp_path: Path) -> Path:
 
 def test_what_was_saved_comes_back(home: Path, file: Path, tmp_path: Path) -> None:
     new = tmp_path / "elsewhere" / "client"
-    backup.restore(backup.read(file, PASSPHRASE), new)
+    backup.restore(backup.read(file, PASSPHRASE), new, AT)
     assert wallet.read(new / "wallet.key").unlock().seed == KEY.seed
     for name in ("wallet.key", "channel.key", "identity.key"):
         assert (new / name).read_bytes() == (home / name).read_bytes()
@@ -84,9 +85,9 @@ def test_what_was_saved_comes_back(home: Path, file: Path, tmp_path: Path) -> No
 
 def test_a_restored_book_signs_nothing_on_its_old_channels(file: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
-    backup.restore(backup.read(file, PASSPHRASE), new)
+    backup.restore(backup.read(file, PASSPHRASE), new, AT)
     with Book(new / "book.sqlite", "payer", DEVNET) as book:
-        assert [(known.channel, known.restored) for known in book.channels()] == [(one, True) for one in CHANNELS[:2]]
+        assert [(known.channel, known.retired_at) for known in book.channels()] == [(one, AT) for one in CHANNELS[:2]]
         assert book.channel(CHANNELS[0]).claim == Claim(CHANNELS[0], 300, b"s" * 64)
         with pytest.raises(ChannelUnusable):
             book.save_claim(Claim(CHANNELS[0], 301, b"s" * 64))
@@ -95,10 +96,10 @@ def test_a_restored_book_signs_nothing_on_its_old_channels(file: Path, tmp_path:
 
 
 def test_a_backup_of_a_backup_is_still_an_old_book(file: Path, tmp_path: Path) -> None:
-    backup.restore(backup.read(file, PASSPHRASE), tmp_path / "one")
-    backup.restore(backup.take(tmp_path / "one", "payer", DEVNET), tmp_path / "two")
+    backup.restore(backup.read(file, PASSPHRASE), tmp_path / "one", AT)
+    backup.restore(backup.take(tmp_path / "one", "payer", DEVNET), tmp_path / "two", AT)
     with Book(tmp_path / "two" / "book.sqlite", "payer", DEVNET) as book:
-        assert all(known.restored for known in book.channels())
+        assert all(known.retired for known in book.channels())
 
 
 def test_a_book_at_work_is_saved_as_of_its_last_commit(home: Path, tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_book_at_work_is_saved_as_of_its_last_commit(home: Path, tmp_path: Pat
         with book.batch():
             book.save_claim(Claim(CHANNELS[0], 500, b"u" * 64))
             taken = backup.take(home, "payer", DEVNET)
-    backup.restore(taken, tmp_path / "new")
+    backup.restore(taken, tmp_path / "new", AT)
     with Book(tmp_path / "new" / "book.sqlite", "payer", DEVNET) as book:
         assert book.channel(CHANNELS[0]).authorised_nano == 400
 
@@ -116,7 +117,7 @@ def test_a_home_without_a_book_or_with_few_keys_can_be_saved(tmp_path: Path) -> 
     home = tmp_path / "home"
     home.mkdir()
     wallet.store(home / "wallet.key", KEY, PASSPHRASE, COST_MIN)
-    backup.restore(backup.take(home, "payer", DEVNET), tmp_path / "new")
+    backup.restore(backup.take(home, "payer", DEVNET), tmp_path / "new", AT)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["wallet.key"]
     assert wallet.read(tmp_path / "new" / "wallet.key").unlock(PASSPHRASE).seed == KEY.seed
 
@@ -124,10 +125,10 @@ def test_a_home_without_a_book_or_with_few_keys_can_be_saved(tmp_path: Path) -> 
 def test_a_home_that_holds_something_is_left_as_it_is(home: Path, file: Path, tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in home.iterdir()}
     with pytest.raises(WalletUnusable, match="empty"):
-        backup.restore(backup.read(file, PASSPHRASE), home)
+        backup.restore(backup.read(file, PASSPHRASE), home, AT)
     assert {path.name: path.read_bytes() for path in home.iterdir()} == before
     (tmp_path / "empty").mkdir()
-    backup.restore(backup.read(file, PASSPHRASE), tmp_path / "empty")
+    backup.restore(backup.read(file, PASSPHRASE), tmp_path / "empty", AT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bombyx.backup", "client", "empty"]
 
 
@@ -136,7 +137,7 @@ def test_a_crash_while_restoring_leaves_nothing_in_the_home(file: Path, tmp_path
     killed = subprocess.run([sys.executable, "-c", CRASHES, file, new], check=False)
     assert killed.returncode == -9
     assert not new.exists()
-    backup.restore(backup.read(file, PASSPHRASE), new)
+    backup.restore(backup.read(file, PASSPHRASE), new, AT)
     assert (new / "wallet.key").exists()
 
 
@@ -182,9 +183,9 @@ def test_a_backup_writes_no_file_of_another_name(file: Path) -> None:
 def test_a_book_that_is_none_or_of_another_network_is_refused_whole(file: Path, tmp_path: Path) -> None:
     saved = backup.read(file, PASSPHRASE)
     with pytest.raises(BookUnusable):
-        backup.restore(msgspec.structs.replace(saved, book=b"a poem " * 100), tmp_path / "new")
+        backup.restore(msgspec.structs.replace(saved, book=b"a poem " * 100), tmp_path / "new", AT)
     with pytest.raises(NetworkMismatch):
-        backup.restore(msgspec.structs.replace(saved, network=Network("mainnet", -239)), tmp_path / "new")
+        backup.restore(msgspec.structs.replace(saved, network=Network("mainnet", -239)), tmp_path / "new", AT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bombyx.backup", "client"]
 
 
@@ -205,16 +206,16 @@ def test_what_cannot_be_read_or_written_is_one_clear_line(home: Path, file: Path
 
 def test_an_older_books_channels_are_marked_as_well(home: Path, tmp_path: Path) -> None:
     with sqlite3.connect(home / "book.sqlite") as db:
-        for column in ("restored", "lost_nano"):
+        for column in ("retired_at", "lost_nano"):
             db.execute(f"ALTER TABLE channels DROP COLUMN {column}")
         db.execute("DROP TABLE settlements")
         for column in ("model", "channel", "channel_total_nano"):
             db.execute(f"ALTER TABLE receipts DROP COLUMN {column}")
         db.execute("PRAGMA user_version = 1")
     db.close()
-    backup.restore(backup.take(home, "payer", DEVNET), tmp_path / "new")
+    backup.restore(backup.take(home, "payer", DEVNET), tmp_path / "new", AT)
     with Book(tmp_path / "new" / "book.sqlite", "payer", DEVNET) as book:
-        assert all(known.restored for known in book.channels())
+        assert all(known.retired for known in book.channels())
 
 
 def test_the_secrets_are_not_shown(file: Path) -> None:

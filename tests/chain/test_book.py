@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -140,18 +141,42 @@ def test_a_payer_signs_nothing_more_on_a_channel_from_a_backup_and_a_payee_may_s
         with Book(role_path, role, DEVNET) as book:
             book.add_channel(CHANNEL, terms(), "peer")
             book.save_claim(claim(5))
-            book.mark_restored()
+            book.retire_all(1000)
             book.add_channel(b"\x09" * 32, terms(2), "peer")
     with Book(path, "payer", DEVNET) as book:
-        assert [known.restored for known in book.channels()] == [True, False]
+        assert [known.retired_at for known in book.channels()] == [1000, None]
         with pytest.raises(ChannelUnusable):
             book.save_claim(claim(6))
         book.save_state(CHANNEL, State.CLOSING)
-        assert book.channel(CHANNEL).restored
+        assert book.channel(CHANNEL).retired
         book.save_claim(claim(6, b"\x09" * 32))
     with Book(path.with_name("sold.sqlite"), "payee", DEVNET) as book:
         book.save_claim(claim(6))
-        assert (book.channel(CHANNEL).authorised_nano, book.channel(CHANNEL).restored) == (6, True)
+        assert (book.channel(CHANNEL).authorised_nano, book.channel(CHANNEL).retired) == (6, True)
+
+
+def test_a_payer_keeps_what_it_is_shown_to_have_signed_before_a_release(path: Path) -> None:
+    with Book(path, "payer", DEVNET) as book:
+        book.add_channel(CHANNEL, terms(), "peer")
+        book.save_deposited(CHANNEL, 900)
+        assert book.channel(CHANNEL).usable
+        book.retire(CHANNEL, 1000)
+        assert not book.channel(CHANNEL).usable
+        book.save_claim(claim(7), shown=True)
+        book.save_released(CHANNEL, 7, b"r" * 64)
+        with pytest.raises(ChannelUnusable):
+            book.save_claim(claim(8), shown=True)
+    with Book(path, "payer", DEVNET) as book:
+        known = book.channel(CHANNEL)
+        assert (known.claim, known.retired_at, known.released_nano) == (claim(7), 1000, 7)
+
+
+def test_a_payee_may_take_up_a_channel_as_one_that_it_has_forgotten(path: Path) -> None:
+    with Book(path, "payee", DEVNET) as book:
+        book.add_channel(CHANNEL, terms(), "peer", retired_at=1000)
+        book.save_claim(claim(5))
+    with Book(path, "payee", DEVNET) as book:
+        assert (book.channel(CHANNEL).retired_at, book.channel(CHANNEL).claim) == (1000, claim(5))
 
 
 def test_a_stale_look_at_the_chain_reopens_nothing(book: Book) -> None:
@@ -398,7 +423,7 @@ def test_a_book_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
             assert known.terms == terms()
             assert (known.deposited_nano, known.authorised_nano, known.settled_nano) == (900, 300, 200)
             assert known.claim == claim(300)
-            assert not known.restored
+            assert not known.retired
             assert known.lost_nano == 0
             assert book.receipts() == [Receipt(b"\x07", "peer", b"\1\2", 310, NOON)]
             assert book.earnings() == [Earning("2026-11-22", "", 1, 310, 0)]
@@ -407,6 +432,22 @@ def test_a_book_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_i
         sold(book, MIDNIGHT, 50, 360)
         book.save_settlement(Settlement(CHANNEL, 360, 7, MIDNIGHT, "now"))
         assert book.earnings()[1] == Earning("2026-11-23", "silk", 1, 50, 50)
+
+
+def test_what_an_older_version_marked_as_restored_counts_from_when_its_book_is_brought_up_to_date(path: Path) -> None:
+    version_1(path)
+    with closing(sqlite3.connect(path)) as db:
+        for statement in (text for step in MIGRATIONS[1:4] for text in step):
+            db.execute(statement)
+        db.execute("UPDATE channels SET restored = 1")
+        db.execute("PRAGMA user_version = 4")
+        db.commit()
+    before = int(time.time())
+    with Book(path, "payee", DEVNET) as book:
+        retired_at = book.channel(CHANNEL).retired_at
+        assert retired_at is not None
+        assert before <= retired_at <= time.time()
+        assert book.channel(CHANNEL).claim == claim(300)
 
 
 def test_a_migration_that_is_broken_off_leaves_the_old_book(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,13 @@ POLICY = SettlePolicy(risk_nano=500_000, fee_percent=1, after_s=DAY_S)
 
 
 def standing(
-    unsettled: int, *, settled: int = 0, deposited: int = 10**7, closing: bool = False, for_s: float = 0
+    unsettled: int,
+    *,
+    settled: int = 0,
+    deposited: int = 10**7,
+    closing: bool = False,
+    for_s: float = 0,
+    retired: bool = False,
 ) -> Standing:
     return Standing(
         authorised_nano=settled + unsettled,
@@ -22,6 +28,7 @@ def standing(
         deposited_nano=deposited,
         closing=closing,
         unsettled_for_s=for_s,
+        retired=retired,
     )
 
 
@@ -50,6 +57,9 @@ def standing(
         (standing(5_000, for_s=DAY_S - 1), None),
         (standing(5_000, for_s=DAY_S), Reason.OLD),
         (standing(1_000, for_s=DAY_S), None),
+        # a book from a backup
+        (standing(1_001, retired=True), Reason.RETIRED),
+        (standing(1_000, retired=True), None),
     ],
 )
 def test_a_voucher_is_carried_when_it_pays_or_when_waiting_is_a_risk(channel: Standing, why: Reason | None) -> None:
@@ -71,15 +81,15 @@ def test_the_fee_may_be_left_out_of_account() -> None:
 amounts = st.integers(0, 10**10)
 
 
-@given(amounts, amounts, amounts, st.booleans(), st.floats(0, 1e9), st.integers(0, 10**7))
+@given(amounts, amounts, amounts, st.booleans(), st.booleans(), st.floats(0, 1e9), st.integers(0, 10**7))
 def test_no_settlement_costs_more_than_it_brings_unless_the_limit_says_so(
-    unsettled: int, settled: int, deposited: int, closing: bool, for_s: float, fee: int
+    unsettled: int, settled: int, deposited: int, closing: bool, retired: bool, for_s: float, fee: int
 ) -> None:
-    channel = standing(unsettled, settled=settled, deposited=deposited, closing=closing, for_s=for_s)
+    channel = standing(unsettled, settled=settled, deposited=deposited, closing=closing, for_s=for_s, retired=retired)
     why = POLICY.why(channel, fee)
     assert why in (None, Reason.RISK) or unsettled > fee
     assert (why is Reason.RISK) == (unsettled >= POLICY.risk_nano)
-    if closing and unsettled > fee:
+    if (closing or retired) and unsettled > fee:
         assert why
 
 

@@ -151,6 +151,7 @@ class Market:
         window_cap_nano: int = 1_000_000,
         settle_at_nano: int = 1 << 40,
         settle_after_s: float = float("inf"),
+        retired_wait_s: float = float("inf"),
         deposit_min_nano: int = DEPOSIT_NANO // 2,
         ledger: Callable[[Ledger], Ledger] = lambda plain: plain,
         engine: Engine | None = None,
@@ -171,7 +172,7 @@ class Market:
             price_list=PriceList(prices, strategy or FixedPrice(prices), window_cap_nano),
             deposit_min_nano=deposit_min_nano,
             challenge_period_s=CHALLENGE_PERIOD_S,
-            settle_policy=SettlePolicy(risk_nano=settle_at_nano, after_s=settle_after_s),
+            settle_policy=SettlePolicy(risk_nano=settle_at_nano, after_s=settle_after_s, retired_wait_s=retired_wait_s),
             clock=clock,
             trace=diary,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from by_hand import by_hand
+from by_hand import agree, by_hand
 from market import DEAR, Customer, Market, Seller, open_market, question
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -142,6 +142,7 @@ async def test_a_closing_channel_is_not_served_because_the_chain_went_down(
     async with open_market(tmp_path) as market:
         seller, client, ledger = await people(market)
         await answer(client)
+        deal = await agree(client, question())
         await client.peer.start_close(client.book.channels()[0].channel)
         await trio.sleep(LOOK_S)
         assert seller.book.channels()[0].state is State.CLOSING
@@ -149,7 +150,7 @@ async def test_a_closing_channel_is_not_served_because_the_chain_went_down(
         (known,) = seller.book.channels()
         payees = seller.provider._payees
         with pytest.raises(Error, match="could not be checked"):
-            async with payees.lease(known.claim, client.host.peer, known.terms.payer_key):  # type: ignore[arg-type]
+            async with payees.lease(known.claim, deal.quote):  # type: ignore[arg-type]
                 pass
 
 

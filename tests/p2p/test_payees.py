@@ -240,6 +240,23 @@ async def test_a_release_counts_the_last_voucher_and_gives_credit_back(
         assert released.signature == claim.signature
 
 
+async def test_what_was_released_is_not_settled_any_more_so_that_the_release_stays_good(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(prices=DEAR, settle_after_s=600), await market.customer()
+        channel = await answer(client)
+        delivered = highest(client).amount_nano
+        more = sign_claim(signer("client", "payer"), VOUCHER_TAG, -239, channel, delivered + 500)
+        released = await ask_release(client, seller, more)
+        assert isinstance(released, Released)
+        await trio.sleep(1000)
+        assert [one.op for one in market.chain.transactions(channel)] == ["open"]
+        await client.ledger.close_by_release(channel, released.amount_nano, released.signature)
+        await trio.sleep(100)
+        assert seller.book.channel(channel).settled_nano == delivered
+
+
 async def test_nothing_is_released_that_is_not_on_disk(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_market(tmp_path) as market:
         seller, client = await market.seller(), await market.customer()

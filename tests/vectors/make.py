@@ -183,6 +183,13 @@ MESSAGES: dict[str, tuple[Message, ...]] = {
     release.PROTOCOL: (
         release.CloseRequest(channel=CHANNEL, amount_nano=COST_NANO, signature=LAST_VOUCHER.signature),
         release.Released(channel=CHANNEL, amount_nano=COST_NANO, signature=RELEASE.signature),
+        release.Released(
+            channel=CHANNEL,
+            amount_nano=COST_NANO,
+            signature=RELEASE.signature,
+            voucher_nano=LAST_VOUCHER.amount_nano,
+            voucher_signature=LAST_VOUCHER.signature,
+        ),
     ),
 }
 

@@ -324,7 +324,7 @@ def test_keys_and_book_are_backed_up_while_they_are_used_and_come_back(owner: Ow
     for name in ("wallet.key", "channel.key", "identity.key"):
         assert (new.folder / name).read_bytes() == (owner.folder / name).read_bytes()
     with Book(new.folder / "book.sqlite", "payer", DEVNET) as book:
-        assert [(known.authorised_nano, known.restored) for known in book.channels()] == [(5, True)]
+        assert [(known.authorised_nano, known.retired) for known in book.channels()] == [(5, True)]
     assert "is not empty" in refusal(new.wallet("restore", file, environment=given))
 
 
