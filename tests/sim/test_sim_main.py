@@ -109,7 +109,8 @@ def test_out_that_cannot_be_written_is_one_line(
 def test_a_violation_is_one_line_and_status_1(
     scenario: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_scenario: object, seed: int) -> None:
+    def broken(_scenario: object, seed: int, *, messages: bool) -> None:
+        assert not messages
         raise Violation(seed, 12.5, "3 nano are missing")
 
     monkeypatch.setattr("sim.__main__.simulate", broken)
