@@ -62,6 +62,7 @@ def _parser() -> Parser:
     _command(commands, "earnings", "what you earned with which model on which day, and what fees you paid")
     _watch(_command(commands, "watch", "settle for a provider that is away, before its clients can take money back"))
     _wallet(_command(commands, "wallet", "show, make, lock, back up or empty your wallet"))
+    _peers(_command(commands, "peers", "who is there, how far away, by which path, and who is shut out and why"))
     _doctor(_command(commands, "doctor", "look for what stands in the way of asking or selling, and say what to do"))
     return parser
 
@@ -205,6 +206,11 @@ def _wallet(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--yes", action="store_true", help="do not ask whether that is right")
         if name in {"backup", "restore"}:
             action.add_argument("file", type=Path, metavar="FILE")
+
+
+def _peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--provider", action="store_true", help="whom the provider that runs on this home sees")
+    _neighbours(parser, "look for peers on the local network, too")
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:

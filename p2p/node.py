@@ -33,7 +33,7 @@ from inference.measure import measure
 from inference.nursery import open_background
 from inference.scripted import Scripted
 from inference.worker import open_worker
-from p2p import arguments, channel_commands, demo, doctor, wallet_commands, watching
+from p2p import arguments, channel_commands, demo, doctor, peers_command, peers_seen, wallet_commands, watching
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
 from p2p.console import Session
@@ -266,9 +266,10 @@ async def provide(session: Session) -> None:
                     trace=session.trace,
                 )
                 await background.start(provider.run)
-                _tell_provider_ready(session, node, measured)
-                session.up.set()
-                await trio.sleep_forever()
+                async with peers_seen.kept_up_to_date(home.folder, node.host):
+                    _tell_provider_ready(session, node, measured)
+                    session.up.set()
+                    await trio.sleep_forever()
 
 
 def _engine(config: ProvideConfig) -> Spec:
@@ -461,17 +462,31 @@ async def watch(session: Session) -> None:
     await watching.watch(session, Wiring(partial(open_ledger, trace=session.trace), fund))
 
 
-async def examine(session: Session) -> None:
-    """Look for what stands in the way."""
+def _passing_by(network: NetworkFile) -> AbstractAsyncContextManager[Host]:
+    """Somebody who only looks, under an identity that is thrown away."""
     from p2p.net.libp2p_host import open_host
 
-    def host(network: NetworkFile) -> AbstractAsyncContextManager[Host]:
-        return open_host(secrets.token_bytes(SEED_BYTES), (), dht_server=False, network=network.mark.name)
+    return open_host(secrets.token_bytes(SEED_BYTES), (), dht_server=False, network=network.mark.name)
+
+
+async def peers(session: Session) -> None:
+    """Who is there."""
+
+    @asynccontextmanager
+    async def joined_host(network: NetworkFile) -> AsyncIterator[Host]:
+        async with _passing_by(network) as host, joined(host, network.bootstraps, _lan(session.config, network, host)):
+            yield host
+
+    await peers_command.run(session, joined_host)
+
+
+async def examine(session: Session) -> None:
+    """Look for what stands in the way."""
 
     def ledger(network: NetworkFile, home: Home) -> AbstractAsyncContextManager[TonLedger]:
         return open_ledger(network, WalletKey(secrets.token_bytes(SEED_BYTES)), home.purse)
 
-    await doctor.run(session, doctor.Wiring(host, ledger))
+    await doctor.run(session, doctor.Wiring(_passing_by, ledger))
 
 
 COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
@@ -485,6 +500,7 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "wallet": wallet,
     "earnings": earnings,
     "watch": watch,
+    "peers": peers,
     "doctor": examine,
 }
 

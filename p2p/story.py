@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -86,6 +86,18 @@ class Story:
         for name, value in rows:
             table.add_row(name, escape(value))
         self.console.print(table)
+
+    def columns(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; in a pipe, columns that are as wide as what is in them."""
+        if self.console.is_terminal:
+            table = Table(*headings, box=None, pad_edge=False, header_style="dim")
+            for row in rows:
+                table.add_row(*row)
+            self.console.print(table)
+            return
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+        for row in (headings, *rows):
+            self.say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 class JsonLines:
