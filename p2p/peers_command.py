@@ -82,11 +82,10 @@ def _selling(row: Row, models: Sequence[str], probe_ms: int) -> Row:
 
 
 def _row(state: PeerState, found: str) -> Row:
-    path = "" if state.connected_s is None else "relayed" if state.relayed else "direct"
     return Row(
         state.peer,
         found,
-        path=path,
+        path=state.path or "",
         rtt_ms=state.rtt_ms,
         connected_s=None if state.connected_s is None else round(state.connected_s),
         addresses=state.addresses,
