@@ -289,7 +289,10 @@ def test_the_words_are_shown_on_a_terminal_alone_and_after_a_warning(owner: Owne
     owner.has(WalletKey.from_words(tuple(WORDS.split())), PASSPHRASE)
     given = {"BOMBYX_PASSPHRASE": PASSPHRASE}
     assert "nobody can be asked" in refusal(owner.alone("export-words", environment=given))
-    assert "terminal" in refusal(owner.wallet("export-words", "--json", environment=given))
+    for_programs = owner.wallet("export-words", "--json", environment=given)
+    assert for_programs.code == 2
+    assert json.loads(for_programs.out).keys() == {"error", "reason"}
+    assert "terminal" in for_programs.complaint
     kept = owner.types("export-words", answers=[("Type yes to go on: ", "no\n")])
     assert kept.code == 2
     answers = [("Type yes to go on: ", "yes\n"), ("Passphrase: ", f"{PASSPHRASE}\n")]
