@@ -32,6 +32,7 @@ from p2p.protocol.wire import FrameReader
 SERVED_STREAM_TIMEOUT_S = 10.0  # from one request to the next
 MAX_SERVED_STREAMS = 512
 MAX_SERVED_STREAMS_PER_PEER = 32  # as many as js-libp2p opens at a time
+UNANSWERED_TIMEOUT_S = 5.0
 IDENTIFY_TIMEOUT_S = 5.0
 MAX_NOTICING = 256
 _IDENTIFY_POLL_S = 0.02
@@ -137,20 +138,22 @@ class KadDriver:
             await stream.write(
                 b"".join(encode_varint_prefixed(kad_codec.encode_request(each, me)) for each in ask.requests)
             )
-            await stream.close()
             response = await self._read_response(stream, ask.requests[-1])
+            await stream.close()
         except BaseException:
             await stream.reset()
             raise
         return response, origin_of(stream.remote_ip)
 
     async def _read_response(self, stream: Libp2pStream, request: Request) -> Response:
+        """Our side stays open until it came: js-libp2p resets a stream that ends, and its answer may go with it."""
+        if isinstance(request, AddProvider):  # it has no answer
+            await stream.drain(UNANSWERED_TIMEOUT_S)
+            return Response()
         frames = FrameReader(kad_codec.MAX_RESPONSE_BYTES)
         while data := await stream.read(_READ_BYTES):
             if payloads := frames.feed(data):
                 return kad_codec.decode_response(payloads[0], request)
-        if isinstance(request, AddProvider):
-            return Response()
         raise Unavailable("the server closed without an answer")
 
     # Answers
