@@ -105,7 +105,13 @@ export const PROTOCOLS = {
   },
   "/bombyx/channel/1": {
     toProvider: union({ close_request: { channel: exactly(32), amount_nano: nat, signature: bytes(0, 64) } }),
-    toClient: union({ released: { channel: exactly(32), amount_nano: nat, signature: exactly(64) }, refusal }),
+    toClient: union({
+      released: {
+        channel: exactly(32), amount_nano: nat, signature: exactly(64), voucher_nano: optional(nat, 0n),
+        voucher_signature: optional(bytes(0, 64), Buffer.alloc(0)),
+      },
+      refusal,
+    }),
   },
 }; // prettier-ignore
 
