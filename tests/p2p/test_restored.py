@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from by_hand import agree
 from market import (
     CHALLENGE_PERIOD_S,
     DEAR,
@@ -29,7 +30,7 @@ from trio.testing import MockClock
 from chain.book import Book
 from chain.channel import State
 from chain.errors import ChainError, ChannelUnusable, InsufficientFunds, LedgerUnavailable
-from chain.ledger import Ledger
+from chain.ledger import Ledger, Transaction
 from chain.records import Channel, Role
 from chain.voucher import RELEASE_TAG, VOUCHER_TAG, Claim, sign_claim
 from p2p.answer import Answer
@@ -58,6 +59,20 @@ class Troubled:
                 raise error
 
         return trouble if name in self.troubles else getattr(self._ledger, name)
+
+
+class Unheard:
+    """A ledger that closes a channel and does not come to know it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def close_by_payee(self, channel: bytes, claim: tuple[int, bytes] | None) -> Transaction:
+        await self._ledger.close_by_payee(channel, claim)
+        raise LedgerUnavailable("sent, and not seen")
 
 
 def troubled(**troubles: ChainError | None) -> Callable[[Ledger], Ledger]:
@@ -220,6 +235,23 @@ async def test_a_client_that_stays_goes_on_with_another_channel_at_once(
         assert seller.book.channel(channel).settled_nano > due.authorised_nano
 
 
+async def test_answers_that_are_begun_while_another_is_paid_on_a_retired_channel_get_another(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller()
+        client = await market.customer()
+        quote = (await agree(client, question())).quote
+        payers = client.peer._payers
+        async with payers.lease(quote.provider, quote.channel, quote.worst_cost_nano) as payer:
+            await payers.heed(payer.channel, Refused("busy"), 0)
+            async with payers.lease(quote.provider, quote.channel, quote.worst_cost_nano) as same:
+                assert same is payer
+            await payers.heed(payer.channel, Refused("channel_retired"), 0)
+            async with payers.lease(quote.provider, quote.channel, quote.worst_cost_nano) as other:
+                assert other.channel != payer.channel
+
+
 async def test_a_client_that_stays_drops_a_channel_that_its_provider_closed(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -374,6 +406,35 @@ async def test_a_restored_provider_learns_from_the_chain_what_was_settled_since(
         await trio.sleep(WAIT_S + LOOK_S)
         assert [one.op for one in market.chain.transactions(channel)] == ["open", "settle", "close_by_payee"]
         assert seller.book.channel(channel).settled_nano == due.authorised_nano
+
+
+async def test_a_restored_provider_that_does_not_hear_of_its_own_closing_finds_what_it_was_paid(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        channel, _ = await forgetful(market, tmp_path)
+        seller = await market.seller(retired_wait_s=0, ledger=Unheard)
+        await trio.sleep(2 * LOOK_S)
+        assert [one.op for one in market.chain.transactions(channel)] == ["open", "close_by_payee"]
+        closed = seller.book.channel(channel)
+        assert (closed.state, closed.settled_nano) == (State.CLOSED, closed.authorised_nano)
+        assert closed.settled_nano > 0
+
+
+async def test_a_restored_provider_releases_what_a_deposit_that_it_has_not_seen_pays_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        channel, _ = await forgetful(market, tmp_path)
+        client = await market.customer()
+        await client.ledger.top_up(channel, DEPOSIT_NANO)
+        more = sign_claim(signer("client", "payer"), VOUCHER_TAG, NETWORK.global_id, channel, DEPOSIT_NANO + 10)
+        client.book.save_claim(more)
+        seller = await market.seller(ledger=troubled(channel=LedgerUnavailable("no lite-server answered")))
+        await trio.sleep(1)
+        seller.ledger.troubles.clear()  # type: ignore[attr-defined]
+        await client.peer.close_channel(channel)
+        assert client.book.channel(channel).settled_nano == more.amount_nano
 
 
 async def test_a_closing_that_fails_is_told_and_tried_again(tmp_path: Path, autojump_clock: MockClock) -> None:
