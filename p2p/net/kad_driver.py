@@ -31,7 +31,8 @@ from p2p.protocol.wire import FrameReader
 
 SERVED_STREAM_TIMEOUT_S = 10.0  # from one request to the next
 MAX_SERVED_STREAMS = 512
-MAX_SERVED_STREAMS_PER_PEER = 32  # as many as js-libp2p opens at a time
+MAX_SERVED_STREAMS_PER_PEER = 64  # as many as js-libp2p opens at a time
+MAX_OPERATIONS = 16  # of ours at a time: each asks a server one thing at a time, and js-libp2p takes 32 streams
 UNANSWERED_TIMEOUT_S = 5.0
 IDENTIFY_TIMEOUT_S = 5.0
 MAX_NOTICING = 256
@@ -58,6 +59,7 @@ class KadDriver:
         self._nursery: trio.Nursery
         self._sleep = trio.CancelScope()
         self._asking: dict[int, trio.CancelScope] = {}
+        self._operations = trio.CapacityLimiter(MAX_OPERATIONS)
         self._results: dict[int, trio.MemorySendChannel[Result]] = {}
         self._served: Counter[str] = Counter()
         self._noticing: set[ID] = set()
@@ -68,6 +70,8 @@ class KadDriver:
         network.register_notifee(notifee := _Notifee(self))
         try:
             async with trio.open_nursery() as self._nursery:
+                for connection in network.get_connections():
+                    self.connected(connection.muxed_conn.peer_id)
                 task_status.started()
                 while True:
                     with trio.CancelScope(deadline=self.core.deadline()) as self._sleep:
@@ -79,13 +83,14 @@ class KadDriver:
     async def perform(self, kind: type[R], start: Callable[[float], tuple[int, list[Event]]]) -> R:
         """Start an operation of the core, and wait for its result, which is of this kind."""
         sender, receiver = trio.open_memory_channel[Result](1)
-        operation, events = start(trio.current_time())
-        self._results[operation] = sender
-        try:
-            self.carry_out(events)
-            result = await receiver.receive()
-        finally:
-            del self._results[operation]
+        async with self._operations:
+            operation, events = start(trio.current_time())
+            self._results[operation] = sender
+            try:
+                self.carry_out(events)
+                result = await receiver.receive()
+            finally:
+                del self._results[operation]
         assert isinstance(result, kind)
         return result
 
@@ -131,7 +136,8 @@ class KadDriver:
         self.carry_out(events)
 
     async def _exchange(self, peer: ID, ask: Ask) -> tuple[Response, str]:
-        await self._reach(peer_address(ask.contact))
+        if all(connection.muxed_conn.is_closed for connection in self._host.get_network().get_connections(peer)):
+            await self._reach(peer_address(ask.contact))
         stream = Libp2pStream(await self._host.new_stream(peer, [self._protocol]))
         try:
             me = self.core.me
@@ -165,7 +171,7 @@ class KadDriver:
             return
         self._served[stream.peer] += 1
         try:
-            await self._serve(stream)
+            await self._serve(stream, net_stream.muxed_conn.peer_id.to_bytes())
             await stream.close()
         except (Error, trio.TooSlowError) as error:
             _log.debug("serving %s: %s", stream.peer, error)
@@ -175,9 +181,9 @@ class KadDriver:
         finally:
             self._served -= Counter([stream.peer])  # drops the entry when it reaches zero
 
-    async def _serve(self, stream: Libp2pStream) -> None:
+    async def _serve(self, stream: Libp2pStream, sender: bytes) -> None:
         frames = FrameReader(kad_codec.MAX_REQUEST_BYTES)
-        sender, origin = ID.from_base58(stream.peer).to_bytes(), origin_of(stream.remote_ip)
+        origin = origin_of(stream.remote_ip)
         while True:
             with trio.fail_after(SERVED_STREAM_TIMEOUT_S):
                 data = await stream.read(_READ_BYTES)

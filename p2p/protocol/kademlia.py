@@ -51,7 +51,7 @@ from p2p.protocol.routing_table import RoutingTable
 
 QUERY_TIMEOUT_S = 5.0
 PATIENCE_S = 1.0  # an answer usually takes less; after this, another is asked too
-OPERATION_TIMEOUT_S = 20.0
+OPERATION_TIMEOUT_S = 12.0
 REFRESH_S = 600.0
 FIRST_REFRESH_S = 10.0  # after joining
 MAX_REFRESHED_BITS = 10  # finding a key for a bucket takes 2^bits hashes
@@ -60,9 +60,9 @@ MAX_UNCHECKED = 256
 MAX_CHECKS = 16  # under way
 SNAPSHOT = 200
 
-# A provider of 64 models renews some 70 records, two requests each, in one burst; a look-up asks a server once.
+# In a small network a provider of 64 models renews some 130 records in one burst, each with three requests to a server.
 REQUESTS_PER_S = 20.0
-REQUESTS_AT_ONCE = 300
+REQUESTS_AT_ONCE = 500
 
 
 class Ask(NamedTuple):

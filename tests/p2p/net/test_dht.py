@@ -201,7 +201,7 @@ async def test_a_broken_file_of_peers_is_no_obstacle(tmp_path: Path, content: by
 async def test_idle_streams_do_not_disable_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kad_driver, "SERVED_STREAM_TIMEOUT_S", 0.5)
     async with joined("one", "two", "evil") as (bootstrap, one, two, evil):
-        for _ in range(50):
+        for _ in range(kad_driver.MAX_SERVED_STREAMS_PER_PEER + 20):
             with suppress(StreamFailure):
                 await raw(evil).new_stream(raw(bootstrap).get_id(), [protocol_id("test")])
         await one.provide("key")
