@@ -22,7 +22,7 @@ from p2p.protocol.kad_messages import (
 )
 from p2p.protocol.lookup import Walk
 
-ENOUGH_WITNESSES = 3  # servers that named providers, before a look-up is content with what it has
+ENOUGH_WITNESSES = 3  # servers that named somebody, before a look-up waits for nobody who is slow
 
 
 class Located(NamedTuple):
@@ -157,8 +157,9 @@ class Find(Locate):
 
     @property
     def is_over(self) -> bool:
-        is_enough = len(self._named) >= ENOUGH_WITNESSES and len(self._peers) >= self._limit
-        return is_enough or super().is_over
+        if len(self._named) < ENOUGH_WITNESSES:
+            return super().is_over
+        return len(self._peers) >= self._limit or self._walk.has_settled
 
     def answered(self, contact: Contact, response: Response, origin: str) -> None:
         super().answered(contact, response, origin)

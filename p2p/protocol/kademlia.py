@@ -50,7 +50,7 @@ from p2p.protocol.rates import Rates
 from p2p.protocol.routing_table import RoutingTable
 
 QUERY_TIMEOUT_S = 5.0
-PATIENCE_S = 1.0  # an answer usually takes less; after this, another is asked too
+PATIENCE_S = 1.5  # an answer usually takes less, with the dial; after this, others are asked
 OPERATION_TIMEOUT_S = 12.0
 REFRESH_S = 600.0
 FIRST_REFRESH_S = 10.0  # after joining

@@ -1,9 +1,9 @@
 """Core: the walk through the network to the `K` servers closest to a target.
 
 The closest that are known are asked, `ALPHA` at a time; whom they name that is closer still is asked next, until each
-of the `K` closest that live has answered. A server that takes longer than most lets another be asked meanwhile. What
-a liar can add is bounded: so many questions in all, so many servers of one origin among the `K`, and nothing more of
-a server whose first tips were all dead.
+of the `K` closest has answered. One that takes longer than most is passed over: another is asked in its stead, and it
+counts again if it answers before the end. What a liar can add is bounded: so many questions in all, so many servers of
+one origin among the `K`, and nothing more of a server whose first tips were all dead.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import islice
 from p2p.protocol.kad_messages import ALPHA, Contact, K, kad_id
 
 MAX_ASKED = 100
+MAX_OPEN = 4 * ALPHA  # questions under way with those that are passed over
 MAX_CANDIDATES = 4 * K
 MAX_DEAD_TIPS = 6
 MAX_PER_ORIGIN = 8  # among the `K` closest
@@ -27,9 +28,6 @@ class _State(enum.Enum):
     ASKED = enum.auto()
     SLOW = enum.auto()
     ANSWERED = enum.auto()
-
-
-_UNDER_WAY = (_State.ASKED, _State.SLOW)
 
 
 class _Candidate:
@@ -73,7 +71,7 @@ class Walk:
 
     def next(self) -> list[Contact]:
         """Whom to ask now."""
-        room = ALPHA - sum(candidate.state is _State.ASKED for candidate in self._candidates.values())
+        room = min(ALPHA, MAX_OPEN - self._count(_State.SLOW)) - self._count(_State.ASKED)
         chosen: list[Contact] = []
         for candidate in self._leading():
             if len(chosen) >= room or self._asked >= MAX_ASKED:
@@ -108,16 +106,21 @@ class Walk:
             self._forget_lies(candidate.tipster)
 
     def slow(self, peer: bytes) -> None:
-        """`peer` has not answered yet: another may be asked in its stead, and it may still answer."""
+        """`peer` has not answered yet."""
         candidate = self._candidates.get(peer)
         if candidate is not None and candidate.state is _State.ASKED:
             candidate.state = _State.SLOW
 
     @property
-    def is_over(self) -> bool:
-        """Whether nobody is left whose answer could change the result."""
-        unfinished = _UNDER_WAY if self._asked >= MAX_ASKED else (_State.NEW, *_UNDER_WAY)
+    def has_settled(self) -> bool:
+        """Whether each of the closest has answered, but for those that are passed over."""
+        unfinished = (_State.ASKED,) if self._asked >= MAX_ASKED else (_State.NEW, _State.ASKED)
         return not any(candidate.state in unfinished for candidate in self._leading())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to wait for. Where there are less than `K`, even the slow are."""
+        return self.has_settled and (len(list(self._leading())) == K or not self._count(_State.SLOW))
 
     def closest(self) -> list[Contact]:
         """The `K` closest that answered, nearest first."""
@@ -125,8 +128,11 @@ class Walk:
         return [candidate.contact for candidate in islice(answered, K)]
 
     def _leading(self) -> Iterator[_Candidate]:
-        """The `K` closest that may live."""
-        return islice(self._eligible(), K)
+        """The `K` closest that may live and are not slow."""
+        return islice((candidate for candidate in self._eligible() if candidate.state is not _State.SLOW), K)
+
+    def _count(self, state: _State) -> int:
+        return sum(candidate.state is state for candidate in self._candidates.values())
 
     def _eligible(self) -> Iterator[_Candidate]:
         """All candidates, nearest first, without those that would be too many of one origin."""

@@ -99,6 +99,7 @@ def transport(_seed: int) -> Sequence[str]:
     return ["```", *_printed("tests/bench/bench_transport.py"), "```"]
 
 
+KADEMLIA_SERVERS = 1000
 SWARM, SWARM_PROCESSES, CHURN_S = 30, 6, 20
 
 
@@ -141,6 +142,23 @@ def churn(seed: int) -> Sequence[str]:
     ]
 
 
+def kademlia(seed: int) -> Sequence[str]:
+    """The DHT's core in a network of a thousand, in virtual time."""
+    import kad_churn
+
+    report = kad_churn.measure(servers=KADEMLIA_SERVERS, seed=seed)
+    if not all(report.at_rest.found) or not all(report.under_churn.found):
+        raise DoesNotHold("\n".join(kad_churn.table(report)))
+    return [
+        f"{KADEMLIA_SERVERS:,} servers in virtual time, 10 to 150 ms apart. Each of {kad_churn.CLIENTS} providers,",
+        "which are clients of the DHT, announces a name of its own and renews it each four minutes; others look for",
+        "one every six seconds. Under churn half of the servers fall silent within ten minutes, each replaced by one",
+        "that knows only the first of all; so do half of the providers, and are not replaced.",
+        "",
+        *kad_churn.table(report),
+    ]
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "sequences": ("Money under misfortune", sequences),
     "crashes": ("Killed in the middle of paid answers", crashes),
@@ -149,6 +167,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "checks": ("The contract without each of its checks", checks),
     "cold-starts": ("Found from nothing", cold_starts),
     "churn": ("Providers that die and come back", churn),
+    "kademlia": ("A thousand servers of the DHT", kademlia),
     "transport": ("Transport", transport),
 }
 

@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -26,7 +27,7 @@ class KadNetwork:
         self.silent: set[bytes] = set()
         self.clients: set[bytes] = set()
         self.origins: dict[bytes, str] = {}  # the networks that some connect from
-        self.messages = 0
+        self.asked: Counter[bytes] = Counter()  # the questions that each peer has put
         self.results: dict[tuple[bytes, int], Result] = {}
         self._latency_s = latency_s
         self._planned: list[tuple[float, int, Callable[[], None]]] = []
@@ -121,7 +122,7 @@ class KadNetwork:
 
     def _arrive(self, asking: Kademlia, ask: Ask) -> None:
         peer = ask.contact.peer
-        self.messages += 1
+        self.asked[asking.me] += 1
         server = self.peers.get(peer)
         if server is None or peer in self.clients:
             if peer not in self.silent:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p.protocol.kad_messages import ALPHA, Contact, K, kad_id
-from p2p.protocol.lookup import MAX_ASKED, MAX_CANDIDATES, MAX_DEAD_TIPS, MAX_PER_ORIGIN, Walk
+from p2p.protocol.lookup import MAX_ASKED, MAX_CANDIDATES, MAX_DEAD_TIPS, MAX_OPEN, MAX_PER_ORIGIN, Walk
 
 ME = b"me"
 TARGET = kad_id(b"target")
@@ -63,7 +64,7 @@ def test_the_closest_are_found_through_others_and_few_at_a_time() -> None:
     assert len(asked) == len(set(asked)) < 60
 
 
-def test_who_is_slow_lets_others_be_asked_and_may_still_answer() -> None:
+def test_among_few_the_slow_are_waited_for() -> None:
     everyone = nearest([contact(number) for number in range(10)])
     walk = Walk(TARGET, ME, everyone)
     asked = walk.next()
@@ -73,12 +74,38 @@ def test_who_is_slow_lets_others_be_asked_and_may_still_answer() -> None:
     walk.slow(b"never asked")
     assert walk.next() == []
     for each in everyone[1:]:
+        assert not walk.has_settled
         walk.next()
         walk.answered(each.peer, [], "")
+    assert walk.has_settled
     assert not is_over(walk)
     walk.answered(asked[0].peer, [], "")
     assert is_over(walk)
     assert walk.closest() == everyone
+
+
+def test_among_many_the_slow_are_passed_over_and_count_if_they_answer_in_time() -> None:
+    everyone = nearest([contact(number) for number in range(40)])
+    walk = Walk(TARGET, ME, everyone)
+    slow = walk.next()
+    for each in slow:
+        walk.slow(each.peer)
+    walk.answered(slow[0].peer, [], "")
+    while not is_over(walk):
+        for each in walk.next():
+            walk.answered(each.peer, [], "")
+    assert walk.closest() == [slow[0], *everyone[ALPHA : ALPHA + K - 1]]
+
+
+def test_where_all_are_slow_few_questions_are_open() -> None:
+    walk = Walk(TARGET, ME, [contact(number) for number in range(40)])
+    asked = 0
+    while now := walk.next():
+        asked += len(now)
+        for each in now:
+            walk.slow(each.peer)
+    assert asked == MAX_OPEN
+    assert not is_over(walk)
 
 
 def test_the_dead_are_left_out_and_never_asked_again() -> None:
@@ -154,15 +181,14 @@ def test_one_origin_does_not_fill_the_result() -> None:
     assert walk.closest() == everyone[:MAX_PER_ORIGIN] + everyone[30 : 30 + K - MAX_PER_ORIGIN]
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_every_walk_ends_with_living_servers_in_order(data: st.DataObject) -> None:
-    size = data.draw(st.integers(1, 60))
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 100), st.floats(0, 0.9), st.integers(0, 1 << 32))
+def test_every_walk_ends_with_living_servers_in_order(size: int, share_of_dead: float, seed: int) -> None:
+    chance = random.Random(seed)
     everyone = [contact(number) for number in range(size)]
-    draw = data.draw(st.randoms(use_true_random=False))
-    knows = {each.peer: draw.sample(everyone, draw.randint(0, min(30, size))) for each in everyone}
-    dead = {each.peer for each in everyone if draw.random() < 0.3}
-    walk = Walk(TARGET, ME, draw.sample(everyone, min(size, 3)))
+    knows = {each.peer: chance.sample(everyone, chance.randint(0, min(30, size))) for each in everyone}
+    dead = {each.peer for each in everyone if chance.random() < share_of_dead}
+    walk = Walk(TARGET, ME, chance.sample(everyone, min(size, 3)))
     asked = walk_on(walk, lambda peer: None if peer in dead else knows[peer])
     assert len(asked) == len(set(asked)) <= MAX_ASKED
     assert walk.closest() == nearest(walk.closest())
