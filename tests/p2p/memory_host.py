@@ -266,5 +266,5 @@ class MemoryHost:
             await stream.drain()
 
     def _require_dht(self) -> None:
-        if self._network.dht_is_down:
+        if self._network.dht_is_down or self._network.hosts.get(self.peer) is not self:  # the dead withdraw nothing
             raise Unavailable("the DHT cannot be reached")

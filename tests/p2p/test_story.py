@@ -17,6 +17,7 @@ from p2p.peer import Budget
 from p2p.protocol.strategy import AskForLess, UtilisationPrice
 from p2p.purchase import buy
 from p2p.story import LINES, JsonLines, Story, answer_to, gram, per_million, short
+from p2p.trace import MESSAGES
 
 
 class Terminal(io.StringIO):
@@ -61,7 +62,7 @@ async def test_a_market_day_is_told_without_a_gap_and_without_the_prompt(
         assert "secret" not in json.dumps([client.diary.records, seller.diary.records])
         assert not any(word in json.dumps(seller.diary.records) for word in bought.text.split() if len(word) > 6)
         assert all(len(line) > 40 for line in ours.splitlines() if "agreed" in line), "lines are not broken"
-        assert {kind for kind, _ in client.diary.records} <= LINES.keys() | {"advert"}
+        assert {kind for kind, _ in client.diary.records} <= LINES.keys() | MESSAGES | {"advert"}
         cost = bought.cost_nano
         assert bought.summary["cost_nano"] == cost == bought.summary["delivered_nano"]
         assert bought.summary["usage"] == {"prompt_tokens": 4, "completion_tokens": 40}
