@@ -76,14 +76,14 @@ class Announcer:
         try:
             with trio.move_on_after(SETTLE_S):
                 await self._host.moved(())
-            announced = await self._renew()
+            announced = await self._renew(())
             task_status.started()
             while True:
                 settled_at = trio.current_time() + SETTLE_S
                 with trio.move_on_after(RENEW_S):
                     await self._host.moved(announced)
                     await trio.sleep_until(settled_at)
-                announced = await self._renew()
+                announced = await self._renew(announced)
         finally:
             with trio.move_on_after(WITHDRAW_TIMEOUT_S, shield=True):
                 await self._withdraw()
@@ -95,7 +95,7 @@ class Announcer:
         await messages.send(signed)
         await messages.close()
 
-    async def _renew(self) -> Sequence[str]:
+    async def _renew(self, before: Sequence[str]) -> Sequence[str]:
         """Announce us everywhere, and return at which addresses."""
         advert, signed = self._make_advert()
         async with trio.open_nursery() as nursery:
@@ -104,6 +104,8 @@ class Announcer:
             for family in sorted({model.family for model in advert.models}):
                 topic = family_topic(family)
                 nursery.start_soon(self._try, partial(self._host.publish, topic, encode(signed)))
+        if advert.addresses != before:
+            self._trace("reachable", addresses=advert.addresses)
         return advert.addresses
 
     async def _withdraw(self) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, NamedTuple, Protocol
 
-PeerPath = Literal["direct", "relayed"]
-"""How a peer is reached: by a connection of our own, or through a relay, which carries what it cannot read."""
+PeerPath = Literal["direct", "relayed", "punched"]
+"""How a peer is reached: by a connection of our own, through a relay, which carries what it cannot read, or by a
+connection of our own that routers let through because a relay helped."""
 
 
 class PeerAddress(NamedTuple):

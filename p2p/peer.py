@@ -23,7 +23,7 @@ from p2p.discovery import Directory, Found
 from p2p.errors import PaymentError, Unavailable
 from p2p.foreign import translated
 from p2p.funding import Funding
-from p2p.host import Host
+from p2p.host import Host, PeerPath
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
 from p2p.protocol.market import Need
@@ -219,6 +219,10 @@ class LightPeer:
     async def finalise(self, channel: bytes) -> Transaction:
         """Take back what is left after the challenge period. Raises as `Closing.together` does."""
         return await self._closing.finalise(channel)
+
+    def path(self, provider: str) -> PeerPath | None:
+        """How a provider is reached; `None` if it is not connected."""
+        return next((state.path for state in self._host.peers() if state.peer == provider), None)
 
     async def close_channel(self, channel: bytes) -> Transaction:
         """Close a channel together with its provider. Raises as `Closing.together` does."""

@@ -10,6 +10,7 @@ from chain.ledger import Transaction
 from inference.engine import Request
 from p2p.answer import Answer
 from p2p.discovery import Found
+from p2p.host import PeerPath
 from p2p.patience import patiently
 from p2p.peer import LightPeer
 from p2p.protocol.price import Prices
@@ -25,6 +26,7 @@ class Purchase:
     text: str
     found: Sequence[Found]
     answer: Answer
+    path: PeerPath | None  # by which the provider was reached in the end
 
     @property
     def cost_nano(self) -> int:
@@ -40,6 +42,7 @@ class Purchase:
             "answer": self.text,
             "provider": deal.provider,
             "client": deal.quote.client,
+            "path": self.path,
             "providers_found": len(self.found),
             "model": deal.quote.model,
             "usage": {
@@ -81,7 +84,7 @@ async def buy(peer: LightPeer, request: Request, piece: Callable[[str], None]) -
         async for part in answer:
             text.append(part)
             piece(part)
-    return Purchase("".join(text), found, answer)
+    return Purchase("".join(text), found, answer, peer.path(deal.provider))
 
 
 def amount(nano: int) -> str:

@@ -162,6 +162,16 @@ def _channel(f: Mapping[str, Any]) -> str:
     )
 
 
+def _reachable(f: Mapping[str, Any]) -> str:
+    straight = [address for address in f["addresses"] if "/p2p-circuit/" not in address]
+    if straight:
+        return f"  clients [green]reach me[/] at {straight[0].rpartition('/p2p/')[0]}"
+    if f["addresses"]:
+        relays = {address.split("/p2p/")[1].partition("/")[0] for address in f["addresses"]}
+        return f"  nobody can dial me; clients [green]reach me[/] through the relay {' or '.join(map(short, relays))}"
+    return "  [red]nobody can reach me[/]: nothing that I listen on is open, and no relay takes me in"
+
+
 LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "found": _found,
     "probe_failed": lambda f: f"  [dim]{short(f['peer'])} is announced but does not answer: left out[/]",
@@ -181,6 +191,7 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "taken_up": lambda f: (
         f"  [green]channel[/] {f['channel'][:8]}… of {short(f['peer'])} holds {gram(f['deposited_nano'])}"
     ),
+    "reachable": _reachable,
     "served": lambda f: (
         f"  [green]served[/] {short(f['peer'])}: {f['tokens_in']} tokens in, {f['tokens_out']} out, "
         f"earned {gram(f['earned_nano'])}"

@@ -7,7 +7,7 @@ nothing of what.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -24,15 +24,13 @@ from multiaddr import Multiaddr
 
 from p2p.errors import Error, RemoteError, Unavailable
 from p2p.net.delimited import receive, send
-from p2p.net.relay import STOP
-from p2p.net.stream import Blame, Libp2pStream, serve
-from p2p.protocol.addresses import Address, parse_full
+from p2p.net.dialling import Dialler
+from p2p.net.relay import HOP, STOP
+from p2p.net.stream import Blame, Libp2pStream, open_stream, serve
+from p2p.protocol.addresses import parse_full
 
 MAX_INBOUND = 64  # connections that relays have brought us
 _CLOSE_TIMEOUT_S = 1.0
-
-OpenHop = Callable[[Address], Awaitable[Libp2pStream]]
-"""A stream of the hop protocol to the relay that an address names."""
 
 
 class _Pipe(ReadWriteCloser):
@@ -70,9 +68,10 @@ def _raw(stream: Libp2pStream, address: Multiaddr, *, initiator: bool) -> RawCon
 class Circuits(ITransport):
     """Dials addresses at relays, and takes in what comes through those where we have a place."""
 
-    def __init__(self, host: Any, blame: Blame, *, open_hop: OpenHop, is_our_relay: Callable[[str], bool]) -> None:
+    def __init__(self, host: Any, blame: Blame, dialler: Dialler, is_our_relay: Callable[[str], bool]) -> None:
+        self._host = host
         self._network = host.get_network()
-        self._open_hop = open_hop
+        self._dialler = dialler
         self._is_our_relay = is_our_relay
         self._inbound = 0
         self._network.transport_manager.add_transport(self)
@@ -85,7 +84,10 @@ class Circuits(ITransport):
         text = str(maddr)
         target = text.rpartition("/p2p/")[2]
         try:
-            stream = await self._open_hop(parse_full(text, target))
+            address = parse_full(text, target)
+            relay = ID.from_base58(address.relay)
+            await self._dialler.reach_directly(relay, address)
+            stream = await open_stream(self._host, relay, HOP)
         except Error as error:
             raise OpenConnectionError(f"no way to the relay: {error}") from error
         try:

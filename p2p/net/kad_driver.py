@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import trio
-from libp2p.abc import INotifee
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
@@ -23,6 +22,7 @@ from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.host import PeerAddress
 from p2p.net import kad_codec
 from p2p.net.contacts import binary_addresses, origin_of, peer_address
+from p2p.net.notices import Notices
 from p2p.net.stream import Libp2pStream
 from p2p.protocol.kad_messages import AddProvider, Contact, Request, Response
 from p2p.protocol.kad_tasks import Result
@@ -67,18 +67,19 @@ class KadDriver:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled."""
         network = self._host.get_network()
-        network.register_notifee(notifee := _Notifee(self))
+        notices = Notices(connected=self._connected, disconnected=self._disconnected)
+        network.register_notifee(notices)
         try:
             async with trio.open_nursery() as self._nursery:
                 for connection in network.get_connections():
-                    self.connected(connection.muxed_conn.peer_id)
+                    self._connected(connection)
                 task_status.started()
                 while True:
                     with trio.CancelScope(deadline=self.core.deadline()) as self._sleep:
                         await trio.sleep_forever()
                     self.carry_out(self.core.tick(trio.current_time()))
         finally:
-            network.remove_notifee(notifee)
+            network.remove_notifee(notices)
 
     async def perform(self, kind: type[R], start: Callable[[float], tuple[int, list[Event]]]) -> R:
         """Start an operation of the core, and wait for its result, which is of this kind."""
@@ -200,14 +201,16 @@ class KadDriver:
 
     # Who comes and goes
 
-    def connected(self, peer: ID) -> None:
+    def _connected(self, connection: Any) -> None:
         """Look who it is; many at a time are met another time."""
+        peer = connection.muxed_conn.peer_id
         if peer not in self._noticing and len(self._noticing) < MAX_NOTICING:
             self._noticing.add(peer)
             self._nursery.start_soon(self._notice, peer)
 
-    def disconnected(self, peer: ID) -> None:
-        """Doubt whether it lives, unless there is another connection."""
+    def _disconnected(self, connection: Any) -> None:
+        """Doubt whether the peer lives, unless there is another connection."""
+        peer = connection.muxed_conn.peer_id
         if not self._host.get_network().get_connections(peer):
             self.carry_out(self.core.lost(peer.to_bytes(), trio.current_time()))
 
@@ -238,24 +241,3 @@ class KadDriver:
     def _own_words(self, peer: ID) -> tuple[bytes, ...]:
         """Where a peer says that it is."""
         return () if not self._protocols_of(peer) else self.contact(peer).addresses
-
-
-class _Notifee(INotifee):
-    """The part of libp2p's notices that concerns us."""
-
-    def __init__(self, driver: KadDriver) -> None:
-        self._driver = driver
-
-    async def connected(self, network: Any, conn: Any) -> None:
-        self._driver.connected(conn.muxed_conn.peer_id)
-
-    async def disconnected(self, network: Any, conn: Any) -> None:
-        self._driver.disconnected(conn.muxed_conn.peer_id)
-
-    async def opened_stream(self, network: Any, stream: Any) -> None: ...
-
-    async def closed_stream(self, network: Any, stream: Any) -> None: ...
-
-    async def listen(self, network: Any, multiaddr: Any) -> None: ...
-
-    async def listen_close(self, network: Any, multiaddr: Any) -> None: ...

@@ -19,7 +19,6 @@ from p2p import keys
 from p2p.errors import Error, LocalError, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S, Handler, Host, PeerAddress, PeerState, Stream, Validator
 from p2p.net import arrivals, guards, noise
-from p2p.net.circuits import Circuits
 from p2p.net.dht import Dht
 from p2p.net.dialling import Dialler
 from p2p.net.gate import Gate
@@ -27,10 +26,10 @@ from p2p.net.gossip import Gossip
 from p2p.net.muxer import PROTOCOL_ID, MuxedConn
 from p2p.net.peers import peer_states
 from p2p.net.reachable import Reachable
-from p2p.net.relay import HOP, RelayServer
+from p2p.net.relay import RelayServer
 from p2p.net.stream import Libp2pStream, serve
 from p2p.net.tcp import Tcp
-from p2p.protocol.addresses import Address, Reach, parse, parse_full, reach_of, tcp
+from p2p.protocol.addresses import Reach, parse, parse_full, reach_of, socket_address
 from p2p.protocol.reachability import Reachability
 from p2p.protocol.relaying import Limits
 
@@ -91,11 +90,12 @@ async def _run(
     guards.guard_process()
     key_pair = create_new_key_pair(seed)
     core = Reachability(believed=relay is not None)
+    tcp = Tcp(may_dial=core.holds)
     host = new_host(
         key_pair=key_pair,
         sec_opt={noise.PROTOCOL_ID: noise.NoiseTransport(key_pair)},  # its default list accepts plain text
         muxer_opt={PROTOCOL_ID: MuxedConn},
-        transports=[Tcp(may_dial=core.holds)],
+        transports=[tcp],
         connection_config=guards.connection_config(),
         resource_manager=guards.resource_manager(),
         disable_identify_address_discovery=True,  # `Reachable` takes its place
@@ -105,9 +105,8 @@ async def _run(
     gossip = Gossip(host, network, gate.blame)
     dialler = Dialler(host, core.holds)
     dht = Dht(host, network, server=dht_server, reach=dialler.reach_at, blame=gate.blame, saved=peers_file)
-    reachable = Reachable(host, dialler, core, dht.can_be_dialled)
+    reachable = Reachable(host, core, dialler, tcp, gate.blame, dht.can_be_dialled)
     ours = Libp2pHost(host, gate, dht, gossip, dialler, reachable)
-    Circuits(host, gate.blame, open_hop=ours.open_hop, is_our_relay=reachable.reservations.at)
     if relay is not None:
         gate.keep(RelayServer(host, gate.blame, relay).holds_place)
     async with host.run(addresses), gossip.running(), dht.running(), trio.open_nursery() as nursery:
@@ -161,7 +160,7 @@ class Libp2pHost:
         serve(self._host, protocol, handler, self._gate.blame, timeout_s=timeout_s)
 
     def peers(self) -> Sequence[PeerState]:
-        return peer_states(self._host.get_network(), self._gate.bans())
+        return peer_states(self._host.get_network(), self._gate.bans(), self._reachable.punch.punched)
 
     def learn(self, peer: PeerAddress) -> None:
         self._dialler.learn(peer)
@@ -179,7 +178,7 @@ class Libp2pHost:
                 await (self._dialler.reach(peer_id) if where.relay else self._dialler.reach_directly(peer_id, where))
             for connection in self._dialler.connections(peer_id):
                 if remote := connection.muxed_conn.get_remote_address():  # what a name stood for
-                    self._join(reach_of(tcp(*remote)))
+                    self._join(reach_of(socket_address(*remote)))
             with trio.move_on_after(LOOK_UP_TIMEOUT_S):
                 await self._dht.join(peer_id)
         return peer
@@ -194,13 +193,6 @@ class Libp2pHost:
         with _translated(f"cannot open {protocol} to {peer}"), trio.fail_after(OPEN_TIMEOUT_S):
             await self._dialler.reach(peer_id, self._dht.look_up)
             return Libp2pStream(await self._host.new_stream(peer_id, [TProtocol(protocol)]))
-
-    async def open_hop(self, address: Address) -> Libp2pStream:
-        """A stream to the relay that `address` names, over a connection of our own."""
-        relay = _peer_id(address.relay)
-        with _translated(f"cannot ask the relay {address.relay}"), trio.fail_after(OPEN_TIMEOUT_S):
-            await self._dialler.reach_directly(relay, address)
-            return Libp2pStream(await self._host.new_stream(relay, [TProtocol(HOP)]))
 
     async def provide(self, key: str) -> None:
         with _translated(f"cannot provide {key}"), trio.fail_after(LOOK_UP_TIMEOUT_S):

@@ -139,6 +139,11 @@ class MuxedConn(IMuxedConn):
         self._stopped = trio.Event()
 
     @property
+    def raw(self) -> Any:
+        """What libp2p made of the socket, or of the stream through a relay, below the encryption."""
+        return self._conn.raw
+
+    @property
     def is_initiator(self) -> bool:
         return bool(self._conn.is_initiator)
 

@@ -42,7 +42,7 @@ class NoiseSession(BaseSession):
             remote_permanent_pubkey=shaken.remote_permanent_pubkey,
             is_initiator=shaken.is_initiator,
         )
-        self._raw = raw
+        self.raw = raw
         self._ciphers = shaken.conn.noise_state
         self._sealed = bytearray()
         self._plain = bytearray()
@@ -63,16 +63,16 @@ class NoiseSession(BaseSession):
         if self._write_cut:
             raise ConnectionClosedError("an earlier write was cut off")
         try:
-            await self._raw.write(self._seal(data))
+            await self.raw.write(self._seal(data))
         except BaseException:
             self._write_cut = True  # part of it may be on the wire, and the nonces are spent
             raise
 
     async def close(self) -> None:
-        await self._raw.close()
+        await self.raw.close()
 
     async def _receive(self) -> None:
-        chunk = await self._raw.read(_RECEIVE_BYTES)
+        chunk = await self.raw.read(_RECEIVE_BYTES)
         if not chunk:
             raise ConnectionClosedError("the peer closed the connection")
         self._sealed += chunk
@@ -104,13 +104,13 @@ class NoiseSession(BaseSession):
     # Part of libp2p's interface; its types are opaque to us, so these hand on what the layer below says.
 
     def get_remote_address(self) -> Any:
-        return self._raw.get_remote_address()
+        return self.raw.get_remote_address()
 
     def get_transport_addresses(self) -> Any:
-        return self._raw.get_transport_addresses()
+        return self.raw.get_transport_addresses()
 
     def get_connection_type(self) -> Any:
-        return self._raw.get_connection_type()
+        return self.raw.get_connection_type()
 
 
 class NoiseTransport(Transport):

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import trio
+from libp2p.rcmgr import Direction
 from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 
+from p2p.errors import LocalError
+from p2p.net.autonat import DialBack
+from p2p.net.checks import Checks
+from p2p.net.circuits import Circuits
 from p2p.net.dialling import Dialler
+from p2p.net.punch import Punch
 from p2p.net.reservations import Reservations
+from p2p.net.stream import Blame, is_relayed, local_port
+from p2p.net.tcp import Tcp, reserved_port
 from p2p.protocol.addresses import Address, parse
 from p2p.protocol.reachability import Reachability
-
-_log = logging.getLogger(__name__)
 
 
 class Reachable:
     """One host's. libp2p takes it for its manager of observed addresses, and so tells it whom `identify` has finished
     with, what that peer says of our address, and whose connection has ended."""
 
-    def __init__(self, host: Any, dialler: Dialler, core: Reachability, can_be_dialled: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        host: Any,
+        core: Reachability,
+        dialler: Dialler,
+        tcp: Tcp,
+        blame: Blame,
+        can_be_dialled: Callable[[bool], None],
+    ) -> None:
         self.core = core
+        self.punch = Punch(host, blame, dialler, tcp, core)
+        self._tcp = tcp
+        self._reservations = Reservations(host, dialler, core)
+        self._checks = Checks(host, dialler, core, DialBack(host, blame))
         self._can_be_dialled = can_be_dialled
-        self.reservations = Reservations(host, dialler, core)
         self._host = host
-        self._woken = trio.Event()
+        self._news = trio.Event()
         self._changed = trio.Event()
         self._said: tuple[Address, ...] = ()
+        Circuits(host, blame, dialler, self._reservations.at)
         host._observed_addr_manager = self
         # Faults: the stock one takes an address at a relay for the relay's own, and where there is nothing to announce,
         # `identify` announces what we listen on.
@@ -37,15 +55,25 @@ class Reachable:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """For ever, once the host listens."""
-        self.core.listens(self.listening())
+        listening = self.listening()
+        self.core.listens(listening)
         await self._tell()
-        task_status.started()
+        async with trio.open_nursery() as nursery:
+            with nullcontext(listening[0].port) if listening else reserved_port() as self._tcp.own_port:
+                nursery.start_soon(self.punch.run)
+                nursery.start_soon(self._see_to, self._reservations.see_to)
+                nursery.start_soon(self._see_to, self._checks.see_to)
+                task_status.started()
+                await trio.sleep_forever()
+
+    async def _see_to(self, what: Callable[[], Awaitable[float]]) -> None:
+        """Whenever it is due, and whenever something has happened."""
         while True:
-            self._woken = trio.Event()
-            due = await self.reservations.see_to()
+            news = self._news
+            due = await what()
             await self._tell()
             with trio.move_on_at(due):
-                await self._woken.wait()
+                await news.wait()
 
     def listening(self) -> list[Address]:
         """Our sockets' addresses; a wildcard stands for the addresses of all interfaces."""
@@ -59,7 +87,8 @@ class Reachable:
 
     def wake(self) -> None:
         """Something may have changed."""
-        self._woken.set()
+        self._news.set()
+        self._news = trio.Event()
 
     async def moved(self, since: Sequence[Address]) -> None:
         """Return once others are to be told something else than `since`."""
@@ -84,6 +113,10 @@ class Reachable:
 
     def record_observation(self, connection: Any, observed: Multiaddr, listening: Sequence[Multiaddr]) -> None:
         """A peer has identified itself; `observed` is how it sees us."""
+        if connection.direction is Direction.OUTBOUND and not is_relayed(connection):
+            with suppress(LocalError):
+                peer, address = str(connection.muxed_conn.peer_id), parse(str(observed))
+                self.core.observed(peer, address, local_port(connection))
         self.wake()
 
     def remove_conn(self, connection: Any) -> None:

@@ -13,14 +13,13 @@ import time
 from typing import Any
 
 import trio
-from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Limit, PeerId, Reservation, Status, StopMessage
 
 from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.net.arrivals import address_group
 from p2p.net.delimited import receive, send
-from p2p.net.stream import Blame, Libp2pStream, is_relayed, serve
+from p2p.net.stream import Blame, Libp2pStream, is_relayed, open_stream, serve
 from p2p.protocol import relaying
 from p2p.protocol.relaying import Limits, RelayBook
 
@@ -96,13 +95,13 @@ class RelayServer:
         far = None
         try:
             with trio.fail_after(EXTEND_TIMEOUT_S):
-                far = Libp2pStream(await self._host.new_stream(target, [TProtocol(STOP)]))
+                far = await open_stream(self._host, target, STOP)
                 source = PeerId(id=ID.from_base58(near.peer).to_bytes())
                 await send(far, StopMessage(type=StopMessage.CONNECT, peer=source, limit=self._limit))
                 answer = await receive(far, StopMessage)
             if answer.type == StopMessage.STATUS and answer.status == Status.OK:
                 return far
-        except Exception as error:  # the library's, Trio's for the time that it took, or ours
+        except (Error, trio.TooSlowError) as error:
             _log.debug("a circuit to %s: %r", target, error)
         if far is not None:
             await far.reset()

@@ -7,18 +7,17 @@ import time
 from typing import Any
 
 import trio
-from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 from libp2p.rcmgr import Direction
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Status
 
-from p2p.errors import Error, Refused, Unavailable
+from p2p.errors import Error, Refused
 from p2p.net.delimited import receive, send
 from p2p.net.dialling import Dialler
 from p2p.net.relay import HOP
-from p2p.net.stream import Libp2pStream, is_relayed
-from p2p.protocol.addresses import Address, tcp
+from p2p.net.stream import is_relayed, open_stream
+from p2p.protocol.addresses import Address, socket_address
 from p2p.protocol.reachability import Reachability
 
 MAX_PLACES = 2
@@ -82,11 +81,7 @@ class Reservations:
 
     async def _reserve(self, relay: ID) -> float:
         """For how many seconds the place is given. Raises `Error`."""
-        try:
-            with trio.fail_after(_ASK_TIMEOUT_S):
-                stream = Libp2pStream(await self._host.new_stream(relay, [TProtocol(HOP)]))
-        except Exception as error:  # the library's, and Trio's for the time that it took
-            raise Unavailable(f"cannot ask the relay: {error}") from error
+        stream = await open_stream(self._host, relay, HOP)
         try:
             await send(stream, HopMessage(type=HopMessage.RESERVE))
             answer = await receive(stream, HopMessage, _ASK_TIMEOUT_S)
@@ -135,4 +130,4 @@ class Reservations:
 
 def _address(connection: Any) -> Address:
     ip, port = connection.muxed_conn.get_remote_address()
-    return tcp(ip, port)
+    return socket_address(ip, port)

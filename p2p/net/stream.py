@@ -9,11 +9,13 @@ from typing import Any
 import trio
 from libp2p.connection_types import ConnectionType
 from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, MuxedStreamError
 
 from p2p.errors import Error, LocalError, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S
 
+OPEN_TIMEOUT_S = 10.0
 DRAIN_TIMEOUT_S = 10.0
 
 Blame = Callable[[str, str], None]
@@ -91,6 +93,22 @@ class Libp2pStream:
 def is_relayed(connection: Any) -> bool:
     """Whether a connection of libp2p's runs through a relay."""
     return bool(connection.get_connection_type() is ConnectionType.RELAYED)
+
+
+async def open_stream(host: Any, peer_id: ID, protocol: str, timeout_s: float = OPEN_TIMEOUT_S) -> Libp2pStream:
+    """Over a connection that there is. Raises `Unavailable`."""
+    try:
+        with trio.fail_after(timeout_s):
+            return Libp2pStream(await host.new_stream(peer_id, [TProtocol(protocol)]))
+    except trio.TooSlowError as error:
+        raise Unavailable(f"cannot open {protocol} to {peer_id}: it took too long") from error
+    except Exception as error:  # the library's
+        raise Unavailable(f"cannot open {protocol} to {peer_id}: {error}") from error
+
+
+def local_port(connection: Any) -> int:
+    """The port of ours that a connection of our own, without a relay, uses."""
+    return int(connection.muxed_conn.raw.stream.stream.socket.getsockname()[1])
 
 
 def serve(

@@ -67,7 +67,7 @@ def parse_full(text: str, peer: str) -> Address:
     return parse(address)
 
 
-def tcp(ip: str, port: int) -> Address:
+def socket_address(ip: str, port: int) -> Address:
     """Of a socket. `ip` is text as the system gives it; an IPv4 address in IPv6's form counts as IPv4."""
     address = ip_address(ip.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped:

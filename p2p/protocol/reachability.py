@@ -42,6 +42,11 @@ class _Answer(NamedTuple):
     at: float
 
 
+class _Seen(NamedTuple):
+    address: Address
+    from_port: int
+
+
 class Reachability:
     """What we listen on and what others found, and what follows from both.
 
@@ -52,7 +57,7 @@ class Reachability:
         self._listening: tuple[Address, ...] = ()
         self._believed = believed
         self._joined: Reach | None = None
-        self._observed: dict[str, Address] = {}
+        self._observed: dict[str, _Seen] = {}
         self._mapped: Address | None = None
         self._answers: dict[Address, dict[str, _Answer]] = {}
         self._places: dict[str, Address] = {}
@@ -67,10 +72,10 @@ class Reachability:
         """The network has a member that we were told to dial, so far away."""
         self._joined = max(reach, self._joined or reach)
 
-    def observed(self, observer: str, address: Address, *, from_listening_port: bool) -> None:
-        """A peer that we dialled sees us at `address`. Its port means something if we dialled from where we listen."""
+    def observed(self, observer: str, address: Address, from_port: int) -> None:
+        """A peer that we dialled, from this port of ours, sees us at `address`."""
         self._observed.pop(observer, None)
-        self._observed[observer] = address if from_listening_port else address._replace(port=0)
+        self._observed[observer] = _Seen(address, from_port)
         if len(self._observed) > MAX_OBSERVERS:
             del self._observed[next(iter(self._observed))]
 
@@ -149,6 +154,11 @@ class Reachability:
         places = self._places.values() if self.wants_place else ()
         return (*straight, *filter(self.holds, places))
 
+    def outside(self, port: int) -> tuple[Address, ...]:
+        """Where a port of ours is seen by those whom we dialled from it: where a router lets their answers in."""
+        seen = (address for address, from_port in self._observed.values() if from_port == port)
+        return tuple(dict.fromkeys(filter(self.holds, seen)))
+
     def _is_announced(self, address: Address) -> bool:
         verdict = self.verdict(address)
         if verdict is Verdict.UNTESTED:
@@ -162,7 +172,7 @@ class Reachability:
             yield self._mapped
         yield from self._listening
         ports = dict.fromkeys(address.port for address in self._listening)
-        for seen in self._observed.values():
-            if seen.port:
-                yield seen
-            yield from (seen._replace(port=port) for port in ports)
+        for address, from_port in self._observed.values():
+            if from_port in ports:
+                yield address
+            yield from (address._replace(port=port) for port in ports)

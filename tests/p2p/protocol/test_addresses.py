@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.errors import LocalError
-from p2p.protocol.addresses import Address, Reach, parse, parse_full, reach_of, reach_of_ip, tcp
+from p2p.protocol.addresses import Address, Reach, parse, parse_full, reach_of, reach_of_ip, socket_address
 
 RELAY = "12D3KooWBviqU27DnTcAzg98rdBe3oFHYTxFv2q3qsDFttszHrxW"
 
@@ -107,6 +107,6 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 
 @given(st.ip_addresses(), st.integers(1, 65535))
 def test_a_sockets_address_is_read_back(ip: object, port: int) -> None:
-    address = tcp(str(ip), port)
+    address = socket_address(str(ip), port)
     assert parse(str(address)) == address
     assert reach_of(address) is reach_of_ip(str(ip))

@@ -29,7 +29,7 @@ class Case(NamedTuple):
     status: Status
     believed: bool = False
     observed: Address | None = None
-    observed_from_listening_port: bool = False
+    observed_from: int = 50000  # the port of ours from which we dialled the observer
     mapped: Address | None = None
     open: tuple[Address, ...] = ()
     closed: tuple[Address, ...] = ()
@@ -60,7 +60,7 @@ CASES = [
         (ELSEWHERE,),
         PUBLIC,
         observed=ELSEWHERE,
-        observed_from_listening_port=True,
+        observed_from=4001,
         open=(ELSEWHERE,),
         closed=(ROUTER,),
     ),
@@ -84,7 +84,7 @@ def test_what_is_announced(case: Case) -> None:
     if case.network is not None:
         core.joined(case.network)
     if case.observed:
-        core.observed("observer", case.observed, from_listening_port=case.observed_from_listening_port)
+        core.observed("observer", case.observed, case.observed_from)
     core.mapped(case.mapped)
     for address in case.open:
         core.answered("checker", address, True, 0)
@@ -99,7 +99,7 @@ def at_home() -> Reachability:
     core = Reachability()
     core.listens([SITE])
     core.joined(Reach.WORLD)
-    core.observed("observer", ELSEWHERE, from_listening_port=False)
+    core.observed("observer", ELSEWHERE, 50000)
     return core
 
 
@@ -139,6 +139,17 @@ def test_the_network_is_as_wide_as_its_farthest_member() -> None:
     assert [core.holds(address) for address in (MACHINE, SITE, WORLD)] == [False, False, True]
 
 
+def test_a_port_is_seen_at_one_place_or_at_several() -> None:
+    core = at_home()
+    assert core.outside(50000) == (ELSEWHERE,)
+    assert core.outside(4001) == ()
+    core.observed("another", ELSEWHERE, 50000)
+    assert core.outside(50000) == (ELSEWHERE,)
+    core.observed("another", ROUTER, 50000)  # a router that gives each conversation a port of its own
+    core.observed("a neighbour", SITE, 50000)
+    assert core.outside(50000) == (ELSEWHERE, ROUTER)
+
+
 def test_a_place_is_given_up() -> None:
     core = at_home()
     core.placed("relay", RELAY)
@@ -164,7 +175,7 @@ def test_whatever_is_heard(listening: list[Address], believed: bool, heard: list
     for what, who, address, flag in heard:
         match what:
             case "observed":
-                core.observed(who, address, from_listening_port=flag)
+                core.observed(who, address, 4001 if flag else 50000)
             case "answered":
                 core.answered(who, address, flag, 0)
             case "mapped":
