@@ -79,7 +79,7 @@ def read(path: Path, passphrase: str) -> Backup:
         raise WalletUnusable(f"cannot unlock {path}: the passphrase is wrong, or the file was changed")
     try:
         backup = msgspec.msgpack.decode(content, type=Backup)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         backup = None
     if backup is None or not set(backup.keys) <= set(KEY_FILES):
         raise WalletUnusable(f"{path} is unlocked and holds no backup: it is damaged")

@@ -78,7 +78,7 @@ def _file(path: Path, network: Network) -> tuple[Claim, ...]:
         if len(content) > MAX_FILE_BYTES:
             raise ChargesUnusable(f"{path} is larger than {MAX_FILE_BYTES} bytes")
         found = msgspec.json.decode(content, type=Charges)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ChargesUnusable(f"{path} holds no charges: {error}") from error
     if found.network != network:
         raise NetworkMismatch(f"the charges in {path} are for {found.network.name} and not for {network.name}")

@@ -129,7 +129,7 @@ class Inbox(Generic[Received]):
             return None
         try:
             return self._decoder.decode(body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise EngineDied("a frame on the worker's pipe is no message") from None
 
     async def _take(self, size: int) -> bytes | None:

@@ -165,7 +165,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text())
     except OSError as error:
         raise LocalError(f"cannot read the configuration file {file}: {os.strerror(error.errno or 0)}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LocalError(f"{file} is not valid TOML: {error}") from None
 
 

@@ -91,5 +91,5 @@ def _read(path: Path, type_: Any, what: str) -> Any:
         return msgspec.json.decode(path.read_bytes(), type=type_)
     except OSError as error:
         raise LocalError(f"cannot read the {what} {path}: {os.strerror(error.errno or 0)}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LocalError(f"{path} is not a {what}: {error}") from None

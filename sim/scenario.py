@@ -140,5 +140,5 @@ def parse_scenario(text: bytes, source: str) -> Scenario:
     """`source` is for the message. Raises `ScenarioError`."""
     try:
         return msgspec.toml.decode(text, type=Scenario)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ScenarioError(f"{source}: {error}") from error

@@ -22,7 +22,7 @@ def load_peers(path: Path) -> tuple[PeerAddress, ...]:
     """What `save_peers` wrote, or nothing."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=tuple[PeerAddress, ...])
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         _log.debug("no peers from %s: %s", path, error)
         return ()
 

@@ -1,0 +1,263 @@
+"""The entrances through which bytes that are not ours come in, each as a function of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.pubsub.pb import rpc_pb2
+from nacl.signing import SigningKey
+from noise.exceptions import NoiseInvalidMessage
+from pytoniq_core import Cell
+from pytoniq_core.crypto.ciphers import create_aes_ctr_cipher, get_shared_key
+
+import sim
+from chain import backup, sealed, wallet
+from chain.contract import cells
+from chain.contract.cells import channel_state
+from chain.devnet import adnl
+from chain.errors import ChannelUnusable
+from chain.keys import verify
+from chain.ledger import Network
+from inference import link
+from p2p.net import contacts, gossip_reader, kad_codec
+from p2p.net.noise import NoiseSession
+from p2p.net.yamux import Opened, Yamux
+from p2p.net.yamux_stream import StreamReset
+from p2p.protocol.advert_book import AdvertBook
+from p2p.protocol.kad_messages import FindNode
+from p2p.protocol.receipt import SignedReceipt, verify_receipt
+from p2p.protocol.wire import Signed, decode, open_signed
+from p2p.stream import MessageStream
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "vectors"))
+import make
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
+SOMEBODY = make.CLIENT
+
+
+def run_to_end(work: Coroutine[Any, Any, Any]) -> Any:
+    """What a coroutine returns that never has to wait."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
+class Bytes:
+    """A stream that holds just these bytes, and hands them out in two pieces."""
+
+    peer = SOMEBODY
+
+    def __init__(self, data: bytes) -> None:
+        self._pieces = iter((data[: len(data) // 2], data[len(data) // 2 :]))
+
+    async def read(self, max_bytes: int) -> bytes:
+        return next((piece for piece in self._pieces if piece), b"")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self.read(0)
+
+
+def accept(*_: object) -> bool:
+    """A signature check for which nothing is forged, so that what lies behind it is reached."""
+    return True
+
+
+def from_file(read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """A reader of files, given bytes."""
+    path = SCRATCH / f"input-{id(read)}"
+
+    def run(data: bytes) -> object:
+        path.write_bytes(data)
+        path.chmod(0o600)
+        return read(path)
+
+    return run
+
+
+def as_text(read: Callable[[str], object]) -> Callable[[bytes], object]:
+    return lambda data: read(data.decode("utf-8", "replace"))
+
+
+# What comes over the network
+
+
+def messages(union: Any) -> Callable[[bytes], object]:
+    """A whole stream of frames, as `MessageStream` reads it."""
+
+    async def read(data: bytes) -> None:
+        stream = MessageStream[Any](Bytes(data), union)  # type: ignore[arg-type]
+        while await stream.receive() is not None:
+            pass
+
+    return lambda data: run_to_end(read(data))
+
+
+def body(kind: type[Any], signer: str) -> Callable[[bytes], object]:
+    return lambda data: open_signed(
+        Signed(data, bytes(64)),
+        kind,
+        by=lambda one: getattr(one, signer),
+        network=make.NETWORK,
+        verify=accept,
+    )
+
+
+def hear_advert(data: bytes) -> object:
+    """A gossip payload, and what a pulled advert comes to."""
+    book = AdvertBook(network=make.NETWORK, verify=accept)
+    return book.add(decode(data, Signed), float(make.NOW), source=SOMEBODY)
+
+
+def read_gossip(data: bytes) -> object:
+    """An RPC of GossipSub: what `gossip_reader` does with it before a validator sees it."""
+    rpc = rpc_pb2.RPC()
+    rpc.ParseFromString(data)
+    return [gossip_reader._signed(message) for message in rpc.publish]
+
+
+def countersigned(data: bytes) -> object:
+    return verify_receipt(decode(data, SignedReceipt), network=make.NETWORK, verify=accept)
+
+
+def kad_response(data: bytes) -> object:
+    """With what becomes of the contacts in it."""
+    response = kad_codec.decode_response(data, FindNode(b"key"))
+    found = [*response.closer, *response.providers]
+    return [(contacts.is_ed25519(one.peer), contacts.contact_of(contacts.peer_address(one))) for one in found]
+
+
+def verify_claim(data: bytes) -> object:
+    return verify(data[:32], data[96:], data[32:96])
+
+
+def yamux(data: bytes) -> object:
+    """Both roles, with streams of ours open; all that arrives is read."""
+    for initiator in (True, False):
+        core = Yamux(initiator=initiator, now=0.0)
+        streams = [core.open(), core.open()]
+        for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
+            streams += [event.stream for event in core.receive(piece, 1.0) if isinstance(event, Opened)]
+        for stream in filter(None, streams):
+            try:
+                while core.read(stream, 1000):
+                    pass
+            except StreamReset:
+                pass
+        core.tick(100.0)
+        core.data_to_send()
+    return None
+
+
+class _OpenCipher:
+    """Takes off what would be the tag, and checks nothing: so the framing is reached."""
+
+    def decrypt(self, sealed_message: bytes) -> bytes:
+        if len(sealed_message) < 16:
+            raise NoiseInvalidMessage
+        return sealed_message[16:]
+
+
+def noise(data: bytes) -> object:
+    async def read() -> None:
+        channel = NoiseSession.__new__(NoiseSession)
+        channel._raw, channel._ciphers = _Raw(data), _OpenCipher()
+        channel._sealed, channel._plain = bytearray(), bytearray()
+        try:
+            while True:
+                await channel.read(1000)
+        except ConnectionClosedError as error:
+            if "tag" in str(error):
+                raise
+
+    return run_to_end(read())
+
+
+class _Raw(Bytes):
+    async def close(self) -> None:
+        pass
+
+
+# What a lite-server says, and what its clients ask
+
+
+def channel_account(data: bytes) -> object:
+    """An account of our code whose data somebody else wrote."""
+    try:
+        cell = Cell.one_from_boc(data)
+    except Exception:  # the library's, and translated where it is called
+        raise ChannelUnusable("no cell") from None
+    state = cells.state_init(make.TERMS)
+    state.data = cell
+    return channel_state(cells.channel_id(make.TERMS), state, 0)
+
+
+SERVER = SigningKey(bytes(32))
+
+
+def hello() -> bytes:
+    """A client's good one."""
+    secrets, client = bytes(160), SigningKey(bytes(31) + b"\1")
+    checksum = hashlib.sha256(secrets).digest()
+    shared = get_shared_key(
+        bytes(client.to_curve25519_private_key()), bytes(SERVER.verify_key.to_curve25519_public_key())
+    )
+    cipher = create_aes_ctr_cipher(shared[:16] + checksum[16:32], checksum[:4] + shared[20:32])
+    key_id = hashlib.sha256(adnl._ED25519_KEY + bytes(SERVER.verify_key)).digest()
+    return key_id + bytes(client.verify_key) + checksum + cipher.encrypt(secrets)  # type: ignore[no-any-return]
+
+
+def adnl_hello(data: bytes) -> object:
+    connection = adnl._Connection(Bytes(b""), None)  # type: ignore[arg-type]
+    connection._agree_on_keys(data.ljust(256, b"\0")[:256], SERVER)
+    return None
+
+
+# What stands in files
+
+CHEAP = sealed.COST_MIN
+BACKUP = backup.Backup(Network(make.NETWORK, make.GLOBAL_ID), "payer", {"wallet.key": b"x"}, b"")
+SCENARIO = Path(sim.__file__).parent / "data" / "scenarios" / "first_day.toml"
+
+
+def lock(secret: bytes) -> bytes:
+    """Without any randomness, and soon opened."""
+    return sealed.seal(secret, "x", CHEAP, draw=bytes).encode()
+
+
+def wallet_file(path: Path) -> object:
+    """Opened where that takes no passphrase."""
+    found = wallet.read(path)
+    return found if found.locked else found.unlock()
+
+
+def wallet_files() -> tuple[bytes, ...]:
+    bare = wallet._HEAD + b"devnet\n" + b"00" * 32 + b"\n"
+    return b"bombyx-wallet 1 " + b"00" * 32 + b"\n", bare, wallet._HEAD + lock(b"00" * 32)
+
+
+def backup_content(data: bytes) -> object:
+    """What is inside a backup's lock."""
+    path = SCRATCH / "backup"
+    path.unlink(missing_ok=True)
+    path.write_bytes(backup._HEAD + lock(data))
+    path.chmod(0o600)
+    return backup.read(path, "x")
+
+
+def engine_frames(data: bytes) -> object:
+    async def read() -> None:
+        inbox = link.Inbox(Bytes(data), msgspec.msgpack.Decoder(link.FromWorker))  # type: ignore[arg-type]
+        while await inbox.next() is not None:
+            pass
+
+    return run_to_end(read())
