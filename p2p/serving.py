@@ -238,7 +238,8 @@ class Serving:
         end: FinishReason | EngineError | None = None
         while end is None:
             await self._pieces.some()
-            await self._flowing.wait()
+            if not self._flowing.is_set():  # waiting for what is so already costs a turn of the scheduler
+                await self._flowing.wait()
             await self._shell.outbox.drained()
             text, tokens, end = self._pieces.take()
             if text or tokens:

@@ -59,7 +59,8 @@ class Outbox:
 
     async def drained(self) -> None:
         """Wait until everything is written, or nothing can be written any more."""
-        await self._empty.wait()
+        if not self._empty.is_set():  # waiting for what is there already costs a turn of the scheduler
+            await self._empty.wait()
 
     async def run(self) -> None:
         """Write for ever. Raises `Unavailable`, or `LocalError` for a message that is too large."""
@@ -102,6 +103,7 @@ class SessionShell:
         self._clock = clock
         self._turn = trio.Lock()
         self._rescheduled = trio.Event()
+        self._look_at = math.inf  # when time is looked at next, if nothing makes that earlier
         self._over = trio.Event()
         self._nursery: trio.Nursery
         self.outbox = Outbox(stream)
@@ -139,17 +141,27 @@ class SessionShell:
 
     async def step(self, make: Callable[[float], list[Event]]) -> None:
         """Put something into the core and carry out what it says."""
-        async with self._turn:
-            try:
-                await self._carry_out(make(self._clock()))
-            except Error as error:
-                # Our own disk gave way under an event: there is nothing sound left to do but end.
-                with suppress(Error):
-                    await self._carry_out(self._core.lost())
-                self.error = error
-            if self._core.deadline() is None:
-                self._over.set()
-        self._rescheduled.set()
+        try:
+            self._turn.acquire_nowait()  # to wait for what is free costs a turn of the scheduler
+        except trio.WouldBlock:
+            await self._turn.acquire()
+        try:
+            await self._carry_out(make(self._clock()))
+        except Error as error:
+            # Our own disk gave way under an event: there is nothing sound left to do but end.
+            with suppress(Error):
+                await self._carry_out(self._core.lost())
+            self.error = error
+        finally:
+            self._turn.release()
+        self._reschedule()
+
+    def _reschedule(self) -> None:
+        deadline = self._core.deadline()
+        if deadline is None:
+            self._over.set()
+        elif deadline < self._look_at:
+            self._rescheduled.set()
 
     async def _carry_out(self, events: Sequence[Event]) -> None:
         unsaved: list[Save] = []
@@ -197,11 +209,12 @@ class SessionShell:
             await self._lose(error)
 
     async def _keep_time(self) -> None:
+        """Look at the time when the deadline comes that there was; most are put off meanwhile, and then it is early."""
         while True:
             self._rescheduled = trio.Event()
             deadline = self._core.deadline()
-            wait_s = math.inf if deadline is None else max(0.0, deadline - self._clock())
-            with trio.move_on_after(wait_s) as patience:
+            self._look_at = math.inf if deadline is None else deadline
+            with trio.move_on_after(max(0.0, self._look_at - self._clock())) as patience:
                 await self._rescheduled.wait()
             if patience.cancelled_caught:
                 await self.step(self._core.tick)

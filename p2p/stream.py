@@ -45,6 +45,8 @@ class MessageStream(Generic[M]):
 
     async def receive(self) -> M | None:
         """The next message, or `None` when the peer has finished. Raises `RemoteError` or `Unavailable`."""
+        if self._payloads:
+            await trio.lowlevel.checkpoint()  # one peer's many small messages must not hold up everybody else
         while not self._payloads:
             data = await self._stream.read(READ_BYTES)
             if not data:

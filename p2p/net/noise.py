@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
 from libp2p.abc import IRawConnection
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair
 from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.security.base_session import BaseSession
 from libp2p.security.noise.transport import PROTOCOL_ID as PROTOCOL_ID
@@ -43,6 +46,7 @@ class NoiseSession(BaseSession):
             is_initiator=shaken.is_initiator,
         )
         self.raw = raw
+        self._socket = _socket_of(raw)
         self._ciphers = shaken.conn.noise_state
         self._sealed = bytearray()
         self._plain = bytearray()
@@ -63,7 +67,7 @@ class NoiseSession(BaseSession):
         if self._write_cut:
             raise ConnectionClosedError("an earlier write was cut off")
         try:
-            await self.raw.write(self._seal(data))
+            await self._socket.send_all(self._seal(data))
         except BaseException:
             self._write_cut = True  # part of it may be on the wire, and the nonces are spent
             raise
@@ -72,7 +76,7 @@ class NoiseSession(BaseSession):
         await self.raw.close()
 
     async def _receive(self) -> None:
-        chunk = await self.raw.read(_RECEIVE_BYTES)
+        chunk = await self._socket.receive_some(_RECEIVE_BYTES)
         if not chunk:
             raise ConnectionClosedError("the peer closed the connection")
         self._sealed += chunk
@@ -90,7 +94,9 @@ class NoiseSession(BaseSession):
             end = body + int.from_bytes(sealed[start:body], "big")
             if len(sealed) < end:
                 break
-            self._plain += self._ciphers.decrypt(bytes(sealed[body:end]))
+            with memoryview(sealed) as view:
+                message = bytes(view[body:end])
+            self._plain += self._ciphers.decrypt(message)
             start = end
         del sealed[:start]
 
@@ -111,6 +117,42 @@ class NoiseSession(BaseSession):
 
     def get_connection_type(self) -> Any:
         return self.raw.get_connection_type()
+
+
+class _Socket:
+    """Any of libp2p's raw connections as a session reads and writes it."""
+
+    def __init__(self, raw: IRawConnection) -> None:
+        self.receive_some = raw.read
+        self.send_all = raw.write
+
+
+class _TcpSocket:
+    """The socket below a raw connection, past two of libp2p's locks.
+
+    Each costs a turn of the scheduler whenever something is read or written, and here one task reads and one writes.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(max_bytes))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(str(error)) from error
+
+    async def send_all(self, data: bytes) -> None:
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError(str(error)) from error
+
+
+def _socket_of(raw: IRawConnection) -> _Socket | _TcpSocket:
+    if type(raw) is RawConnection and isinstance(raw.stream, TrioTCPStream):  # anything derived may do more
+        return _TcpSocket(raw.stream.stream)
+    return _Socket(raw)
 
 
 class NoiseTransport(Transport):

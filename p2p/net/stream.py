@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import Any
 
 import trio
@@ -31,7 +32,7 @@ class Libp2pStream:
         self._net = net_stream
         self._muxed = net_stream.muxed_stream
 
-    @property
+    @cached_property
     def peer(self) -> str:
         return str(self._net.muxed_conn.peer_id)
 

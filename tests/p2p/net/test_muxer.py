@@ -308,7 +308,7 @@ async def test_a_peer_that_takes_nothing_from_its_socket_is_given_up(autojump_cl
         async def stall(data: bytes) -> None:
             await trio.sleep_forever()
 
-        a._conn._raw.write = stall
+        a._conn._socket.send_all = stall
         nursery.start_soon(chatter)
         nursery.start_soon(here.write, b"x")
         with pytest.raises(MuxedStreamReset, match="does not read"):
