@@ -35,7 +35,7 @@ lint: .venv/.tools ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-proof: .venv/.packages ## run everything at its full count and write docs/BENCHMARKS.md: make proof ARGS="--only crashes"
+proof: .venv/.packages .venv/.fuzz ## run everything at its full count and write docs/BENCHMARKS.md: make proof ARGS="--only crashes"
 	@PYTHONPATH=. $(BIN)/python tests/proof $(ARGS)
 
 bench: .venv/.tools ## run the benchmarks
@@ -73,6 +73,11 @@ clean: ## remove all that the other targets made
 				{ printf '%s\n' "$$said" >&2; exit 1; }; \
 		done; touch $@; \
 	fi
+
+# There are fuzzers for few kinds of machine; the proof says where it had none.
+.venv/.fuzz: requirements/fuzz.txt .venv/.tools
+	@echo "Installing the fuzzer"; $(PIP_INSTALL) $(PINNED) -r $< >/dev/null 2>&1 || echo "There is none for this machine" >&2
+	@touch $@
 
 .venv/.project: pyproject.toml .venv/.pins
 	$(call quietly,Installing Bombyx itself,$(PIP_INSTALL) --editable .)

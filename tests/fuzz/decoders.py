@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import trio
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.pubsub.pb import rpc_pb2
 from nacl.signing import SigningKey
@@ -26,20 +27,20 @@ from chain.errors import ChannelUnusable
 from chain.keys import verify
 from chain.ledger import Network
 from inference import link
-from p2p.net import contacts, gossip_reader, kad_codec
+from p2p.net import contacts, delimited, gossip_reader, kad_codec
 from p2p.net.noise import NoiseSession
 from p2p.net.yamux import Opened, Yamux
 from p2p.net.yamux_stream import StreamReset
 from p2p.protocol.advert_book import AdvertBook
 from p2p.protocol.kad_messages import FindNode
 from p2p.protocol.receipt import SignedReceipt, verify_receipt
-from p2p.protocol.wire import Signed, decode, open_signed
-from p2p.stream import MessageStream
+from p2p.protocol.wire import FrameReader, Signed, decode, open_signed
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "vectors"))
 import make
 
-SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-"))
+_scratch = tempfile.TemporaryDirectory(prefix="fuzz-")
+SCRATCH = Path(_scratch.name)
 SOMEBODY = make.CLIENT
 
 
@@ -52,19 +53,24 @@ def run_to_end(work: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("it waits")
 
 
-class Bytes:
-    """A stream that holds just these bytes, and hands them out in two pieces."""
+def halves(data: bytes) -> tuple[bytes, bytes]:
+    return data[: len(data) // 2], data[len(data) // 2 :]
 
-    peer = SOMEBODY
+
+class Bytes:
+    """A stream that holds just these bytes, and never hands out more than half of them."""
 
     def __init__(self, data: bytes) -> None:
-        self._pieces = iter((data[: len(data) // 2], data[len(data) // 2 :]))
+        self._left = data
+        self._most = max(1, len(data) // 2)
 
-    async def read(self, max_bytes: int) -> bytes:
-        return next((piece for piece in self._pieces if piece), b"")
+    async def receive_some(self, max_bytes: int = 1 << 20) -> bytes:
+        size = min(max_bytes, self._most)
+        piece, self._left = self._left[:size], self._left[size:]
+        return piece
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await self.read(0)
+    async def close(self) -> None:
+        pass
 
 
 def accept(*_: object) -> bool:
@@ -92,14 +98,15 @@ def as_text(read: Callable[[str], object]) -> Callable[[bytes], object]:
 
 
 def messages(union: Any) -> Callable[[bytes], object]:
-    """A whole stream of frames, as `MessageStream` reads it."""
+    """A stream of frames, each of which holds one of these messages."""
 
-    async def read(data: bytes) -> None:
-        stream = MessageStream[Any](Bytes(data), union)  # type: ignore[arg-type]
-        while await stream.receive() is not None:
-            pass
+    def read(data: bytes) -> None:
+        frames = FrameReader()
+        for piece in halves(data):
+            for payload in frames.feed(piece):
+                decode(payload, union)
 
-    return lambda data: run_to_end(read(data))
+    return read
 
 
 def body(kind: type[Any], signer: str) -> Callable[[bytes], object]:
@@ -129,6 +136,20 @@ def countersigned(data: bytes) -> object:
     return verify_receipt(decode(data, SignedReceipt), network=make.NETWORK, verify=accept)
 
 
+def relay_message(kind: Any) -> Callable[[bytes], object]:
+    """One of the messages to and from relays, as `p2p.net.delimited` reads them."""
+
+    async def read(data: bytes) -> None:
+        await delimited.receive(_Stream(data), kind)  # type: ignore[arg-type]
+
+    return lambda data: trio.run(read, data)
+
+
+class _Stream(Bytes):
+    async def read(self, max_bytes: int) -> bytes:
+        return await self.receive_some(max_bytes)
+
+
 def kad_response(data: bytes) -> object:
     """With what becomes of the contacts in it."""
     response = kad_codec.decode_response(data, FindNode(b"key"))
@@ -145,7 +166,7 @@ def yamux(data: bytes) -> object:
     for initiator in (True, False):
         core = Yamux(initiator=initiator, now=0.0)
         streams = [core.open(), core.open()]
-        for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
+        for piece in halves(data):
             streams += [event.stream for event in core.receive(piece, 1.0) if isinstance(event, Opened)]
         for stream in filter(None, streams):
             try:
@@ -170,7 +191,8 @@ class _OpenCipher:
 def noise(data: bytes) -> object:
     async def read() -> None:
         channel = NoiseSession.__new__(NoiseSession)
-        channel._raw, channel._ciphers = _Raw(data), _OpenCipher()
+        channel._raw = channel._socket = Bytes(data)  # type: ignore[assignment]
+        channel._ciphers = _OpenCipher()
         channel._sealed, channel._plain = bytearray(), bytearray()
         try:
             while True:
@@ -180,11 +202,6 @@ def noise(data: bytes) -> object:
                 raise
 
     return run_to_end(read())
-
-
-class _Raw(Bytes):
-    async def close(self) -> None:
-        pass
 
 
 # What a lite-server says, and what its clients ask

@@ -16,6 +16,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, StopMessage
 
 from chain import address, charges, mnemonic, sealed
 from chain.contract import cells
@@ -26,11 +27,11 @@ from inference import link
 from inference.engine import Delta, Request
 from inference.errors import EngineDied
 from p2p import config, keys, network_file
-from p2p.errors import LocalError, RemoteError
+from p2p.errors import LocalError, RemoteError, Unavailable
 from p2p.host import PeerAddress
-from p2p.net import kad_codec, libp2p_host, mdns, saved_peers
+from p2p.net import kad_codec, mdns, saved_peers
 from p2p.net.yamux import Yamux
-from p2p.protocol import advert, negotiate, receipt, release, session
+from p2p.protocol import addresses, advert, negotiate, receipt, release, session
 from p2p.protocol.kad_messages import AddProvider, FindNode, GetProviders, Response
 from p2p.protocol.wire import Signed, decode, encode, frame, sign
 from sim.errors import ScenarioError
@@ -112,6 +113,8 @@ RPC = rpc_pb2.RPC(
     publish=[rpc_pb2.Message(data=b"x", topicIDs=["t"], from_id=HASHED_ID, signature=b"s", key=b"\x08\x01")]
 )
 
+RESERVE = (b"\x02\x08\0",)  # the length, and field 1, the type, 0
+
 TARGETS: dict[str, Target] = {
     # From the network
     "advert request": streams(advert.PROTOCOL, advert.Pull),
@@ -144,7 +147,13 @@ TARGETS: dict[str, Target] = {
     "neighbour's record": Target(
         partial(mdns.announced, network="devnet"), (), (mdns.announcement("devnet", [ADDRESS]),)
     ),
-    "address": Target(decoders.as_text(libp2p_host._tcp_address), (LocalError,), (b"/ip4/127.0.0.1/tcp/4001",)),
+    "to a relay": Target(decoders.relay_message(HopMessage), (RemoteError, Unavailable), RESERVE),
+    "from a relay": Target(decoders.relay_message(StopMessage), (RemoteError, Unavailable), RESERVE),
+    "address": Target(
+        decoders.as_text(addresses.parse),
+        (LocalError,),
+        (b"/ip4/127.0.0.1/tcp/4001", f"/ip6/::1/tcp/1/p2p/{PEER}/p2p-circuit".encode()),
+    ),
     "peer id": Target(decoders.as_text(keys.public_key_of), (RemoteError,), (PEER.encode(),)),
     # From a chain's server, and from its clients
     "channel's account": Target(decoders.channel_account, (ChannelUnusable,), (DATA.to_boc(),)),

@@ -22,7 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ROOT / "tests"
 PAGE = ROOT / "docs" / "BENCHMARKS.md"
-sys.path[:0] = [str(ROOT), *(str(TESTS / part) for part in ("p2p", "p2p/protocol", "whole", "chain", "bench", "proof"))]
+FOLDERS = ("p2p", "p2p/protocol", "p2p/net", "whole", "chain", "bench", "fuzz", "vectors", "proof")
+sys.path[:0] = [str(ROOT), *(str(TESTS / folder) for folder in FOLDERS)]
 
 KILLS, LANES = 200, 2
 
@@ -95,8 +96,34 @@ def checks(_seed: int) -> Sequence[str]:
 
 
 def transport(_seed: int) -> Sequence[str]:
-    """Our Noise and Yamux beside the library's."""
-    return ["```", *_printed("tests/bench/bench_transport.py"), "```"]
+    """Our Noise and Yamux beside the library's and js-libp2p's."""
+    return _printed("tests/bench/bench_transport.py")
+
+
+def answer(_seed: int) -> Sequence[str]:
+    """What a provider computes for an answer besides the answer."""
+    return _printed("tests/bench/bench_answer.py")
+
+
+def cancels(seed: int) -> Sequence[str]:
+    """Calls cancelled at every await."""
+    import transport_life
+
+    return transport_life.cancels(seed)
+
+
+def visits(seed: int) -> Sequence[str]:
+    """Connections that come and go."""
+    import transport_life
+
+    return transport_life.visits(seed)
+
+
+def inputs(seed: int) -> Sequence[str]:
+    """A million inputs for every decoder of bytes that are not ours."""
+    import transport_life
+
+    return transport_life.inputs(seed)
 
 
 KADEMLIA_SERVERS = 1000
@@ -169,6 +196,10 @@ PARTS: dict[str, tuple[str, Part]] = {
     "churn": ("Providers that die and come back", churn),
     "kademlia": ("A thousand servers of the DHT", kademlia),
     "transport": ("Transport", transport),
+    "answer": ("What an answer costs the provider's processor", answer),
+    "cancels": ("Cancelled at every await", cancels),
+    "visits": ("Connections that come and go", visits),
+    "inputs": ("A million inputs", inputs),
 }
 
 
