@@ -23,7 +23,7 @@ from msgspec import inspect as types
 from chain import channel
 from inference import engine
 from p2p import discovery
-from p2p.net import gossip_reader
+from p2p.net import gossip_reader, yamux, yamux_stream
 from p2p.protocol import advert, advert_book, negotiate, places, price, receipt, release, session, window, wire
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
@@ -34,6 +34,15 @@ Table = Mapping[Any, Enum]
 
 # Each limit or time that the other side can notice, and what it is for.
 LIMITS: tuple[tuple[ModuleType, str, str], ...] = (
+    (yamux, "MAX_INBOUND_STREAMS", "streams that a peer may have open on one connection; one more is reset"),
+    (yamux_stream, "WINDOW_BYTES", "bytes of one stream that may be under way or unread, of which we never allow more"),
+    (
+        yamux,
+        "MAX_UNREAD_BYTES",
+        "bytes that the streams of a connection may leave unread; the one that goes beyond is reset",
+    ),
+    (yamux, "KEEP_ALIVE_INTERVAL_S", "seconds of silence after which we ping"),
+    (yamux, "KEEP_ALIVE_TIMEOUT_S", "seconds without an answer after which a connection is given up"),
     (wire, "MAX_FRAME_BYTES", "bytes of a frame's payload"),
     (wire, "MAX_DEPTH", "maps and arrays within each other"),
     (wire, "MAX_ITEMS", "items of one map or array"),
