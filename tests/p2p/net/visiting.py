@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from p2p.net.muxer import MuxedConn, MuxedStream
 from p2p.net.noise import NoiseSession
 
 KINDS = {RawConnection, NoiseSession, MuxedConn, MuxedStream, SwarmConn, NetStream}
-PATIENCE_S = 5.0
+PATIENCE_S = 1.0
 VISITORS = 5  # by turns: one peer may connect ten times a second
 
 
@@ -38,16 +39,16 @@ async def visit(host: Host, marks: Sequence[int]) -> list[Left]:
     Raises `AssertionError` or `Unavailable` for the first that is not served.
     """
     host.serve(ECHO, echo)
-    left = []
-    async with AsyncExitStack() as stack:
-        names = [f"visitor {number}" for number in range(VISITORS)]
-        visitors = [await stack.enter_async_context(a_host(name, listen=())) for name in names]
-        for visitor in visitors:
-            visitor.learn(PeerAddress(host.peer, tuple(host.addresses())))
-        for number in range(max(marks) + 1):
-            if number in marks:
-                left.append(await _look(number))
-            await _visit_once(visitors[number % VISITORS], host)
+    left, before = [], _objects()  # those are somebody else's
+    for start, mark in pairwise((0, *marks)):
+        async with AsyncExitStack() as stack:
+            names = [f"visitor {number}" for number in range(VISITORS)]
+            visitors = [await stack.enter_async_context(a_host(name, listen=())) for name in names]
+            for visitor in visitors:
+                visitor.learn(PeerAddress(host.peer, tuple(host.addresses())))
+            for number in range(start, mark):
+                await _visit_once(visitors[number % VISITORS], host)
+        left.append(await _look(mark, before))
     return left
 
 
@@ -60,12 +61,12 @@ async def _visit_once(visitor: Host, host: Host) -> None:
         await connection.muxed_conn.close()
 
 
-async def _look(number: int) -> Left:
-    """Once the last connection is all gone, or will not go."""
+async def _look(number: int, before: int) -> Left:
+    """Once the visitors have left and the last connection is all gone, or will not go."""
     with trio.move_on_after(PATIENCE_S):
-        while objects := _objects():  # noqa: ASYNC110
+        while (objects := _objects() - before) > 0:  # noqa: ASYNC110
             await trio.sleep(0.2)
-    return Left(number, trio.lowlevel.current_statistics().tasks_living, objects, _resident_kib())
+    return Left(number, trio.lowlevel.current_statistics().tasks_living, max(0, objects), _resident_kib())
 
 
 def _objects() -> int:
