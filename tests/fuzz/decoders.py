@@ -191,7 +191,7 @@ class _OpenCipher:
 def noise(data: bytes) -> object:
     async def read() -> None:
         channel = NoiseSession.__new__(NoiseSession)
-        channel._raw = channel._socket = Bytes(data)  # type: ignore[assignment]
+        channel.raw = channel._socket = Bytes(data)  # type: ignore[assignment]
         channel._ciphers = _OpenCipher()
         channel._sealed, channel._plain = bytearray(), bytearray()
         try:
