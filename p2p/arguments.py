@@ -92,6 +92,8 @@ def _hosting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
     where = "serve counters for Prometheus by HTTP, such as 127.0.0.1:9464"
     parser.add_argument("--metrics", dest="node.metrics", metavar="HOST:PORT", help=where)
+    ask = "ask the router to forward a port to the first that is listened on (by UPnP)"
+    parser.add_argument("--upnp", dest="node.upnp", action="store_true", default=None, help=ask)
     _neighbours(parser, "announce yourself on the local network, and look for others there")
 
 

@@ -161,6 +161,7 @@ async def open_node(
                 dht_server=bool(listen),
                 network=network.mark.name,
                 peers_file=home.folder / PEERS_FILE,
+                upnp=session.config.upnp,
             )
             host = await stack.enter_async_context(libp2p)
             if not alone:
@@ -219,7 +220,13 @@ async def relay(session: Session) -> None:
     peers_file, limits = home / PEERS_FILE, config.relay.limits
     name = chain["bombyx"]["name"]
     async with open_host(
-        seed, config.listen, dht_server=True, network=name, peers_file=peers_file, relay=limits
+        seed,
+        config.listen,
+        dht_server=True,
+        network=name,
+        peers_file=peers_file,
+        relay=limits,
+        upnp=config.upnp,
     ) as host:
         network = NetworkFile(bootstraps=tuple(host.addresses()), chain=chain)
         path = options.network_out or config.network_path

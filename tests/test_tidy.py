@@ -80,6 +80,7 @@ SEAMS = {
     "libp2p": {"p2p.net"},
     "prometheus_client": {"p2p.metrics"},
     "zeroconf": {"p2p.net.mdns"},
+    "miniupnpc": {"p2p.net.upnp"},
     "pytoniq": {"chain.ton", "chain.w5"},
     "pytoniq_core": {"chain"},
     "tonpy": {"chain.devnet.vm"},

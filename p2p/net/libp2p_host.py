@@ -47,13 +47,14 @@ async def open_host(
     network: str,
     peers_file: Path | None = None,
     relay: Limits | None = None,
+    upnp: bool = False,
 ) -> AsyncIterator[Host]:
     """A running peer with the identity of `seed` (32 bytes, Ed25519), until the context is left.
 
     `listen` has multiaddrs such as `/ip4/127.0.0.1/tcp/0`, none for a peer that only dials. A DHT server keeps records
     for others while it can be dialled. Peers of another `network` share neither DHT nor gossip with us. The servers
     that we got to know are kept in `peers_file` for the next start. With `relay`, others may be reached through us,
-    within these limits.
+    within these limits. With `upnp` the router is asked to forward a port to the first that we listen on.
 
     Raises `LocalError` for a bad or taken address, and `Unavailable` if the network's own tasks fail meanwhile. What
     the body raises leaves as it is, never in a group.
@@ -62,7 +63,7 @@ async def open_host(
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            host: Host = await nursery.start(_run, seed, addresses, dht_server, network, peers_file, relay)
+            host: Host = await nursery.start(_run, seed, addresses, dht_server, network, peers_file, relay, upnp)
             try:
                 yield host
             except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -83,6 +84,7 @@ async def _run(
     network: str,
     peers_file: Path | None,
     relay: Limits | None,
+    upnp: bool,
     *,
     task_status: trio.TaskStatus[Host],
 ) -> None:
@@ -113,7 +115,7 @@ async def _run(
         nursery.start_soon(gate.run)
         if len(host.get_network().listeners) != len(addresses):
             raise LocalError(f"cannot listen on all of {', '.join(map(str, addresses))}")
-        await nursery.start(reachable.run)
+        await nursery.start(reachable.run, upnp)
         task_status.started(ours)
         try:
             await trio.sleep_forever()

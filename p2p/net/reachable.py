@@ -20,6 +20,7 @@ from p2p.net.punch import Punch
 from p2p.net.reservations import Reservations
 from p2p.net.stream import Blame, is_relayed, local_port
 from p2p.net.tcp import Tcp, reserved_port
+from p2p.net.upnp import keep_mapped
 from p2p.protocol.addresses import Address, parse
 from p2p.protocol.reachability import Reachability
 
@@ -53,8 +54,8 @@ class Reachable:
         # `identify` announces what we listen on.
         host.get_addrs, host.get_transport_addrs = self._announced, list
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """For ever, once the host listens."""
+    async def run(self, upnp: bool, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """For ever, once the host listens. With `upnp` the router is asked for a port."""
         listening = self.listening()
         self.core.listens(listening)
         await self._tell()
@@ -63,6 +64,8 @@ class Reachable:
                 nursery.start_soon(self.punch.run)
                 nursery.start_soon(self._see_to, self._reservations.see_to)
                 nursery.start_soon(self._see_to, self._checks.see_to)
+                if upnp and listening:
+                    nursery.start_soon(keep_mapped, listening[0].port, self._mapped)
                 task_status.started()
                 await trio.sleep_forever()
 
@@ -74,6 +77,10 @@ class Reachable:
             await self._tell()
             with trio.move_on_at(due):
                 await news.wait()
+
+    def _mapped(self, address: Address | None) -> None:
+        self.core.mapped(address)
+        self.wake()
 
     def listening(self) -> list[Address]:
         """Our sockets' addresses; a wildcard stands for the addresses of all interfaces."""

@@ -1,8 +1,8 @@
 """A circuit relay, version 2: it takes peers in that cannot be dialled, and carries what others send them.
 
-Ours rather than libp2p 0.8.1's, which mixes up the circuits of one peer, has no limit per address, takes the end of one
-direction for the end of both, writes a message into the peers' bytes when it cuts them off, and dials the target
-at whatever address it has heard of. The same messages on the wire: other implementations may use it.
+Ours rather than libp2p 0.8.1's, which reserves in anybody's name, ends one circuit of a peer with another, writes a
+message into the peers' bytes when it cuts them off, and has no limit for an address. The same messages on the wire:
+other implementations may use it.
 """
 
 from __future__ import annotations

@@ -147,8 +147,9 @@ def a_host(
     listen: tuple[str, ...] = LISTEN,
     network: str = "test",
     relay: Limits | None = None,
+    upnp: bool = False,
 ) -> Any:
-    return open_host(seed(name), listen, dht_server=dht_server, network=network, relay=relay)
+    return open_host(seed(name), listen, dht_server=dht_server, network=network, relay=relay, upnp=upnp)
 
 
 def raw(host: Host) -> Any:
