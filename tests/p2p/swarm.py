@@ -117,6 +117,13 @@ class Swarm:
                 await self._news.wait()
         return self._published[name]
 
+    async def settle_in(self, others: int) -> None:
+        """Until gossip has found its ways: who has just subscribed is not known to all yet."""
+        heard = 0
+        with trio.fail_after(READY_TIMEOUT_S):
+            while heard < others:
+                heard = await self.hearers(await self.publish("provider-0"), others)
+
     async def hearers(self, advert: tuple[str, int], wanted: int) -> int:
         """How many heard it, as soon as those are enough or it took too long."""
         with trio.move_on_after(HEARD_TIMEOUT_S):
@@ -230,6 +237,7 @@ async def measure_cold_starts(directory: Path, *, providers: int, processes: int
     report, chance = Report(providers), random.Random(seed)
     async with open_swarm(directory, providers, processes) as swarm:
         others = providers - 1 + len(swarm.bootstraps)
+        await swarm.settle_in(others)
         for _ in range(trials):
             advert = await swarm.publish(f"provider-{chance.randrange(providers)}")
             asked_at = trio.current_time()

@@ -23,4 +23,5 @@ async def test_who_is_killed_is_done_without(tmp_path: Path) -> None:
     with trio.fail_after(180):
         report = await measure_churn(tmp_path, providers=4, processes=2, for_s=15, every_s=3, seed=1)
     assert report.kills
-    assert all(attempt.quoted for attempt in report.attempts)
+    # One that is killed between its advert and its quote may cost a client its only attempt.
+    assert sum(attempt.quoted for attempt in report.attempts) > len(report.attempts) / 2
