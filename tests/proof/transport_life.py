@@ -15,7 +15,6 @@ from targets import TARGETS
 
 CANCELS, DIALS = 10_000, 500
 CONNECTIONS = (250, 500, 1_000)
-WARM_UP = 50  # connections before the first look
 INPUTS = 1_000_000
 GROWTH_KIB = 8  # of memory, for each connection that came and went; one that leaked would hold some 60
 
@@ -61,7 +60,7 @@ def visits(_seed: int) -> Sequence[str]:
 
     async def visit() -> Sequence[visiting.Left]:
         async with a_host("host") as host:
-            return await visiting.visit(host, (WARM_UP, *CONNECTIONS))
+            return await visiting.visit(host, CONNECTIONS)
 
     first, *later = trio.run(visit)
     for left in later:
