@@ -52,7 +52,7 @@ class DialBack:
     async def _serve(self, stream: Libp2pStream) -> None:
         asked = await receive(stream, Message)
         ip = stream.remote_ip
-        wanted = [] if stream.relayed or ip is None else _of_host(asked.dial.peer.addrs, ip)
+        wanted = [] if stream.relayed or ip is None else of_host(asked.dial.peer.addrs, ip)
         group = address_group(ip or "")
         if not wanted or self._trying[group] or self._trying.total() >= MAX_TRYING:
             await _answer(stream, Message.E_DIAL_REFUSED)
@@ -84,7 +84,7 @@ class DialBack:
         return True
 
 
-def _of_host(addresses: Any, ip: str) -> list[Address]:
+def of_host(addresses: Any, ip: str) -> list[Address]:
     """Those of a peer's addresses that are where it comes from."""
     host = socket_address(ip, 0).host
     found = []

@@ -14,9 +14,11 @@ import decoders
 import make
 import msgspec
 from google.protobuf.message import DecodeError
+from libp2p.host.autonat.pb.autonat_pb2 import Message as AutoNat
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, StopMessage
+from libp2p.relay.circuit_v2.pb.dcutr_pb2 import HolePunch
 
 from chain import address, charges, mnemonic, sealed
 from chain.contract import cells
@@ -29,7 +31,7 @@ from inference.errors import EngineDied
 from p2p import config, keys, network_file
 from p2p.errors import LocalError, RemoteError, Unavailable
 from p2p.host import PeerAddress
-from p2p.net import kad_codec, mdns, saved_peers
+from p2p.net import autonat, kad_codec, mdns, saved_peers
 from p2p.net.yamux import Yamux
 from p2p.protocol import addresses, advert, negotiate, receipt, release, session
 from p2p.protocol.kad_messages import AddProvider, FindNode, GetProviders, Response
@@ -149,6 +151,11 @@ TARGETS: dict[str, Target] = {
     ),
     "to a relay": Target(decoders.relay_message(HopMessage), (RemoteError, Unavailable), RESERVE),
     "from a relay": Target(decoders.relay_message(StopMessage), (RemoteError, Unavailable), RESERVE),
+    "punching": Target(decoders.relay_message(HolePunch), (RemoteError, Unavailable), (b"\x02\x08\x64",)),
+    "dialling back": Target(decoders.relay_message(AutoNat), (RemoteError, Unavailable), RESERVE),
+    "an address to dial back": Target(
+        lambda data: autonat.of_host([data], "127.0.0.1"), (), (b"\x04\x7f\0\0\1\x06\x0f\xa1",)
+    ),
     "address": Target(
         decoders.as_text(addresses.parse),
         (LocalError,),
