@@ -44,7 +44,8 @@ class LocalNetwork:
 
 
 class Child:
-    """A process of ours that prints one JSON object a line, the first when it is ready or to say why it never will."""
+    """A process of ours that prints one JSON object a line: what comes before it is ready, then that it is or why it
+    never will be, then what follows."""
 
     def __init__(self, name: str, process: trio.Process, log: Path) -> None:
         self.name = name
@@ -58,6 +59,8 @@ class Child:
         """Raises `Unavailable` with the child's own last words if it ends first or takes too long."""
         with trio.move_on_after(START_TIMEOUT_S):
             record = await self._next()
+            while record is not None and record.get("event", "ready") != "ready":  # a devnet's has no event
+                record = await self._next()
             if record is None or "error" in record:
                 raise Unavailable(f"{self.name} did not start: {self._last_words()}")
             self.ready = record

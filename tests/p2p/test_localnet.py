@@ -47,6 +47,13 @@ async def test_a_child_is_ready_followed_and_ended(tmp_path: Path) -> None:
     assert [record["n"] for record in heard] == [2, 3]
 
 
+async def test_what_happens_before_a_child_is_ready_is_not_taken_for_it(tmp_path: Path) -> None:
+    said = """import sys; print('{"event": "reachable"}'); print('{"event": "ready", "n": 1}', flush=True)"""
+    async with a_child(tmp_path, f"{said}; sys.stdin.read()") as child:
+        await child.wait_ready()
+        assert child.ready == {"event": "ready", "n": 1}
+
+
 async def test_a_child_that_dies_is_quoted(tmp_path: Path) -> None:
     async with a_child(tmp_path, "raise SystemExit('out of luck')") as child:
         with pytest.raises(Unavailable, match="child did not start: out of luck"):
