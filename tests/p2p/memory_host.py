@@ -229,6 +229,8 @@ class MemoryHost:
     async def withdraw(self, key: str) -> None:
         await trio.lowlevel.checkpoint()
         self._require_dht()
+        if self.peer not in self._network.hosts:
+            raise Unavailable("the dead withdraw nothing")
         self._network.records[key].pop(self.peer, None)
 
     async def find_providers(self, key: str, limit: int) -> Sequence[PeerAddress]:
@@ -266,5 +268,5 @@ class MemoryHost:
             await stream.drain()
 
     def _require_dht(self) -> None:
-        if self._network.dht_is_down or self._network.hosts.get(self.peer) is not self:  # the dead withdraw nothing
+        if self._network.dht_is_down:
             raise Unavailable("the DHT cannot be reached")
