@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import secrets
@@ -25,7 +26,7 @@ from crowd import Crowd
 from market import MODEL, NETWORK
 
 from p2p.buying import Negotiations
-from p2p.discovery import Directory
+from p2p.discovery import SETTLE_S, Directory
 from p2p.errors import Error, Unavailable
 from p2p.joining import joined
 from p2p.keys import verify_by_peer
@@ -87,6 +88,7 @@ class Swarm:
         self.bootstraps: tuple[str, ...] = ()
         self.heard: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
         self._published: dict[str, tuple[str, int]] = {}
+        self._heard_at: dict[str, float] = {}  # by peer: when an advert of its was last heard
         self._news = trio.Event()
 
     async def start_relays(self, names: Sequence[str]) -> None:
@@ -108,9 +110,14 @@ class Swarm:
         await part.process.wait()
 
     async def publish(self, name: str) -> tuple[str, int]:
-        """Have a provider gossip a new advert; returns its peer and the advert's `seq`."""
+        """Have a provider gossip a new advert; returns its peer and the advert's `seq`.
+
+        Not sooner than peers take a renewal: what comes on the heels of another is not passed on.
+        """
         self._published.pop(name, None)
         part = next(part for part in self.parts if name in part.crowd.providers)
+        peer = part.addresses[name][0]
+        await trio.sleep_until(self._heard_at.get(peer, -math.inf) + SETTLE_S)
         await part.order(f"publish {name}")
         with trio.fail_after(HEARD_TIMEOUT_S):
             while name not in self._published:
@@ -162,6 +169,7 @@ class Swarm:
                 part.addresses = record["peers"]  # type: ignore[assignment]
                 part.ready.set()
             case "heard":
+                self._heard_at[str(record["peer"])] = trio.current_time()
                 self.heard[str(record["peer"]), int(str(record["seq"]))].add(str(record["by"]))
             case "published":
                 self._published[str(record["by"])] = (str(record["peer"]), int(str(record["seq"])))

@@ -11,11 +11,12 @@ from swarm import measure_churn, measure_cold_starts
 pytestmark = pytest.mark.slow
 
 
-async def test_everybody_is_found(tmp_path: Path) -> None:
+async def test_everybody_is_found_and_heard(tmp_path: Path) -> None:
     with trio.fail_after(180):
         report = await measure_cold_starts(tmp_path, providers=4, processes=2, trials=2, seed=1)
     assert [attempt.found for attempt in report.attempts] == [4, 4]
     assert all(attempt.quoted and not attempt.stale for attempt in report.attempts)
+    assert report.heard == [1.0, 1.0]
 
 
 async def test_who_is_killed_is_done_without(tmp_path: Path) -> None:
