@@ -30,7 +30,8 @@ class Interrupt:
                 self._next = self.everything
         if inside.cancel_called:
             self.everything.cancel()
-            await trio.lowlevel.checkpoint()
+            # It need not reach here at once: the loop that asyncio's libraries run in hands it on a turn later.
+            await trio.sleep_forever()
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
