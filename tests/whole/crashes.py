@@ -29,9 +29,6 @@ from processes import ROOT, Process, Processes
 STRIKE_WITHIN_S = 1.2  # of the moment at which answers are under way; one takes about a second
 LOOK_EVERY_S = 0.02
 AGREE_LIMIT_S = 120.0
-PIECE_TOKENS = 16  # the largest piece of an answer, `p2p.serving.MAX_PIECE_TOKENS`
-PRICE_OUTPUT = 180_000_000  # what a provider asks unless told otherwise
-SESSIONS_AT_ONCE = 3
 PHASES = ("STARTING", "PREFILL", "STREAMING", "CLOSING")
 
 Victim = Literal["client", "provider"]
@@ -39,13 +36,15 @@ Victim = Literal["client", "provider"]
 
 @dataclass(frozen=True)
 class Kill:
-    """One SIGKILL: what ran at that moment, and what each side has lost by the next agreement."""
+    """One SIGKILL: what ran at that moment, and what each side has lost between the agreements before and after it."""
 
     victim: Victim
     phases: tuple[str, ...]  # of the client's sessions under way, as far as it knew
     client_loss_nano: int  # counted as delivered and never received; negative where the provider bore it
     provider_loss_nano: int  # handed over and not counted as delivered
     recovery_s: float
+    compared: bool  # whether both ends told their totals of the agreement after it
+    differ: bool
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,6 @@ class Report:
     answers: int = 0
     duration_s: float = 0.0
 
-    @property
-    def provider_limit_nano(self) -> int:
-        """A window, and a piece that each session may have been about to hand over."""
-        return self.window_nano + SESSIONS_AT_ONCE * (PIECE_TOKENS * PRICE_OUTPUT // 1_000_000)
-
 
 class Witness:
     """What one side wrote down. `look` reads on."""
@@ -87,15 +81,17 @@ class Witness:
         self._read = 0
 
     def look(self) -> Self:
-        """Take in every whole line that is new."""
+        """Take in every whole line that is new. An agreement comes with the total at that moment."""
         data = self.path.read_bytes()[self._read :] if self.path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         self._read += len(whole)
         for record in map(json.loads, whole.splitlines()):
             if "session" in record:
                 self._sessions[record["session"]] = record
+            elif record["event"] == "agreed":
+                self.agreements.append(record | {"total_nano": self.total_nano})
             else:
-                (self.agreements if record["event"] == "agreed" else self.errors).append(record)
+                self.errors.append(record)
         return self
 
     @property
@@ -116,6 +112,24 @@ class Witness:
         }
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """An answer that came to its end alone on the channel, as each end tells of it."""
+
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the provider, too, knew of no other session: it may not have noticed yet that some are dead."""
+        return not self.theirs["shared"]
+
+    @property
+    def differs(self) -> bool:
+        totals = ("delivered_nano", "authorised_nano")
+        return self.comparable and any(self.ours[each] != self.theirs[each] for each in totals)
+
+
 class Lane:
     """One provider and one client, and the channel between them."""
 
@@ -130,11 +144,11 @@ class Lane:
         self._running: dict[str, Process] = {"provider": self._start_provider("--faucet")}
         self._peer = self._running["provider"].records("ready")[0]["peer"]
         self._running["client"] = self._start_client()
-        self._before = self._agreed_after(0)
+        self._agreed_after(0)
 
     @property
     def window_nano(self) -> int:
-        return int(self._before["window_nano"])
+        return int(self.client.agreements[-1]["window_nano"])
 
     def strike(self, victim: Victim, after_s: float) -> Kill:
         """Kill so long after the first answer began, start again, and see what it cost."""
@@ -142,20 +156,21 @@ class Lane:
         while not self.client.look().under_way(left_hanging):
             time.sleep(LOOK_EVERY_S)
         time.sleep(after_s)
-        known = len(self.client.look().agreements)
+        before = self._agreement(self.client.look().agreements[-1])
         self._running[victim].end()  # by SIGKILL
         struck_at = time.monotonic()
         phases = self.client.look().under_way(left_hanging).values()
         self._running[victim] = self._start_client() if victim == "client" else self._start_provider()
-        before, after = self._before, self._agreed_after(known)
-        self._before = after
-        delivered_nano = after["delivered_nano"] - before["delivered_nano"]
+        after = self._agreed_after(len(self.client.look().agreements))
+        delivered_nano = after.ours["delivered_nano"] - before.ours["delivered_nano"]
         return Kill(
             victim,
             tuple(phases),
-            delivered_nano - (after["received_nano"] - before["received_nano"]),
-            after["handed_over_nano"] - before["handed_over_nano"] - delivered_nano,
+            delivered_nano - (after.ours["total_nano"] - before.ours["total_nano"]),
+            after.theirs["total_nano"] - before.theirs["total_nano"] - delivered_nano,
             time.monotonic() - struck_at,
+            after.comparable,
+            after.differs,
         )
 
     def close(self) -> Closed:
@@ -207,15 +222,19 @@ class Lane:
             "witness", command, *arguments, "--home", self._homes[who], "--json", environment=environment
         )
 
-    def _agreed_after(self, known: int) -> dict[str, Any]:
+    def _agreed_after(self, known: int) -> Agreement:
         deadline = time.monotonic() + AGREE_LIMIT_S
         while len(self.client.look().agreements) <= known:
             if time.monotonic() > deadline:
                 why = f"{self.client.errors[-3:]}, {[each.err.text[-400:] for each in self._running.values()]}"
                 raise AssertionError(f"client and provider do not agree again: {why}")
             time.sleep(LOOK_EVERY_S)
-        truth = {"received_nano": self.client.total_nano, "handed_over_nano": self.provider.look().total_nano}
-        return self.client.agreements[known] | truth
+        return self._agreement(self.client.agreements[known])
+
+    def _agreement(self, ours: dict[str, Any]) -> Agreement:
+        """The provider told of it before the client could hear of it."""
+        agreements = self.provider.look().agreements
+        return Agreement(ours, next(each for each in reversed(agreements) if each["answer"] == ours["answer"]))
 
     def _row(self, who: str, channel: str) -> dict[str, Any]:
         (path,) = self._homes[who].rglob("book.sqlite")
@@ -265,8 +284,10 @@ def _faults(report: Report) -> Iterator[str]:
     for number, kill in enumerate(report.kills):
         if kill.client_loss_nano > report.window_nano:
             yield f"kill {number}: the client lost {kill.client_loss_nano} nano, the window is {report.window_nano}"
-        if kill.provider_loss_nano > report.provider_limit_nano:
-            yield f"kill {number}: the provider lost {kill.provider_loss_nano} nano, of {report.provider_limit_nano}"
+        if kill.provider_loss_nano > report.window_nano:
+            yield f"kill {number}: the provider lost {kill.provider_loss_nano} nano, the window is {report.window_nano}"
+        if kill.differ:
+            yield f"kill {number}: the two ends go on from different totals"
     for closed in report.closed:
         if closed.settled_nano > closed.authorised_nano:
             yield f"{closed.settled_nano} nano settled of {closed.authorised_nano} authorised"
@@ -291,7 +312,13 @@ def table(report: Report) -> list[str]:
     struck = Counter(phase.lower() for kill in report.kills for phase in kill.phases)
     none = sum(not kill.phases for kill in report.kills)
     where = ", ".join(f"{count} in {phase}" for phase, count in struck.most_common())
-    return [*lines, "", f"Sessions struck, by phase as the client knew it: {where}; {none} kills met none under way."]
+    compared = sum(kill.compared for kill in report.kills)
+    return [
+        *lines,
+        "",
+        f"Sessions struck, by phase as the client knew it: {where}; {none} kills met none under way.",
+        f"Both ends' totals delivered and authorised were compared after {compared} of the {len(report.kills)} kills.",
+    ]
 
 
 def _windows(nano: int, report: Report) -> str:

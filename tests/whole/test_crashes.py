@@ -15,3 +15,4 @@ def test_killed_providers_and_clients_agree_again_and_lose_one_window_at_most(tm
     assert len(report.kills) == 6
     assert len(report.closed) == 2
     assert any(kill.phases for kill in report.kills), "some answers were under way"
+    assert any(kill.compared for kill in report.kills)

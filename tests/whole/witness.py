@@ -2,9 +2,10 @@
 
     python -m witness provide|ask FLAGS     (WITNESS names a file, WITNESS_PROVIDER the one to buy from)
 
-The witness writes down, outside of all books, what each session handed over (at the provider) or received (at the
-client), the moment the core counts it. It survives a SIGKILL of the process, so it is the truth that books are held
-against. Everything else is the program as it ships.
+The witness writes down, outside of all books, what each session handed over (at the provider, the moment it goes to the
+network) or received (at the client, the moment the core counts it), and at each end what both should agree on. It
+survives a SIGKILL of the process, so it is the truth that books are held against. Everything else is the program as it
+ships.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 import trio
@@ -20,11 +22,13 @@ from inference.engine import Message, Request
 from p2p import node
 from p2p.answer import Answer
 from p2p.console import Session
-from p2p.errors import Error, RemoteError
+from p2p.errors import Error, Refused, RemoteError
 from p2p.peer import LightPeer
-from p2p.protocol.price import Tokens, cost_nano
+from p2p.protocol.price import cost_nano
+from p2p.protocol.session import End
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.session_provider import ProviderSession
+from p2p.session_shell import Outbox
 
 AT_ONCE = 3
 RETRY_S = 0.2
@@ -38,21 +42,49 @@ def _write(**fields: object) -> None:
     os.write(_file, json.dumps(fields).encode() + b"\n")
 
 
-def _watch_cores() -> None:
-    received, handed_over = ClientSession.receive, ProviderSession._account
+def _replace(owner: type, name: str, watched: Any) -> None:
+    setattr(owner, name, watched)
+
+
+def _watch_client() -> None:
+    received = ClientSession.receive
 
     def receive(core: ClientSession, message: Any, now: float) -> Any:
         events = received(core, message, now)
         _write(session=core._session.hex(), nano=core.cost_nano, phase=core.state.name)
         return events
 
-    def account(core: ProviderSession, done: Tokens) -> Any:
-        events = handed_over(core, done)
-        _write(session=core._start.session.hex(), nano=cost_nano(core._quote.prices, done), phase=core.state.name)
-        return events
+    _replace(ClientSession, "receive", receive)
 
-    for core, name, watched in ((ClientSession, "receive", receive), (ProviderSession, "_account", account)):
-        setattr(core, name, watched)
+
+def _watch_provider() -> None:
+    """What a message hands over is known when it is made, and done when it is put out, after what had to be saved."""
+    made, put_out = ProviderSession._send, Outbox.put
+    to_tell: dict[int, list[dict[str, object]]] = {}
+
+    def send(core: ProviderSession, message: Any, now: float) -> Any:
+        to_tell[id(message)] = list(tell(core, message)) if hasattr(core, "_quote") else []
+        return made(core, message, now)
+
+    def tell(core: ProviderSession, message: Any) -> Iterator[dict[str, object]]:
+        nano, session = cost_nano(core._quote.prices, core.tokens), core._start.session.hex()
+        yield {"session": session, "nano": nano, "phase": core.state.name}
+        if isinstance(message, End):
+            yield _agreed(session, core._payee.delivered_nano, core._payee.authorised_nano, shared=core._lane.shared)
+
+    def put(outbox: Outbox, message: Any) -> None:
+        for told in to_tell.pop(id(message), ()):
+            _write(**told)
+        put_out(outbox, message)
+
+    _replace(ProviderSession, "_send", send)
+    _replace(Outbox, "put", put)
+
+
+def _agreed(answer: str, delivered_nano: int, authorised_nano: int, **more: object) -> dict[str, object]:
+    """What one end takes the channel's totals to be once an answer is over at it."""
+    totals = {"delivered_nano": delivered_nano, "authorised_nano": authorised_nano}
+    return {"event": "agreed", "answer": answer, **totals, **more}
 
 
 async def ask_for_ever(session: Session) -> None:
@@ -62,9 +94,9 @@ async def ask_for_ever(session: Session) -> None:
             await node.fund(mine.network, mine.ledger.wallet.address)
         while True:
             answer = await _one_for_certain(peer)
-            totals = {"authorised_nano": answer.authorised_nano, "delivered_nano": answer.delivered_nano}
-            window = {"window_nano": answer.deal.quote.window_nano, "channel": answer.channel.hex()}
-            _write(event="agreed", **totals, **window)
+            assert answer.receipt is not None
+            name, window_nano = answer.receipt.session.hex(), answer.deal.quote.window_nano
+            _write(**_agreed(name, answer.delivered_nano, answer.authorised_nano, window_nano=window_nano))
             async with trio.open_nursery() as nursery:
                 for number in range(AT_ONCE):
                     nursery.start_soon(_ask_until_one_fails, peer, nursery.cancel_scope, STAGGER_S * number)
@@ -81,12 +113,15 @@ async def _one_for_certain(peer: LightPeer) -> Answer:
 
 async def _ask_until_one_fails(peer: LightPeer, all_of_them: trio.CancelScope, wait_s: float) -> None:
     await trio.sleep(wait_s)
-    try:
-        while True:
+    while True:
+        try:
             await _ask(peer)
-    except Error as error:
-        _tell(error)
-        all_of_them.cancel()
+        except Refused as error:  # for want of a slot, which says nothing of the others
+            _tell(error)
+            await trio.sleep(RETRY_S)
+        except Error as error:
+            _tell(error)
+            all_of_them.cancel()
 
 
 async def _ask(peer: LightPeer) -> Answer:
@@ -110,6 +145,7 @@ def _between(least: int, most: int) -> int:
 
 
 if __name__ == "__main__":
-    _watch_cores()
+    _watch_client()
+    _watch_provider()
     node.COMMANDS["ask"] = ask_for_ever
     node.main()
