@@ -138,11 +138,6 @@ class _End(ABC):
                 each.shared = True
         return lane
 
-    def leave(self, session: bytes) -> int:
-        """A session is over: forget the unpaid work of one that died; returns how much. Credit is kept."""
-        lane = self.lanes.pop(session, Lane())
-        return self.write_off(lane.unpaid_nano)
-
     def deliver(self, session: bytes, nano: int) -> None:
         """Work worth `nano` was handed over in a session."""
         assert nano >= 0
@@ -159,11 +154,9 @@ class _End(ABC):
         self.delivered_nano -= lost
         return lost
 
-    def agree_on(self, delivered_nano: int) -> int:
-        """No session runs but one that just began: both ends go on from this total. Returns what is given up for it."""
-        lost = max(0, self.delivered_nano - delivered_nano)
+    def agree_on(self, delivered_nano: int) -> None:
+        """No session runs but one that just began: both ends go on from this total."""
         self.delivered_nano = delivered_nano
-        return lost
 
     def _require_open(self) -> None:
         if self.state is not State.OPEN:
@@ -196,6 +189,10 @@ class Payer(_End):
         if not self.lanes:
             self._due_nano = 0
         return super().enter(session)
+
+    def leave(self, session: bytes) -> None:
+        """A session is over: forget the unpaid work of one that died. Credit is kept."""
+        self.write_off(self.lanes.pop(session, Lane()).unpaid_nano)
 
     def asked_for(self, total_nano: int) -> None:
         """The payee waits until it is authorised this much. It may count frames that were lost on the way to us."""
@@ -248,14 +245,18 @@ class Payee(_End):
         deposited_nano: int = 0,
         delivered_nano: int = 0,
         accepted: Claim | None = None,
+        lost_nano: int = 0,
     ) -> None:
         super().__init__(channel, global_id, deposited_nano=deposited_nano, delivered_nano=delivered_nano)
         self._payer_key = payer_key
         self._verify = verify
         self.accepted = accepted
         self.released_nano: int | None = None  # there is one release, however often it is asked for
-        self.lost_nano = 0  # what sessions that died left unpaid
-        self._saved_nano = delivered_nano
+        self.lost_nano = lost_nano  # what sessions that died left unpaid
+        self._saved_lost_nano = lost_nano
+        self._forgotten: list[tuple[float, int]] = []  # until when, and how much
+        self._saved_authorised_nano = self.authorised_nano
+        self._saved_delivered_nano = delivered_nano
         self.kin: list[Payee] = [self]  # all channels of this payer, which share one window
 
     @property
@@ -263,15 +264,22 @@ class Payee(_End):
         return self.accepted.amount_nano if self.accepted else 0
 
     @property
+    def earned_nano(self) -> int:
+        """Delivered and paid for. What is delivered beyond it need not be saved: a restart writes it off."""
+        return min(self.delivered_nano, self.authorised_nano)
+
+    @property
     def debt_nano(self) -> int:
         """What the payer owes us. Credit on one channel pays for nothing on another."""
-        return self._owed_nano() + sum(max(0, each._owed_nano()) for each in self.kin if each is not self)
+        return sum(each._owed_nano() for each in self.kin)
 
     @property
     def exposed_nano(self) -> int:
-        """What the payer would owe us once all that is under way for it is handed over."""
-        others = (each for each in self.kin if each is not self)
-        return self._owed_nano(begun=True) + sum(max(0, each._owed_nano(begun=True)) for each in others)
+        """What the payer would owe us once all that is under way for it is handed over.
+
+        A voucher counts from when it is on disk: a crash before that would lose it, and what was served for it.
+        """
+        return sum(each._owed_nano(begun=True) for each in self.kin)
 
     def _owed_nano(self, *, begun: bool = False) -> int:
         """By the channel's totals, or by the lanes if that is more: a session lives on what was paid for it.
@@ -280,8 +288,7 @@ class Payee(_End):
         """
         work = {lane: lane.delivered_nano + (lane.begun_nano if begun else 0) for lane in self.lanes.values()}
         by_lanes = sum(max(0, nano - lane.paid_nano) for lane, nano in work.items())
-        by_total = self.unpaid_nano + (self._begun_nano if begun else 0)
-        return max(by_lanes, by_total) if by_lanes else by_total
+        return max(by_lanes, self.delivered_nano - self._saved_authorised_nano + (self._begun_nano if begun else 0))
 
     @property
     def under_way_nano(self) -> int:
@@ -290,34 +297,65 @@ class Payee(_End):
 
     @property
     def unsaved_nano(self) -> int:
-        """What a crash would cost us: handed over or under way, and not on disk as delivered."""
-        return self.delivered_nano + self._begun_nano - self._saved_nano
+        """What a crash would cost us with this payer: handed over or under way, and not on disk as earned."""
+        work = ((each, each.delivered_nano + each._begun_nano) for each in self.kin)
+        return sum(max(0, nano - each._saved_earned_nano) for each, nano in work)
+
+    @property
+    def unsaved_earned(self) -> list[Payee]:
+        """The payer's channels on which something is earned that is not on disk."""
+        return [each for each in self.kin if each.earned_nano > each._saved_earned_nano]
+
+    @property
+    def unsaved_lost(self) -> list[Payee]:
+        """The payer's channels on which something is lost that is not on disk."""
+        return [each for each in self.kin if each.lost_nano > each._saved_lost_nano]
+
+    @property
+    def _saved_earned_nano(self) -> int:
+        return min(self._saved_delivered_nano, self._saved_authorised_nano)
 
     @property
     def _begun_nano(self) -> int:
         return sum(lane.begun_nano for lane in self.lanes.values())
 
-    def saved(self, delivered_nano: int) -> None:
-        """The caller puts this total on disk before it does anything else."""
-        self._saved_nano = delivered_nano
+    def saved(self, *, authorised_nano: int = 0, delivered_nano: int = 0, lost_nano: int = 0) -> None:
+        """These totals are on disk now, or on chain."""
+        self._saved_authorised_nano = max(self._saved_authorised_nano, authorised_nano)
+        self._saved_delivered_nano = max(self._saved_delivered_nano, delivered_nano)
+        self._saved_lost_nano = max(self._saved_lost_nano, lost_nano)
 
-    def leave(self, session: bytes) -> int:
-        lane = self.lanes.pop(session, Lane())
-        self.delivered_nano -= lane.unpaid_nano
-        self.lost_nano += lane.unpaid_nano
-        return lane.unpaid_nano
+    def leave(self, session: bytes, until: float) -> None:
+        """A session is over: forget the unpaid work of one that died.
 
-    def agree_on(self, delivered_nano: int) -> int:
-        lost = super().agree_on(delivered_nano)
+        Until then it takes up the window all the same, or until no session of the payer is left: any of them may be
+        dead as well, and must not be given more because one is known to be.
+        """
+        lost = self.lanes.pop(session, Lane()).unpaid_nano
+        self.delivered_nano -= lost
         self.lost_nano += lost
-        return lost
+        if lost:
+            self._forgotten.append((until, lost))
+        if not any(each.lanes for each in self.kin):
+            for each in self.kin:
+                each._forgotten.clear()
+
+    def forgotten_nano(self, now: float) -> int:
+        """What takes up the payer's window although it is forgotten."""
+        for each in self.kin:
+            each._forgotten = [(until, nano) for until, nano in each._forgotten if now < until]
+        return sum(nano for each in self.kin for _, nano in each._forgotten)
+
+    def agree_on(self, delivered_nano: int) -> None:
+        self.lost_nano += max(0, self.delivered_nano - delivered_nano)
+        super().agree_on(delivered_nano)
 
     def begin(self, session: bytes, nano: int) -> None:
         """Work worth `nano` is taken up in a session; `deliver` ends it."""
         self.lanes[session].begun_nano = nano
 
     def accept(self, claim: Claim) -> bool:
-        """Take a voucher: True if it is higher than all before (persist it), False if it came late.
+        """Take a voucher: True if it is higher than what is on disk (persist it), False if it came late.
 
         Raises `BadVoucher`, or `ChannelUnusable` when the channel takes no more vouchers.
         """
@@ -326,11 +364,12 @@ class Payee(_End):
             raise BadVoucher("for another channel")
         if claim.amount_nano > self.deposited_nano:
             raise BadVoucher(f"{claim.amount_nano} nano of a deposit of {self.deposited_nano}")
-        if claim.amount_nano <= self.authorised_nano:
+        if claim.amount_nano <= self._saved_authorised_nano:
             return False
         if not claim_is_good(self._verify, self._payer_key, VOUCHER_TAG, self.global_id, claim):
             raise BadVoucher("the signature is not the payer's")
-        self.accepted = claim
+        if claim.amount_nano > self.authorised_nano:
+            self.accepted = claim
         return True
 
     def release(self, signer: Signer) -> Claim:

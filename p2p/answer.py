@@ -136,7 +136,7 @@ class Answer:
 
     def _leave(self, now: float) -> list[Event]:
         """Before the provider began there is nothing to be paid, and nobody who would listen."""
-        return self._core.lost() if self._core.state is State.STARTING else self._core.cancel(now)
+        return self._core.lost(now) if self._core.state is State.STARTING else self._core.cancel(now)
 
     async def _act(self, event: Event) -> None:
         match event:

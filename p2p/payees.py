@@ -6,7 +6,7 @@ What the chain says comes from proven account state; what the client owes comes 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,11 +20,12 @@ from chain.keys import verify
 from chain.ledger import ChannelState, Ledger
 from chain.records import Channel
 from chain.voucher import VOUCHER_TAG, Claim, claim_is_good
-from p2p.errors import LocalError, Refused, RemoteError
+from p2p.errors import Refused, RemoteError
 from p2p.foreign import translated
 from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.incoming import Incoming, is_forgotten, note_settled, require_suitable
 from p2p.protocol.negotiate import Quote
+from p2p.protocol.session import Save, SaveClaim, SaveDelivered, SaveLost
 from p2p.settlements import Settlements
 from p2p.trace import Trace, silent
 
@@ -62,7 +63,6 @@ class Payees:
         self._payers: defaultdict[str, _Payer] = defaultdict(_Payer)
         self._wallets: dict[bytes, str] = {}
         self._taking_up = trio.Lock()
-        self._unsaved: set[bytes] = set()  # memory may know of a voucher that a full disk kept out of the book
 
     async def load(self) -> None:
         """Take up the channels of the book. Raises `LocalError`."""
@@ -94,11 +94,7 @@ class Payees:
         incoming = await self._checked(first, quote)
         incoming.enter()
         try:
-            await self._save_what_is_unsaved(incoming.payee)
             yield incoming.payee
-        except LocalError:
-            self._unsaved.add(first.channel)
-            raise
         finally:
             incoming.leave()
             self.tell(first.channel)
@@ -107,8 +103,21 @@ class Payees:
         """Set once something happens on any channel of that channel's payer. Take it before you look."""
         return self._payers[self._wallets[channel]].news
 
+    def saved(self, events: Sequence[Save]) -> None:
+        """These are on disk: whoever waits for what a voucher pays may go on."""
+        for event in events:
+            match event:
+                case SaveClaim(claim, delivered_nano) if claim.channel in self._channels:
+                    payee = self._channels[claim.channel].payee
+                    payee.saved(authorised_nano=claim.amount_nano, delivered_nano=delivered_nano)
+                    self.tell(claim.channel)
+                case SaveDelivered(channel, delivered_nano) if channel in self._channels:
+                    self._channels[channel].payee.saved(delivered_nano=delivered_nano)
+                case SaveLost(channel, lost_nano) if channel in self._channels:
+                    self._channels[channel].payee.saved(lost_nano=lost_nano)
+
     def tell(self, channel: bytes) -> None:
-        """A voucher came, or a session left: others of that payer may go on."""
+        """A voucher came, work was done, or a session left: others of that payer may go on."""
         payer = self._payers[self._wallets[channel]]
         payer.news.set()
         payer.news = trio.Event()
@@ -121,6 +130,7 @@ class Payees:
             raise RemoteError("bad_voucher", str(error)) from error
         if news:
             await self._keeper.do(lambda book: book.save_claim(claim))
+            incoming.payee.saved(authorised_nano=claim.amount_nano)
 
     async def _checked(self, first: Claim, quote: Quote) -> Incoming:
         try:
@@ -138,13 +148,6 @@ class Payees:
         except ChainError as error:
             raise Refused("chain_unavailable", "the channel could not be checked", retry_after_s=5) from error
         return incoming
-
-    async def _save_what_is_unsaved(self, payee: Payee) -> None:
-        claim = payee.accepted
-        if claim is not None and claim.signature and payee.channel in self._unsaved:
-            with translated():
-                await self._keeper.do(lambda book: book.save_claim(claim))
-        self._unsaved.discard(payee.channel)
 
     async def _on_chain(self, channel: bytes) -> ChannelState:
         """The channel's state. Where the chain cannot be reached, as it was, up to the limit on risk."""
@@ -198,9 +201,10 @@ class Payees:
             deposited_nano=known.deposited_nano,
             delivered_nano=known.delivered_nano,
             accepted=known.claim,
+            lost_nano=known.lost_nano,
         )
         payee.write_off()
-        payee.lost_nano, payee.released_nano, payee.state = known.lost_nano, known.released_nano, known.state
+        payee.released_nano, payee.state = known.released_nano, known.state
         note_settled(payee, known.settled_nano)
         payer = self._payers[known.terms.payer]
         payer.payees.append(payee)

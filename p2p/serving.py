@@ -121,6 +121,7 @@ class Serving:
         self._work = trio.CancelScope()
         self._leases = AsyncExitStack()
         self._request: Request
+        self._payee: Payee
         self.channel: bytes | None = None
         self.receipt: Receipt | None = None
 
@@ -132,8 +133,7 @@ class Serving:
 
     async def _save(self, events: Sequence[Save]) -> None:
         await save_events(self._keeper, self._peer, events)
-        if self.channel is not None:
-            self._payees.tell(self.channel)
+        self._payees.saved(events)
 
     async def _act(self, event: Event) -> None:
         match event:
@@ -196,7 +196,7 @@ class Serving:
             raise RemoteError("wrong_quote", "the request is not the one that was quoted")
         first = Claim(start.channel, start.payment.channel_total_nano, start.payment.signature)
         payee = await self._leases.enter_async_context(self._payees.lease(first, quote))
-        self.channel = start.channel
+        self._payee, self.channel = payee, start.channel
         with translated():
             prompt_tokens = await self._engine.count(request.model, request.messages)
         if prompt_tokens > quote.prompt_tokens:
@@ -219,6 +219,7 @@ class Serving:
             await self._shell.step(partial(self._core.engine_failed, EngineError(str(error))))
         else:
             await self._shell.step(partial(self._core.prefilled, done))
+            self._payees.tell(self._payee.channel)
 
     async def _generate(self) -> None:
         """Take from the engine into `Pieces`."""
@@ -235,17 +236,22 @@ class Serving:
 
     async def _pass_on(self) -> None:
         """Give pieces to the core as fast as network and payment allow, then the end."""
-        end: FinishReason | EngineError | None = None
+        end = await self._pass_one_on()
+        self._payees.tell(self._payee.channel)  # with the first piece the prompt is not under way any more
         while end is None:
-            await self._pieces.some()
-            if not self._flowing.is_set():  # waiting for what is so already costs a turn of the scheduler
-                await self._flowing.wait()
-            await self._shell.outbox.drained()
-            text, tokens, end = self._pieces.take()
-            if text or tokens:
-                await self._shell.step(partial(self._core.produced, text, tokens))
+            end = await self._pass_one_on()
         await self._flowing.wait()
         if isinstance(end, EngineError):
             await self._shell.step(partial(self._core.engine_failed, end))
         else:
             await self._shell.step(partial(self._core.generated, end))
+
+    async def _pass_one_on(self) -> FinishReason | EngineError | None:
+        await self._pieces.some()
+        if not self._flowing.is_set():  # waiting for what is so already costs a turn of the scheduler
+            await self._flowing.wait()
+        await self._shell.outbox.drained()
+        text, tokens, end = self._pieces.take()
+        if text or tokens:
+            await self._shell.step(partial(self._core.produced, text, tokens))
+        return end

@@ -33,7 +33,7 @@ class Core(Protocol):
     """What `ClientSession` and `ProviderSession` have in common."""
 
     def receive(self, message: Any, now: float) -> list[Event]: ...
-    def lost(self) -> list[Event]: ...
+    def lost(self, now: float) -> list[Event]: ...
     def deadline(self) -> float | None: ...
     def tick(self, now: float) -> list[Event]: ...
 
@@ -114,7 +114,7 @@ class SessionShell:
         try:
             await self._run(first)
         finally:
-            self._core.lost()  # also one that was cancelled gives up its place on the channel
+            self._core.lost(self._clock())  # also one that was cancelled gives up its place on the channel
 
     async def _run(self, first: Callable[[float], list[Event]]) -> None:
         async with trio.open_nursery() as self._nursery:
@@ -150,7 +150,7 @@ class SessionShell:
         except Error as error:
             # Our own disk gave way under an event: there is nothing sound left to do but end.
             with suppress(Error):
-                await self._carry_out(self._core.lost())
+                await self._carry_out(self._core.lost(self._clock()))
             self.error = error
         finally:
             self._turn.release()
@@ -189,18 +189,18 @@ class SessionShell:
         except Error as error:
             await self._lose(error)
         else:
-            await self.step(lambda _: self._core.lost())
+            await self.step(self._core.lost)
 
     async def _lose(self, error: Error) -> None:
         """The stream is of no use any more. What an ended stream means, the core says best."""
         if isinstance(error, Unavailable):
-            await self.step(lambda _: self._core.lost())
+            await self.step(self._core.lost)
         else:
             await self.fail(error)
 
     async def fail(self, error: Error) -> None:
         """End the session, and say that this is why."""
-        await self.step(lambda _: [Failed(error) if isinstance(e, Failed) else e for e in self._core.lost()])
+        await self.step(lambda now: [Failed(error) if isinstance(e, Failed) else e for e in self._core.lost(now)])
 
     async def _write(self) -> None:
         try:

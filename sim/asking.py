@@ -84,5 +84,5 @@ class Asking(SessionRim):
         and that is the client's credit, not new risk.
         """
         signed_nano = self._account.payer.authorised_nano - self._signed_before_nano
-        limit_nano = self._account.limit_nano
-        self.world.invariants.exposure(self._end.owner, signed_nano - self._session.cost_nano, limit_nano)
+        ahead_nano = signed_nano - self._session.cost_nano
+        self.world.invariants.exposure(self._end.owner, ahead_nano, self._account.window_nano)

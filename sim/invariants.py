@@ -56,7 +56,7 @@ class Invariants:
             self.require("wallets", held_nano == expected_nano, f"{wallet} holds {held_nano}, not {expected_nano} nano")
 
     def exposure(self, who: str, exposed_nano: int, limit_nano: int) -> None:
-        """Nobody has more at stake than one window and one piece of the answer."""
+        """Nobody has more at stake than one window."""
         self.require("exposure", exposed_nano <= limit_nano, f"{who} risks {exposed_nano} nano, above {limit_nano}")
 
     def receipt(self, signed: SignedReceipt, network: str) -> None:

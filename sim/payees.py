@@ -72,8 +72,11 @@ class Payees:
             case SaveClaim(claim, delivered_nano):
                 row = self._rows[claim.channel]
                 row.accepted, row.delivered_nano = claim, delivered_nano
+                payee = self._channels[claim.channel].payee
+                payee.saved(authorised_nano=claim.amount_nano, delivered_nano=delivered_nano)
             case SaveDelivered(channel, delivered_nano):
                 self._rows[channel].delivered_nano = delivered_nano
+                self._channels[channel].payee.saved(delivered_nano=delivered_nano)
 
     def release(self, request: CloseRequest, client: str) -> Released | Refusal:
         """Let the payer close at what was delivered, unless an answer or a settlement is under way."""

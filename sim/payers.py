@@ -11,7 +11,6 @@ from chain.voucher import Claim
 from p2p.protocol import release
 from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.negotiate import Quote
-from p2p.protocol.price import Tokens, cost_nano
 from p2p.protocol.release import CloseRequest, Released
 from sim.network import Inbox
 from sim.process import gather, sleep, spawn
@@ -27,13 +26,13 @@ OPENING_FEE_NANO = FEES_NANO["open"] + FEES_NANO["close_by_release"]
 
 @dataclass
 class Account:
-    """One open channel. `limit_nano` is the largest window and piece that were agreed for it."""
+    """One open channel. `window_nano` is the largest window that was agreed for it."""
 
     provider: str
     payee: str
     payer: Payer
     used_s: float
-    limit_nano: int = 0
+    window_nano: int = 0
     claim: Claim | None = None
     failures: int = 0
 
@@ -61,8 +60,6 @@ class Payers:
 
     async def ready(self, quote: Quote) -> Account:
         """A channel that holds enough for one use of the quote. Raises `InsufficientFunds`."""
-        piece = Tokens(output=self._world.scenario.providers.chunk_tokens)
-        limit_nano = quote.window_nano + cost_nano(quote.prices, piece)
         account = self._accounts.get(quote.provider)
         needed_nano = quote.worst_cost_nano + quote.window_nano
         if account is None:
@@ -71,7 +68,7 @@ class Payers:
         missing_nano = account.payer.delivered_nano + needed_nano - account.payer.deposited_nano
         if missing_nano > 0:
             await self._top_up(account, missing_nano)
-        account.limit_nano = max(account.limit_nano, limit_nano)
+        account.window_nano = max(account.window_nano, quote.window_nano)
         account.used_s = self._world.kernel.now
         return account
 
@@ -140,7 +137,7 @@ class Payers:
         """Where no answer failed everything signed is paid; else what comes back is within the windows of those."""
         payer, invariants = account.payer, self._world.invariants
         back_nano = payer.authorised_nano - paid_nano
-        within = 0 <= back_nano <= 2 * account.limit_nano * account.failures
+        within = 0 <= back_nano <= 2 * account.window_nano * account.failures
         breach = f"{paid_nano} nano paid of {payer.authorised_nano} signed and {payer.delivered_nano} delivered"
         invariants.require("settlement", within and (account.failures > 0 or paid_nano == payer.delivered_nano), breach)
         invariants.paid(self._wallet, account.payee, paid_nano)

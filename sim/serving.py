@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from chain.channel import Payee
@@ -9,7 +10,6 @@ from inference.engine import FinishReason, Request
 from inference.script import count_tokens
 from p2p.errors import Refused
 from p2p.protocol.negotiate import Quote, Refusal
-from p2p.protocol.price import Tokens, cost_nano
 from p2p.protocol.receipt import Sampling
 from p2p.protocol.session import (
     ENDED,
@@ -70,11 +70,14 @@ class Serving(SessionRim):
         if self._session.state in ENDED:
             self._leave()
 
+    def carry_out(self, events: Sequence[Event]) -> None:
+        super().carry_out(events)
+        if any(isinstance(event, SaveClaim) for event in events):
+            super().carry_out(self._session.look(self.world.kernel.now))
+
     def check_exposure(self) -> None:
         if self._payee is not None and self._quote is not None:
-            piece = Tokens(output=self.world.scenario.providers.chunk_tokens)
-            limit_nano = self._quote.window_nano + cost_nano(self._quote.prices, piece)
-            self.world.invariants.exposure(self._provider.name, self._payee.unpaid_nano, limit_nano)
+            self.world.invariants.exposure(self._provider.name, self._payee.unpaid_nano, self._quote.window_nano)
 
     def stop(self) -> None:
         """The provider's process is gone, and this with it."""

@@ -61,4 +61,4 @@ class SessionRim:
         self.carry_out(self._core.receive(message, self.world.kernel.now))
 
     def _lost(self) -> None:
-        self.carry_out(self._core.lost())
+        self.carry_out(self._core.lost(self.world.kernel.now))

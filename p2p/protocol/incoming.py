@@ -140,3 +140,4 @@ def note_settled(payee: Payee, settled_nano: int) -> None:
     if payee.authorised_nano < settled_nano:
         payee.accepted = Claim(payee.channel, settled_nano, b"")
         payee.delivered_nano = max(payee.delivered_nano, settled_nano)
+        payee.saved(authorised_nano=settled_nano, delivered_nano=settled_nano)

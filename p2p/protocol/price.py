@@ -9,6 +9,7 @@ import msgspec
 from p2p.protocol.wire import Nat
 
 PER_TOKENS = 1_000_000
+MOST_TOKENS = (1 << 63) - 1  # more than anybody counts
 
 Price = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
 
@@ -39,5 +40,16 @@ class Tokens(msgspec.Struct, frozen=True, array_like=True):
 
 def cost_nano(prices: Prices, tokens: Tokens) -> int:
     """ceil(sum of tokens x price / 10^6), on a session's totals and never on its parts."""
-    total = tokens.input * prices.input + tokens.cached_input * prices.cached_input + tokens.output * prices.output
-    return -(-total // PER_TOKENS)
+    return -(-_millionths(prices, tokens) // PER_TOKENS)
+
+
+def tokens_within(nano: int, price: Price, prices: Prices, done: Tokens) -> int:
+    """How many more tokens at `price` raise the cost of `done` by at most `nano`."""
+    if price == 0:
+        return MOST_TOKENS
+    left = (cost_nano(prices, done) + nano) * PER_TOKENS - _millionths(prices, done)
+    return max(0, left // price)
+
+
+def _millionths(prices: Prices, tokens: Tokens) -> int:
+    return tokens.input * prices.input + tokens.cached_input * prices.cached_input + tokens.output * prices.output

@@ -150,7 +150,7 @@ class ClientSession:
         self._cancelled = True
         return [self._send(Cancel(), now)]
 
-    def lost(self) -> list[Event]:
+    def lost(self, now: float) -> list[Event]:
         """The stream ended. Unless the session had ended before, it failed."""
         if self.state in ENDED:
             return []

@@ -1,8 +1,8 @@
 """Core: the provider's side of one paid answer.
 
-The provider works ahead of payment by at most one window: it takes the prompt in steps that the vouchers and the window
-cover, and holds its engine while unpaid output would exceed the window. It aborts nothing for want of a voucher until
-its patience ends.
+The provider works ahead of payment by at most one window, counted over all that the payer owes it: it takes the prompt
+in steps that the window has room for, and of the output it hands over what the window has room for, a token at least.
+The rest waits, and the engine with it. It aborts nothing for want of a voucher until its patience ends.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from chain.channel import Lane, Payee
 from chain.errors import ChainError
 from chain.voucher import Claim
 from p2p.errors import EngineError, Error, PaymentError, RemoteError, Unavailable
+from p2p.protocol.backlog import Backlog
 from p2p.protocol.negotiate import Quote, Refusal
-from p2p.protocol.price import PER_TOKENS, Tokens, cost_nano
+from p2p.protocol.price import Tokens, cost_nano, tokens_within
 from p2p.protocol.receipt import (
     Reason,
     Receipt,
@@ -23,8 +24,10 @@ from p2p.protocol.receipt import (
 )
 from p2p.protocol.session import (
     ENDED,
+    HEARTBEAT_S,
     PAYMENT_PATIENCE_S,
     PROVIDER_HEARS,
+    SILENCE_S,
     Begun,
     Cancel,
     Check,
@@ -68,8 +71,10 @@ class ProviderSession:
         self._verify = verify
         self._liveness = Liveness()
         self._done = Tokens()
+        self._backlog = Backlog()
         self._response = ResponseHash()
         self._prompt_tokens = 0
+        self._step_tokens = 0  # as far as the prompt is being worked through
         self._working = False  # the engine is at work, or held
         self._waiting_since = 0.0
         self._started_at = 0.0
@@ -97,18 +102,20 @@ class ProviderSession:
                 raise RemoteError("out_of_turn", f"{type(message).__name__} while {self.state.name}")
             return self._handle(message, now)
         except Error as error:
-            return self._fail(error)
+            return self._fail(error, now)
 
     def look(self, now: float) -> list[Event]:
-        """Something happened on the channel or another one of this payer: go on if what is unpaid fits the window.
+        """Something happened on the channel or another one of this payer: go on if the window has room again.
 
-        Where it does not, nothing is said: a voucher that changes nothing must neither buy patience nor be answered.
+        Where it has not, nothing is said: a voucher that changes nothing must neither buy patience nor be answered.
         """
         if self.state is State.PREFILL and not self._working:
-            return self._step_of_prompt() or []
-        if self.state is State.PAUSED and self._payee.exposed_nano <= self._quote.window_nano:
+            return self._step_of_prompt(now) or []
+        if self.state is State.PAUSED and (handed_over := self._hand_over(now)):
+            if self._backlog:
+                return [*handed_over, self._ask_for_pay(now)]
             self.state = State.STREAMING
-            return [Resume()]
+            return [*handed_over, Resume()]
         return []
 
     def refuse(self, refusal: Refusal, now: float) -> list[Event]:
@@ -124,11 +131,10 @@ class ProviderSession:
             return []
         self._quote, self._payee, self._sampling = quote, payee, sampling
         self._prompt_tokens = prompt_tokens
-        self.state = State.PREFILL
         try:
             accepted = self._enter()
         except Error as error:
-            return self._fail(error)
+            return self._fail(error, now)
         begun = Begun(
             prompt_tokens=prompt_tokens,
             delivered_nano=payee.delivered_nano,
@@ -137,22 +143,24 @@ class ProviderSession:
         return [*accepted, self._send(begun, now), *self._next_step(now)]
 
     def prefilled(self, tokens: int, now: float) -> list[Event]:
-        """The engine worked through this many prompt tokens in all."""
+        """The engine worked through this many prompt tokens in all. What it was not told to do is a gift."""
         self._working = False
         if self.state is not State.PREFILL:
             return []
-        return [*self._progress(min(tokens, self._prompt_tokens), now), *self._next_step(now)]
+        return [*self._progress(min(tokens, self._step_tokens), now), *self._next_step(now)]
 
     def produced(self, text: str, tokens: int, now: float) -> list[Event]:
-        """The engine gave a piece of the answer."""
+        """The engine gave a piece of the answer: hand it over as far as the window has room for it."""
         assert self.state is not State.PAUSED, "an engine that is held gives nothing"
         if self.state is not State.STREAMING:
             return []
         proven = self._prompt_proven(now)
-        self._response.add(text)
-        saved = self._account(Tokens(input=self._done.input, output=self._done.output + tokens))
-        delta = Delta(text=text, tokens=tokens, total_tokens=self._done.output)
-        return [*proven, *saved, self._send(delta, now), *self._hold_if_unpaid(now)]
+        self._backlog.add(text, tokens)
+        handed_over = self._hand_over(now)
+        if not self._backlog:
+            return [*proven, *handed_over]
+        self.state = State.PAUSED
+        return [*proven, *handed_over, Hold(), self._ask_for_pay(now)]
 
     def generated(self, reason: Reason, now: float) -> list[Event]:
         """The engine is done: receipt what was delivered."""
@@ -168,16 +176,15 @@ class ProviderSession:
             return []
         if self._done == Tokens():
             self.state = State.FAILED
-            self._payee.leave(self._start.session)
             refusal = Refusal(reason="engine_failed", detail="the engine failed; nothing is charged")
-            return [self._send(refusal, now), Failed(error)]
+            return [*self._leave(now), self._send(refusal, now), Failed(error)]
         return self._finish("failed", now)
 
-    def lost(self) -> list[Event]:
+    def lost(self, now: float) -> list[Event]:
         """The stream ended. Unless the session had ended before, it failed."""
         if self.state in ENDED:
             return []
-        return self._fail(Unavailable("the client went away"))
+        return self._fail(Unavailable("the client went away"), now)
 
     def deadline(self) -> float | None:
         """When `tick` wants to be called, at the latest."""
@@ -191,18 +198,20 @@ class ProviderSession:
         if self.deadline() is None:
             return []
         if self._liveness.silent(now):
-            return self._fail(Unavailable("the client fell silent"))
+            return self._fail(Unavailable("the client fell silent"), now)
         if not self._waiting:
             self._waiting_since = now
         elif now >= self._waiting_since + PAYMENT_PATIENCE_S:
-            return self._fail(PaymentError("no voucher came in time"))
-        return [self._send(Heartbeat(), now)] if self._liveness.heartbeat_due(now) else []
+            return self._fail(PaymentError("no voucher came in time"), now)
+        if not self._liveness.heartbeat_due(now):
+            return []
+        return self.look(now) or [self._send(Heartbeat(), now)]
 
     @property
     def _waiting(self) -> bool:
         """Whether it is the client who has to do something: countersign, or pay.
 
-        Where nothing is owed, the window is full of work that is under way for other sessions.
+        Where nothing is owed, the window is full of work that is under way for other sessions, or that died with one.
         """
         idle = self.state is State.PREFILL and not self._working
         return self.state is State.CLOSING or ((idle or self.state is State.PAUSED) and self._payee.debt_nano > 0)
@@ -234,17 +243,16 @@ class ProviderSession:
         which the higher voucher speaks, ours or the one that comes with this session.
         """
         payee, payment = self._payee, self._start.payment
-        paid_before = payee.authorised_nano
         try:
             self._lane = payee.enter(self._start.session)
         except ChainError as error:
             raise RemoteError("out_of_turn", str(error)) from error
-        accepted = self._accept(payment)
+        self.state = State.PREFILL
         if self._lane.shared:
-            return accepted
-        base = max(paid_before, payment.channel_total_nano - payment.session_total_nano)
-        lost_nano = payee.agree_on(min(payee.delivered_nano, base))
-        return [*accepted, *self._save_lost(lost_nano)]
+            return self._accept(payment)
+        paid_before = max(payee.authorised_nano, payment.channel_total_nano - payment.session_total_nano)
+        payee.agree_on(min(payee.delivered_nano, paid_before))
+        return [*self._save_lost(), *self._accept(payment)]
 
     def _accept(self, payment: Payment) -> list[Event]:
         """Take a voucher; one that came late is ignored."""
@@ -256,39 +264,33 @@ class ProviderSession:
         self._lane.paid_nano = max(self._lane.paid_nano, payment.session_total_nano)
         if not news:
             return []
-        self._payee.saved(self._payee.delivered_nano)
-        return [SaveClaim(claim, self._payee.delivered_nano)]
+        return [SaveClaim(claim, self._payee.earned_nano)]
 
     def _next_step(self, now: float) -> list[Event]:
         """The next step of the prompt, or a word to the client that it must pay first."""
-        step = self._step_of_prompt()
+        step = self._step_of_prompt(now)
         if step is not None:
             return step
-        self._waiting_since = now
-        return [self._send(Pause(due_nano=self._payee.delivered_nano), now)]
+        return [self._ask_for_pay(now)]
 
-    def _step_of_prompt(self) -> list[Event] | None:
-        """Work through as much of the prompt as vouchers and window cover; the last step is the answer itself."""
-        covered = self._covered_prompt_tokens()
-        if covered <= self._done.input and covered < self._prompt_tokens:
+    def _step_of_prompt(self, now: float) -> list[Event] | None:
+        """Work through as much of the prompt as the window has room for; the last step is the answer itself."""
+        prices, done = self._quote.prices, self._done
+        room_nano = min(self._room_nano(now), self._quote.window_nano - self._payee.under_way_nano)
+        step = min(self._prompt_tokens, done.input + tokens_within(room_nano, prices.input, prices, done))
+        if step == done.input < self._prompt_tokens:
             return None
-        self._working = True
-        done_nano = cost_nano(self._quote.prices, self._done)
-        self._payee.begin(self._start.session, cost_nano(self._quote.prices, Tokens(input=covered)) - done_nano)
+        self._working, self._step_tokens = True, step
+        self._payee.begin(self._start.session, cost_nano(prices, Tokens(input=step)) - cost_nano(prices, done))
         saved = self._save_if_due()
-        if covered < self._prompt_tokens:
-            return [*saved, Prefill(covered)]
+        if step < self._prompt_tokens:
+            return [*saved, Prefill(step)]
         self.state = State.STREAMING
         return [*saved, Generate()]
 
-    def _covered_prompt_tokens(self) -> int:
-        price = self._quote.prices.input
-        if price == 0:
-            return self._prompt_tokens
-        spent = cost_nano(self._quote.prices, self._done)
-        at_risk = max(self._payee.exposed_nano, self._payee.under_way_nano)
-        budget = spent - at_risk + self._quote.window_nano
-        return min(self._prompt_tokens, budget * PER_TOKENS // price)
+    def _room_nano(self, now: float) -> int:
+        """So much more may be handed over to this payer before it pays."""
+        return self._quote.window_nano - self._payee.exposed_nano - self._payee.forgotten_nano(now)
 
     def _prompt_proven(self, now: float) -> list[Event]:
         """The first token of an answer proves that the whole prompt was worked through."""
@@ -304,12 +306,19 @@ class ProviderSession:
         body = ProgressBody(network=self._quote.network, session=self._start.session, prompt_tokens_done=tokens)
         return [*saved, self._send(Progress(progress=sign(body, self._signer)), now)]
 
-    def _hold_if_unpaid(self, now: float) -> list[Event]:
-        if self._payee.exposed_nano <= self._quote.window_nano:
+    def _hand_over(self, now: float) -> list[Event]:
+        """Of the output that is ready, what the window has room for."""
+        prices = self._quote.prices
+        text, tokens = self._backlog.take(tokens_within(self._room_nano(now), prices.output, prices, self._done))
+        if not text and not tokens:
             return []
-        self.state = State.PAUSED
+        self._response.add(text)
+        saved = self._account(Tokens(input=self._done.input, output=self._done.output + tokens))
+        return [*saved, self._send(Delta(text=text, tokens=tokens, total_tokens=self._done.output), now)]
+
+    def _ask_for_pay(self, now: float) -> Send:
         self._waiting_since = now
-        return [Hold(), self._send(Pause(due_nano=self._payee.delivered_nano), now)]
+        return self._send(Pause(due_nano=self._payee.delivered_nano), now)
 
     def _cancel(self, now: float) -> list[Event]:
         if self.state is State.CLOSING:  # it crossed the receipt on the way
@@ -323,7 +332,7 @@ class ProviderSession:
         signed = sign(receipt, self._signer)
         self._receipt, self._signed_receipt = receipt, signed
         return [
-            self._save_delivered(self._payee.delivered_nano),
+            SaveDelivered(self._payee.channel, self._payee.earned_nano),
             SaveReceipt(SignedReceipt(signed)),
             self._send(Finished(receipt=signed), now),
         ]
@@ -359,17 +368,19 @@ class ProviderSession:
         assert self._signed_receipt is not None
         accepted = self._accept(close.payment)  # saved whatever else is wrong: it is money
         if not self._verify(self._quote.client, self._signed_receipt.body, close.countersignature):
-            return [*accepted, *self._fail(RemoteError("bad_signature", "the countersignature is not the client's"))]
+            error: Error = RemoteError("bad_signature", "the countersignature is not the client's")
+            return [*accepted, *self._fail(error, now)]
         if self._lane.unpaid_nano > 0:
-            return [*accepted, *self._fail(RemoteError("unpaid", "the last voucher is below what was delivered"))]
+            error = RemoteError("unpaid", "the last voucher is below what was delivered")
+            return [*accepted, *self._fail(error, now)]
         # While other sessions run on the channel, what they just delivered is not yet paid. Without any, what is
         # missing was lost with an earlier session on the way to an honest client.
         if self._payee.unpaid_nano > 0 and not self._lane.shared:
-            return [*accepted, *self._fail(PaymentError("the channel is behind what was delivered"))]
+            return [*accepted, *self._fail(PaymentError("the channel is behind what was delivered"), now)]
         signed = SignedReceipt(self._signed_receipt, close.countersignature)
         self.state = State.DONE
-        self._payee.leave(self._start.session)
-        return [*accepted, SaveReceipt(signed), self._send(End(), now), Completed(self._receipt, signed)]
+        saved = [*accepted, *self._leave(now), SaveReceipt(signed)]
+        return [*saved, self._send(End(), now), Completed(self._receipt, signed)]
 
     def _account(self, done: Tokens) -> list[Event]:
         """Count what is handed over; a crash must not cost more than a window, what is unpaid included."""
@@ -379,28 +390,26 @@ class ProviderSession:
         return self._save_if_due()
 
     def _save_if_due(self) -> list[Event]:
-        """What is not paid for needs no saving: it would be written off."""
         if self._payee.unsaved_nano <= self._quote.window_nano:
             return []
-        return [self._save_delivered(min(self._payee.delivered_nano, self._payee.authorised_nano))]
+        return [SaveDelivered(each.channel, each.earned_nano) for each in self._payee.unsaved_earned]
 
-    def _save_delivered(self, nano: int) -> SaveDelivered:
-        self._payee.saved(nano)
-        return SaveDelivered(self._payee.channel, nano)
+    def _leave(self, now: float) -> list[Event]:
+        """Give up the place on the channel. By then every other session of the payer was heard of, or is found dead."""
+        self._payee.leave(self._start.session, until=now + SILENCE_S + HEARTBEAT_S)
+        return self._save_lost()
 
-    def _save_lost(self, nano: int) -> list[Event]:
-        """So much was just lost."""
-        return [SaveLost(self._payee.channel, self._payee.lost_nano)] if nano else []
+    def _save_lost(self) -> list[Event]:
+        return [SaveLost(each.channel, each.lost_nano) for each in self._payee.unsaved_lost]
 
     def _send(self, message: ToClient, now: float) -> Send:
         self._liveness.said(now)
         return Send(message)
 
-    def _fail(self, error: Error) -> list[Event]:
+    def _fail(self, error: Error, now: float) -> list[Event]:
         stop: list[Event] = [StopEngine()] if self._working else []
         admitted = self.state not in {State.NEW, State.STARTING}
         self.state = State.FAILED
         if admitted:
-            lost_nano = self._payee.leave(self._start.session)
-            stop += [self._save_delivered(self._payee.delivered_nano), *self._save_lost(lost_nano)]
+            stop += [SaveDelivered(self._payee.channel, self._payee.earned_nano), *self._leave(now)]
         return [*stop, Failed(error)]

@@ -48,6 +48,14 @@ def payee(deposited_nano: int = 100, delivered_nano: int = 0, accepted: Claim | 
     )
 
 
+def accept_and_save(end: Payee, claim: Claim) -> bool:
+    """Whether it was news; then it is on disk as well."""
+    news = end.accept(claim)
+    if news:
+        end.saved(authorised_nano=claim.amount_nano)
+    return news
+
+
 def voucher(amount_nano: int, *, signer: Ed25519Signer = PAYER, channel: bytes = CHANNEL) -> Claim:
     return sign_claim(signer, VOUCHER_TAG, GLOBAL_ID, channel, amount_nano)
 
@@ -110,11 +118,27 @@ def test_the_payer_signs_up_to_the_deposit_and_never_less_than_before() -> None:
 
 def test_the_payee_takes_what_is_higher_and_ignores_what_is_late() -> None:
     end = payee()
-    assert end.accept(voucher(40))
+    assert accept_and_save(end, voucher(40))
     assert not end.accept(voucher(40))
     assert not end.accept(voucher(39))
     assert not end.accept(Claim(CHANNEL, -5, b"s" * 64))
     assert end.accepted == voucher(40)
+
+
+def test_a_voucher_counts_from_when_it_is_on_disk() -> None:
+    end = payee()
+    end.enter(b"s").paid_nano = 40
+    end.deliver(b"s", 30)
+    assert end.accept(voucher(40))
+    assert (end.unpaid_nano, end.exposed_nano, end.debt_nano, end.unsaved_nano) == (-10, 30, 30, 30)
+    assert end.accept(voucher(40)), "it may come again, and again is to be saved"
+    assert end.accept(voucher(35)), "so would a lower one be, which the disk has not seen either"
+    assert end.accepted == voucher(40)
+    end.saved(authorised_nano=35)
+    assert (end.exposed_nano, end.unsaved_nano) == (0, 30)
+    end.saved(authorised_nano=40, delivered_nano=30)
+    assert (end.exposed_nano, end.debt_nano, end.unsaved_nano) == (0, 0, 0)
+    assert not end.accept(voucher(40))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +198,7 @@ def test_a_channel_is_not_released_while_a_session_runs() -> None:
     with pytest.raises(ChannelUnusable, match="session"):
         end.release(PAYEE)
     assert end.state is State.OPEN
-    end.leave(b"s")
+    end.leave(b"s", until=0)
     assert end.release(PAYEE).amount_nano == 0
 
 
@@ -191,8 +215,8 @@ def test_a_session_that_dies_writes_off_its_own_work_and_not_anothers() -> None:
     end.accept(voucher(10))
     good.paid_nano = 10
     assert end.unpaid_nano == 40
-    assert end.leave(b"bad") == 30
-    assert (end.delivered_nano, end.unpaid_nano) == (20, 10)
+    end.leave(b"bad", until=5)
+    assert (end.delivered_nano, end.unpaid_nano, end.lost_nano) == (20, 10, 30)
     with pytest.raises(ChannelUnusable, match="already"):
         end.enter(b"good")
 
@@ -201,12 +225,49 @@ def test_a_session_lives_on_what_was_paid_for_it_and_not_on_what_was_paid_ahead_
     end = payee()
     end.enter(b"dead")
     end.enter(b"alive").paid_nano = 60
-    end.accept(voucher(60))
+    accept_and_save(end, voucher(60))
     end.deliver(b"dead", 40)
     assert end.unpaid_nano == -20
     assert (end.exposed_nano, end.debt_nano) == (40, 40)
-    assert end.leave(b"dead") == 40
-    assert (end.delivered_nano, end.exposed_nano, end.lost_nano) == (0, -60, 40)
+    end.leave(b"dead", until=5)
+    assert (end.delivered_nano, end.exposed_nano, end.lost_nano) == (0, 0, 40)
+
+
+def test_what_a_session_left_unpaid_takes_up_the_window_while_others_of_the_payer_may_be_dead_too() -> None:
+    end, other = payee(), payee()
+    end.kin = other.kin = [end, other]
+    for session in (b"a", b"b"):
+        end.enter(session)
+    other.enter(b"c")
+    end.deliver(b"a", 30)
+    end.leave(b"a", until=25)
+    assert (end.exposed_nano, end.debt_nano) == (0, 0), "it is not asked for any more"
+    assert end.forgotten_nano(24.9) == other.forgotten_nano(24.9) == 30
+    end.deliver(b"b", 20)
+    end.leave(b"b", until=30)
+    assert [other.forgotten_nano(now) for now in (24.9, 25, 30)] == [50, 20, 0]
+    end.enter(b"d")
+    end.deliver(b"d", 10)
+    end.leave(b"d", until=40)
+    other.leave(b"c", until=40)
+    assert end.forgotten_nano(31) == 0, "no other is left"
+    assert end.unsaved_lost == [end]
+    end.saved(lost_nano=60)
+    assert end.unsaved_lost == []
+
+
+def test_what_a_crash_would_cost_is_counted_over_all_channels_of_the_payer() -> None:
+    end, other = payee(), payee()
+    end.kin = other.kin = [end, other]
+    end.enter(b"a")
+    other.enter(b"b")
+    accept_and_save(end, voucher(50))
+    end.deliver(b"a", 30)
+    other.begin(b"b", 20)
+    assert end.unsaved_nano == other.unsaved_nano == 50
+    assert end.unsaved_earned == [end]
+    end.saved(delivered_nano=30)
+    assert (end.unsaved_nano, end.unsaved_earned) == (20, [])
 
 
 def test_all_sessions_together_are_paid_one_window_ahead() -> None:
@@ -249,8 +310,8 @@ def test_work_under_way_counts_and_so_does_debt_on_the_payers_other_channels() -
     end.deliver(b"a", 25)
     assert (end.exposed_nano, end.debt_nano) == (25, 25)
     assert (other.exposed_nano, other.debt_nano) == (25, 25)
-    other.accept(voucher(40))
-    assert (end.exposed_nano, other.exposed_nano) == (25, -15), "credit pays on its own channel only"
+    accept_and_save(other, voucher(40))
+    assert (end.exposed_nano, other.exposed_nano) == (25, 25), "credit pays on its own channel only"
 
 
 # What a payee looks at first
@@ -352,7 +413,7 @@ class Road(RuleBasedStateMachine):
             with pytest.raises(ChannelUnusable):
                 self.payee.accept(claim)
             return
-        news = self.payee.accept(claim)
+        news = accept_and_save(self.payee, claim)
         assert news == (claim.amount_nano > self.highest_accepted)
         if news:
             self.disk.payee_accepted = claim
@@ -394,7 +455,7 @@ class Road(RuleBasedStateMachine):
     @precondition(lambda self: self.payee.state in {State.OPEN, State.RELEASED})
     @rule()
     def release(self) -> None:
-        self.payee.leave(b"s")
+        self.payee.leave(b"s", until=0)
         claim = self.payee.release(PAYEE)
         self.disk.payee_state = self.payee.state
         assert self.released in (None, claim), "there is one release, whatever comes after"

@@ -113,4 +113,4 @@ async def by_hand(client: Customer, request: Request | None = None, deal: Deal |
         try:
             yield ByHand(core, messages, payer, client)
         finally:
-            core.lost()
+            core.lost(clock())

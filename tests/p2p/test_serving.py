@@ -21,6 +21,7 @@ from p2p.peer import Budget
 from p2p.protocol import session
 from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Refusal
 from p2p.protocol.places import HOLD_S
+from p2p.protocol.price import Tokens, cost_nano
 from p2p.protocol.session import (
     PAYMENT_PATIENCE_S,
     SESSIONS_PER_CHANNEL_MAX,
@@ -73,7 +74,9 @@ async def test_a_client_that_does_not_pay_is_waited_for_and_then_served_on(
             pause = await one.hear(Pause)
             assert pause.due_nano == one.payer.delivered_nano
             produced = one.core.tokens.output
-            assert 64 <= produced <= 64 + MAX_PIECE_TOKENS, "one window and one piece"
+            window, token = one.core._quote.window_nano, cost_nano(one.core._quote.prices, Tokens(output=1))
+            (payee,) = (incoming.payee for incoming in seller.provider._payees)
+            assert window - token < payee.unpaid_nano <= window
             with trio.move_on_after(PAYMENT_PATIENCE_S / 2):
                 while True:
                     assert isinstance(await one.obey(), Heartbeat)

@@ -35,7 +35,7 @@ class Puppet:
         self.heard.append(message)
         return []
 
-    def lost(self) -> list[Event]:
+    def lost(self, _now: float) -> list[Event]:
         return [] if self.ended else self.end(Unavailable("the peer went away"))
 
     def end(self, error: Error | None = None) -> list[Event]:

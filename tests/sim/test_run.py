@@ -131,7 +131,7 @@ def test_a_receipt_that_does_not_verify_is_noticed(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_provider_that_gives_too_much_credit_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ProviderSession, "_hold_if_unpaid", lambda *_: [])
+    monkeypatch.setattr(ProviderSession, "_room_nano", lambda *_: 1 << 40)
     monkeypatch.setattr(ClientSession, "_pay_now", lambda *_: [])
     with pytest.raises(Violation, match=r"provider-\d+ risks \d+ nano, above \d+"):
         simulate(small_world(input_price_percent="0"), 1)

@@ -26,6 +26,7 @@ from p2p.protocol.session import (
     Prefill,
     Resume,
     SaveClaim,
+    SaveDelivered,
     SaveReceipt,
     Send,
     StopEngine,
@@ -198,6 +199,12 @@ class Wired:
                     self._held = False
                 case StopEngine():
                     self._generating = False
-                case SaveClaim() | SaveReceipt():
+                case SaveClaim(claim, delivered):
+                    self.payee.saved(authorised_nano=claim.amount_nano, delivered_nano=delivered)
+                case SaveDelivered(_, delivered):
+                    self.payee.saved(delivered_nano=delivered)
+                case SaveReceipt():
                     pass
+        if any(isinstance(event, SaveClaim) for event in events):
+            self._provider(self.provider.look(self.now))
         self.max_behind = max(self.max_behind, self.payee.unpaid_nano)

@@ -1,7 +1,8 @@
 """Several sessions on one channel between two processes that die: no network, no clock but a counter, two small disks.
 
 Each session has a stream of its own, so messages of different sessions overtake each other at will. A stream that
-breaks loses what is under way, and each end notices it when it may. A process that dies keeps what its disk holds.
+breaks loses what is under way, and each end notices it when it may. A process that dies keeps what its disk holds. The
+provider's disk takes its time: a session waits for what it saves, and the others go on meanwhile.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from back_to_back import CHANNEL, CLIENT, GLOBAL_ID, PAYEE, PAYER, PRICES, PROVIDER, make_quote
@@ -25,25 +27,33 @@ from p2p.protocol.session import (
     HEARTBEAT_S,
     Check,
     Completed,
+    Delta,
     Event,
     Failed,
     Generate,
     Hold,
     Prefill,
+    Progress,
+    ProgressBody,
     Resume,
+    Save,
     SaveClaim,
     SaveDelivered,
+    SaveLost,
+    SaveReceipt,
     Send,
     StopEngine,
 )
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.session_provider import ProviderSession
+from p2p.protocol.wire import Message, decode
 
 DEPOSIT_NANO = 100_000_000
 WINDOW_NANO = 20_000
-PIECE_TOKENS = 3
-PIECE_NANO = cost_nano(PRICES, Tokens(output=PIECE_TOKENS)) + 1
 SAMPLING = Sampling(max_tokens=1000, temperature=0.0, top_p=1.0, seed=0)
+
+
+Step = Callable[[float], list[Event]]
 
 
 class Died(Exception):
@@ -56,13 +66,17 @@ class Disk:
 
     claim: Claim | None = None
     delivered_nano: int = 0
+    lost_nano: int = 0
     released: Claim | None = None
 
     @property
     def authorised_nano(self) -> int:
         return self.claim.amount_nano if self.claim else 0
 
-    def save(self, event: SaveClaim | SaveDelivered) -> None:
+    def save(self, event: SaveClaim | SaveDelivered | SaveLost) -> None:
+        if isinstance(event, SaveLost):
+            self.lost_nano = max(self.lost_nano, event.lost_nano)
+            return
         if isinstance(event, SaveClaim) and event.claim.amount_nano > self.authorised_nano:
             assert self.released is None, "a released channel takes no voucher"
             self.claim = event.claim
@@ -83,6 +97,9 @@ class Talk:
     work: str = ""  # what the engine is at: prefill or answer
     prefill_tokens: int = 0
     held: bool = False
+    unsaved: deque[Event] = field(default_factory=deque)  # from a save on: what the provider is still to carry out
+    waiting: deque[Step] = field(default_factory=deque)  # for that
+    handed_over: Tokens = field(default_factory=Tokens)
 
     @property
     def over(self) -> bool:
@@ -156,6 +173,18 @@ class SharedChannel:
             talk.work = ""
             self._provider(talk, lambda now: core.generated("stop", now))
 
+    def save(self, talk: Talk) -> None:
+        """The provider's disk has what a session waited for."""
+        try:
+            while talk.unsaved and isinstance(event := talk.unsaved[0], Save):
+                self._live("provider")
+                self._put_on_disk(event)
+                talk.unsaved.popleft()
+            self._carry_out(talk)
+            self._look_around()
+        except Died:
+            self.die("provider")
+
     def cancel(self, talk: Talk) -> None:
         """The reader leaves."""
         if talk.client is not None:
@@ -173,9 +202,9 @@ class SharedChannel:
     def notice(self, talk: Talk, who: str) -> None:
         """One end finds its stream broken."""
         if who == "client" and talk.client is not None:
-            self._client(talk, lambda _: talk.client.lost() if talk.client else [])
+            self._client(talk, talk.client.lost)
         if who == "provider" and talk.provider is not None:
-            self._provider(talk, lambda _: talk.provider.lost() if talk.provider else [])
+            self._provider(talk, talk.provider.lost)
 
     def die(self, who: str) -> None:
         """A process is killed, and started again on its disk."""
@@ -190,6 +219,8 @@ class SharedChannel:
                 talk.client = None
             else:
                 talk.provider, talk.work = None, ""
+                talk.unsaved.clear()
+                talk.waiting.clear()
         if who == "client":
             self._restore_payer()
         else:
@@ -197,12 +228,12 @@ class SharedChannel:
 
     def release(self) -> bool:
         """The two close together, unless a session runs at either end; whether they did."""
-        if self.payer.lanes:
+        if self.payer.lanes or any(talk.unsaved for talk in self.talks):
             return False
         try:
             if self.payee.state is State.OPEN and self.client_disk.claim is not None:
                 self.payee.accept(self.client_disk.claim)
-                self.provider_disk.save(SaveClaim(self.client_disk.claim, 0))
+                self._put_on_disk(SaveClaim(self.client_disk.claim, 0))
             released = self.payee.release(PAYEE)
         except ChannelUnusable:
             return False
@@ -215,11 +246,26 @@ class SharedChannel:
         self.now += seconds
         silent = seconds > HEARTBEAT_S and any(not talk.over for talk in self.talks)
         self.incidents += silent
+        self._tick()
+
+    def _tick(self) -> None:
         for talk in list(self.talks):
             if talk.client is not None:
                 self._client(talk, talk.client.tick)
             if talk.provider is not None:
                 self._provider(talk, talk.provider.tick)
+
+    def finish_saving(self) -> None:
+        """The provider's disk has a moment's rest."""
+        for talk in list(self.talks):
+            while talk.unsaved:
+                self.save(talk)
+
+    def beat(self) -> None:
+        """Time for a heartbeat; nothing is slow but the disk and the engines."""
+        self.now += HEARTBEAT_S
+        self._tick()
+        self.drain()
 
     def movable(self) -> list[tuple[Callable[[Talk], None], Talk]]:
         """All that could happen next by itself."""
@@ -229,7 +275,9 @@ class SharedChannel:
                 moves.append((self.hear_provider, talk))
             if talk.to_provider:
                 moves.append((self.hear_client, talk))
-            if talk.work and not talk.held:
+            if talk.unsaved:
+                moves.append((self.save, talk))
+            elif talk.work and not talk.held:
                 moves.append((self.work, talk))
         return moves
 
@@ -242,7 +290,7 @@ class SharedChannel:
 
     def forget(self) -> None:
         """Drop sessions that are over at both ends."""
-        self.talks = [talk for talk in self.talks if not talk.over]
+        self.talks = [talk for talk in self.talks if not talk.over or talk.unsaved]
 
     # How it is carried out
 
@@ -259,34 +307,58 @@ class SharedChannel:
         except Died:
             self.die("client")
 
-    def _provider(self, talk: Talk, make: Callable[[float], list[Event]]) -> None:
-        core = talk.provider
-        assert core is not None
+    def _provider(self, talk: Talk, step: Step) -> None:
+        """One step at a time: it is over when all that it says is carried out."""
         self.now += 0.001
-        before = cost_nano(PRICES, core.tokens)
+        talk.waiting.append(step)
         try:
-            events = make(self.now)
-            self.delivered_nano += cost_nano(PRICES, core.tokens) - before
-            for event in events:
-                self._one("provider", talk, event)
-            if events:
+            if not talk.unsaved:
+                self._carry_out(talk)
                 self._look_around()
         except Died:
             self.die("provider")
 
+    def _carry_out(self, talk: Talk) -> None:
+        """What is left of a step, up to the next save, and the steps that waited for it."""
+        while True:
+            while talk.unsaved:
+                if isinstance(talk.unsaved[0], Save):
+                    return
+                self._one("provider", talk, talk.unsaved.popleft())
+            if not talk.waiting:
+                return
+            talk.unsaved.extend(talk.waiting.popleft()(self.now))
+
     def _look_around(self) -> None:
-        """The rim lets the other sessions know when something happened on the channel."""
-        for other in list(self.talks):
-            if other.provider is not None:
-                for event in other.provider.look(self.now):
-                    self._one("provider", other, event)
+        """The rim lets all sessions know when something happened on the channel."""
+        for talk in list(self.talks):
+            if talk.provider is not None and talk.provider.look not in talk.waiting:
+                talk.waiting.append(talk.provider.look)
+                if not talk.unsaved:
+                    self._carry_out(talk)
+
+    def _put_on_disk(self, event: Save) -> None:
+        match event:
+            case SaveClaim(claim, delivered_nano):
+                self.provider_disk.save(event)
+                self.payee.saved(authorised_nano=claim.amount_nano, delivered_nano=delivered_nano)
+            case SaveDelivered(_, delivered_nano):
+                self.provider_disk.save(event)
+                self.payee.saved(delivered_nano=delivered_nano)
+            case SaveLost(_, lost_nano):
+                self.provider_disk.save(event)
+                self.payee.saved(lost_nano=lost_nano)
+            case SaveReceipt():
+                pass
 
     def _one(self, who: str, talk: Talk, event: Event) -> None:
         self._live(who)
         match event:
             case SaveClaim() | SaveDelivered():
-                (self.client_disk if who == "client" else self.provider_disk).save(event)
+                self.client_disk.save(event)
             case Send(message):
+                if who == "provider":
+                    self._hand_over(talk, message)
                 if not talk.broken:
                     (talk.to_provider if who == "client" else talk.to_client).append(message)
             case Check():
@@ -308,6 +380,16 @@ class SharedChannel:
                     self.unprovoked.append(error)
                 self.break_stream(talk)
 
+    def _hand_over(self, talk: Talk, message: Message) -> None:
+        before = cost_nano(PRICES, talk.handed_over)
+        match message:
+            case Progress(progress=signed):
+                body: ProgressBody = decode(signed.body, ProgressBody)
+                talk.handed_over = Tokens(input=body.prompt_tokens_done)
+            case Delta(total_tokens=total_tokens):
+                talk.handed_over = Tokens(input=talk.handed_over.input, output=total_tokens)
+        self.delivered_nano += cost_nano(PRICES, talk.handed_over) - before
+
     def _live(self, who: str) -> None:
         left = self.lives[who]
         if left is not None:
@@ -316,9 +398,9 @@ class SharedChannel:
                 raise Died
 
     def _admit(self, talk: Talk) -> None:
-        assert talk.provider is not None
-        for event in talk.provider.admit(self.quote, self.payee, SAMPLING, talk.prompt_tokens, self.now):
-            self._one("provider", talk, event)
+        core = talk.provider
+        assert core is not None
+        talk.waiting.append(partial(core.admit, self.quote, self.payee, SAMPLING, talk.prompt_tokens))
 
     def _restore_payer(self) -> None:
         disk = self.client_disk
@@ -342,6 +424,7 @@ class SharedChannel:
             deposited_nano=DEPOSIT_NANO,
             delivered_nano=disk.delivered_nano,
             accepted=disk.claim,
+            lost_nano=disk.lost_nano,
         )
         self.payee.write_off()
         if disk.released is not None:

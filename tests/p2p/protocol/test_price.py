@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.errors import RemoteError
-from p2p.protocol.price import PER_TOKENS, Prices, Tokens, cost_nano
+from p2p.protocol.price import MOST_TOKENS, PER_TOKENS, Prices, Tokens, cost_nano, tokens_within
 from p2p.protocol.wire import decode, encode
 
 PRICES = st.builds(Prices, *[st.integers(0, (1 << 53) - 1)] * 3)
@@ -49,6 +49,19 @@ def test_what_a_piece_adds_to_the_total_is_within_a_nano_of_its_worth(prices: Pr
         after = cost_nano(prices, Tokens(output=tokens))
         assert abs(after - before - Fraction(piece * prices.output, PER_TOKENS)) < 1
         before = after
+
+
+@given(PRICES, TOKENS, st.integers(-1000, 1 << 70))
+def test_as_many_tokens_fit_as_cost_no_more(prices: Prices, done: Tokens, nano: int) -> None:
+    def raised_by(tokens: int) -> int:
+        return cost_nano(prices, Tokens(done.input, done.cached_input, done.output + tokens)) - cost_nano(prices, done)
+
+    more = tokens_within(nano, prices.output, prices, done)
+    if prices.output == 0:
+        assert more == MOST_TOKENS
+    else:
+        assert raised_by(more) <= max(0, nano)
+        assert raised_by(more + 1) > nano
 
 
 @given(PRICES, st.integers(0, 1000), st.integers(1, 1000))

@@ -37,6 +37,8 @@ from p2p.protocol.session import (
 )
 from p2p.protocol.wire import Message, decode, sign
 
+ONE_TOKEN_NANO = cost_nano(PRICES, Tokens(output=1))
+
 
 def failure(wired: Wired) -> Exception:
     """The one failure that a side reported, the client's first."""
@@ -61,19 +63,20 @@ def test_an_answer_is_delivered_receipted_and_paid_to_the_nano() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    pieces=st.lists(st.tuples(st.text(min_size=1, max_size=20), st.integers(1, 3)), max_size=60),
+    pieces=st.lists(st.tuples(st.text(min_size=1, max_size=20), st.integers(1, 40)), max_size=60),
     prompt_tokens=st.integers(1, 4000),
-    window=st.integers(1_000, 200_000),
+    window=st.integers(ONE_TOKEN_NANO, 3_000) | st.integers(3_000, 200_000),
 )
-def test_nobody_is_ever_more_than_a_window_and_a_piece_ahead(
+def test_nobody_is_ever_more_than_a_window_ahead(
     pieces: list[tuple[str, int]], prompt_tokens: int, window: int
 ) -> None:
     pieces = [(text * tokens, tokens) for text, tokens in pieces]
     wired = Wired(pieces=pieces, prompt_tokens=prompt_tokens, quote_changes={"window_nano": window}).run()
     assert wired.client.state is State.DONE
-    one_piece = cost_nano(PRICES, Tokens(output=3)) + 1
+    assert wired.text == "".join(text for text, _ in pieces)
+    assert wired.client.tokens.output == sum(tokens for _, tokens in pieces)
     assert wired.max_ahead <= window
-    assert wired.max_behind <= window + one_piece
+    assert wired.max_behind <= window
     assert wired.payee.authorised_nano == wired.payee.delivered_nano == wired.payer.delivered_nano
 
 
@@ -86,9 +89,20 @@ def test_a_long_prompt_is_paid_in_steps_of_signed_progress() -> None:
     assert wired.client.state is State.DONE
 
 
-def test_an_engine_that_takes_the_whole_prompt_at_once_is_paid_all_the_same() -> None:
+def test_an_engine_that_takes_the_whole_prompt_at_once_is_paid_all_the_same_and_not_ahead_of_the_window() -> None:
     wired = Wired(prompt_tokens=2000, prefill=lambda _: 2000).run()
     assert wired.client.state is State.DONE
+    assert wired.client.tokens.input == 2000
+    assert wired.max_behind <= wired.quote.window_nano
+
+
+def test_a_window_of_one_token_is_room_for_an_answer_token_by_token() -> None:
+    wired = Wired(pieces=[("word " * 16, 16)] * 3, quote_changes={"window_nano": ONE_TOKEN_NANO}).run()
+    assert wired.client.state is State.DONE
+    assert wired.text == "word " * 48
+    sizes = [e.message.tokens for e in wired.events(Send) if isinstance(e, Send) and isinstance(e.message, Delta)]
+    assert sizes == [1] * 48
+    assert wired.max_behind == ONE_TOKEN_NANO
 
 
 def test_without_vouchers_the_provider_pauses_and_gives_up_after_its_patience() -> None:
@@ -98,8 +112,7 @@ def test_without_vouchers_the_provider_pauses_and_gives_up_after_its_patience() 
     ).run()
     assert wired.provider.state is State.PAUSED
     assert any(isinstance(e, Send) and isinstance(e.message, Pause) for e in wired.provider_events)
-    unpaid = wired.payee.unpaid_nano
-    assert unpaid <= wired.quote.window_nano + cost_nano(PRICES, Tokens(output=1)) + 1
+    assert wired.quote.window_nano - ONE_TOKEN_NANO < wired.payee.exposed_nano <= wired.quote.window_nano
     wired.provider.receive(Heartbeat(), wired.now + PAYMENT_PATIENCE_S - 1)
     wired._provider(wired.provider.tick(wired.now + PAYMENT_PATIENCE_S))
     assert isinstance(failure(wired), PaymentError)
@@ -108,7 +121,7 @@ def test_without_vouchers_the_provider_pauses_and_gives_up_after_its_patience() 
 
 def test_a_lost_stream_leaves_the_client_with_at_most_a_window_of_credit() -> None:
     wired = Wired(pieces=[("word ", 1)] * 50, to_client=lambda m: None if isinstance(m, Finished) else m).run()
-    wired._client(wired.client.lost())
+    wired._client(wired.client.lost(wired.now))
     assert isinstance(failure(wired), Unavailable)
     assert 0 <= wired.payer.authorised_nano - wired.payer.delivered_nano <= wired.quote.window_nano
 
@@ -251,7 +264,7 @@ def test_the_provider_beats_while_its_engine_works_and_gives_up_on_silence() -> 
     assert [type(e.message) for e in sent if isinstance(e, Send)] == [Heartbeat]
     assert isinstance(wired.provider.tick(1000 + SILENCE_S)[-1], Failed)
     assert wired.provider.deadline() is None
-    assert wired.provider.lost() == []
+    assert wired.provider.lost(wired.now) == []
 
 
 def _start(wired: Wired) -> Start:

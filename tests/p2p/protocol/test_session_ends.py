@@ -59,7 +59,7 @@ def checking(wired: Wired) -> Wired:
 def test_nothing_happens_to_a_session_that_has_ended() -> None:
     wired = Wired().run()
     assert wired.client.state is wired.provider.state is State.DONE
-    assert wired.client.lost() == wired.provider.lost() == []
+    assert wired.client.lost(wired.now) == wired.provider.lost(wired.now) == []
     assert wired.client.tick(9999) == wired.provider.tick(9999) == []
     assert wired.client.cancel(9999) == []
     assert wired.provider.receive(Heartbeat(), 9999) == []
@@ -98,7 +98,7 @@ def test_an_honest_no_ends_the_session_on_both_sides() -> None:
 
 def test_a_client_that_leaves_before_it_is_admitted_owes_nothing() -> None:
     wired = checking(Wired())
-    assert [type(error) for error in errors(wired.provider.lost())] == [Unavailable]
+    assert [type(error) for error in errors(wired.provider.lost(wired.now))] == [Unavailable]
     assert wired.provider.admit(wired.quote, wired.payee, SAMPLING, 40, 1000.0) == []
     assert wired.payee.accepted is None
 
@@ -108,7 +108,7 @@ def test_a_client_that_leaves_in_mid_answer_stops_the_engine() -> None:
     events = wired.provider.admit(wired.quote, wired.payee, SAMPLING, 40, 1000.0)
     assert Generate() in events
     wired.provider.produced("word", 1, 1000.1)
-    ended = wired.provider.lost()
+    ended = wired.provider.lost(wired.now)
     assert StopEngine() in ended
     assert [type(error) for error in errors(ended)] == [Unavailable]
     assert wired.payee.unpaid_nano <= 0
@@ -119,9 +119,20 @@ def test_work_that_ends_after_the_client_left_is_not_counted() -> None:
     wired = checking(Wired(prompt_tokens=2000))
     events = wired.provider.admit(wired.quote, wired.payee, SAMPLING, 2000, 1000.0)
     assert any(isinstance(event, Prefill) for event in events)
-    wired.provider.lost()
+    wired.provider.lost(wired.now)
     assert wired.provider.prefilled(300, 1000.2) == []
     assert wired.payee.delivered_nano == 0
+
+
+def test_a_session_that_runs_already_is_refused_and_goes_on() -> None:
+    wired = checking(Wired())
+    wired.provider.admit(wired.quote, wired.payee, SAMPLING, 40, 1000.0)
+    twin = Wired()
+    twin.provider.receive(start_of(twin), 1000.0)
+    (error,) = errors(twin.provider.admit(twin.quote, wired.payee, SAMPLING, 40, 1000.0))
+    assert isinstance(error, RemoteError)
+    assert error.code == "out_of_turn"
+    assert any(isinstance(message, Delta) for message in sent(wired.provider.produced("word", 1, 1000.1)))
 
 
 def test_free_prompts_need_no_steps() -> None:
@@ -150,7 +161,9 @@ def test_a_late_voucher_in_mid_work_is_just_kept() -> None:
     payment = Payment(session_total_nano=30_000, channel_total_nano=30_000, signature=claim.signature)
     (saved,) = wired.provider.receive(payment, 1000.1)
     assert saved.claim == claim  # type: ignore[union-attr]
-    assert wired.provider.receive(payment, 1000.2) == []
+    assert wired.provider.receive(payment, 1000.2) == [saved], "it is not on disk yet"
+    wired.payee.saved(authorised_nano=30_000)
+    assert wired.provider.receive(payment, 1000.3) == []
 
 
 @pytest.mark.parametrize(

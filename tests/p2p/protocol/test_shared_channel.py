@@ -6,18 +6,21 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from back_to_back import CHANNEL, GLOBAL_ID, PAYEE, PAYER
+from back_to_back import CHANNEL, GLOBAL_ID, PAYEE, PAYER, PRICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from shared_channel import DEPOSIT_NANO, PIECE_NANO, WINDOW_NANO, SharedChannel, Talk
+from shared_channel import DEPOSIT_NANO, WINDOW_NANO, SharedChannel, Talk
 
 from chain.errors import ChannelUnusable
 from chain.voucher import VOUCHER_TAG, sign_claim
 from p2p.errors import PaymentError, Unavailable
-from p2p.protocol.session import State
+from p2p.protocol.price import Tokens, cost_nano
+from p2p.protocol.session import HEARTBEAT_S, SILENCE_S, State
 
 SESSIONS_MAX = 4
+TOKEN_NANO = cost_nano(PRICES, Tokens(output=1))
+FOUND_OUT_BEATS = int(SILENCE_S / HEARTBEAT_S) + 2
 SIDES = st.sampled_from(["client", "provider"])
 
 
@@ -27,6 +30,7 @@ def agree_again(world: SharedChannel) -> None:
         world.break_stream(talk)
         world.notice(talk, "provider")
         world.notice(talk, "client")
+    world.finish_saving()
     world.forget()
     assert not world.payer.lanes
     assert not world.payee.lanes
@@ -40,7 +44,7 @@ def agree_again(world: SharedChannel) -> None:
     assert world.payer.delivered_nano == world.payee.delivered_nano <= world.payer.authorised_nano
     assert world.payer.delivered_nano - world.received_nano <= WINDOW_NANO * world.incidents
     lost_nano = world.delivered_nano - world.payee.delivered_nano
-    assert lost_nano <= (WINDOW_NANO + SESSIONS_MAX * PIECE_NANO) * world.incidents
+    assert lost_nano <= WINDOW_NANO * world.incidents
 
 
 ONE_DEATH = given(
@@ -78,6 +82,59 @@ def test_one_death_costs_each_side_one_window_at_most(
     prompts: list[int], choices: list[int], rest: list[int], who: str, events: int
 ) -> None:
     one_death_costs_each_side_one_window_at_most(prompts, choices, rest, who, events)
+
+
+def streaming(sessions: int) -> SharedChannel:
+    """Each client has something of its answer."""
+    world = SharedChannel()
+    for _ in range(sessions):
+        world.start(50, [1] * 100)
+    while not all(talk.client and talk.client.tokens.output for talk in world.talks):
+        for move, talk in world.movable():
+            move(talk)
+    return world
+
+
+def work_until_held(world: SharedChannel, *talks: Talk) -> None:
+    """The engines get on, and nobody hears of it."""
+    while waiting := [talk for talk in talks if not talk.held]:
+        for talk in waiting:
+            world.save(talk) if talk.unsaved else world.work(talk)
+
+
+def test_a_session_that_is_dead_and_not_found_out_gets_nothing_for_what_another_left_unpaid() -> None:
+    world = streaming(2)
+    one, other = world.talks
+    world.die("client")
+    work_until_held(world, one, other)
+    handed_over_nano = world.delivered_nano
+    world.notice(one, "provider")
+    for _ in range(FOUND_OUT_BEATS):
+        world.beat()
+    assert world.delivered_nano == handed_over_nano
+    assert other.provider is not None
+    assert other.provider.state is State.FAILED, "it was silent for too long"
+    assert WINDOW_NANO - TOKEN_NANO < world.payee.lost_nano <= WINDOW_NANO
+    assert world.provider_disk.lost_nano == world.payee.lost_nano
+    agree_again(world)
+
+
+def test_a_session_that_lives_goes_on_in_what_is_left_of_the_window() -> None:
+    world = streaming(2)
+    broken, alive = world.talks
+    work_until_held(world, broken)
+    world.break_stream(broken)
+    world.notice(broken, "client")
+    world.notice(broken, "provider")
+    left_nano = WINDOW_NANO - world.payee.forgotten_nano(world.now)
+    assert 0 < left_nano < 4 * TOKEN_NANO
+    while moves := world.movable():
+        move, talk = moves[0]
+        move(talk)
+        assert world.payee.exposed_nano <= left_nano
+    assert alive.client is not None
+    assert alive.client.state is State.DONE
+    agree_again(world)
 
 
 def get_on(world: SharedChannel, choices: Sequence[int]) -> None:
@@ -158,6 +215,10 @@ class Street(RuleBasedStateMachine):
         world.drain()
         if not world.incidents:
             assert all(talk.over for talk in world.talks), "nothing went wrong, so nobody waits for ever"
+        for _ in range(2 * FOUND_OUT_BEATS):
+            if not all(talk.over or talk.broken for talk in world.talks):
+                world.beat()
+        assert all(talk.over or talk.broken for talk in world.talks), "nor does anybody else whose stream is whole"
         agree_again(world)
         assert world.release()
         self._count_the_money()
@@ -188,7 +249,12 @@ class Street(RuleBasedStateMachine):
         signed_nano = max(world.payer.authorised_nano, world.client_disk.authorised_nano)
         assert signed_nano - world.received_nano <= WINDOW_NANO * (1 + world.incidents)
         unpaid_nano = world.delivered_nano - world.payee.authorised_nano
-        assert unpaid_nano <= (WINDOW_NANO + SESSIONS_MAX * PIECE_NANO) * (1 + world.incidents)
+        assert unpaid_nano <= WINDOW_NANO * (1 + world.incidents)
+
+    @invariant()
+    def what_the_payer_owes_fits_the_window(self) -> None:
+        payee = self.world.payee
+        assert payee.exposed_nano + payee.forgotten_nano(self.world.now) <= WINDOW_NANO
 
     @invariant()
     def nobody_blames_an_honest_peer(self) -> None:
