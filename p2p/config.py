@@ -21,7 +21,7 @@ from p2p.protocol.price import Prices
 from p2p.protocol.relaying import Limits
 
 PREFIX = "BOMBYX_"
-SECTIONS = ("provide", "ask", "wallet", "watch", "relay")
+SECTIONS = ("provide", "ask", "wallet", "watch", "relay", "limits")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -114,6 +114,19 @@ class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return Limits(**msgspec.structs.asdict(self)) if self.reservations else None
 
 
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What strangers may take of a node. An address is one of IPv4, or a /56 of IPv6.
+
+    Many honest peers behind one address, as in a large office, want a higher `connections_per_address`. The rates are
+    shared by turns among all addresses that want in.
+    """
+
+    connections: Count = 1024
+    connections_per_address: Count = 128
+    handshakes_per_s: Count = 40
+    streams_per_s: Count = 200
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a node can be told."""
 
@@ -129,6 +142,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     wallet: WalletConfig = WalletConfig()
     watch: WatchConfig = WatchConfig()
     relay: RelayConfig = RelayConfig()
+    limits: LimitsConfig = LimitsConfig()
 
     @property
     def home_path(self) -> Path:

@@ -49,6 +49,7 @@ from p2p.joining import Lan, joined
 from p2p.keys import SEED_BYTES, load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.metrics import metrics
+from p2p.net.limits import InboundLimits
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
 from p2p.protocol.sales import PriceList
@@ -162,6 +163,7 @@ async def open_node(
                 network=network.mark.name,
                 peers_file=home.folder / PEERS_FILE,
                 upnp=session.config.upnp,
+                inbound=_inbound(session.config),
             )
             host = await stack.enter_async_context(libp2p)
             if not alone:
@@ -205,6 +207,10 @@ async def fund(network: NetworkFile, address: str) -> None:
         raise Unavailable(f"the devnet's faucet: {error}") from error
 
 
+def _inbound(config: Config) -> InboundLimits:
+    return InboundLimits(**msgspec.structs.asdict(config.limits))
+
+
 # Commands
 
 
@@ -217,17 +223,18 @@ async def relay(session: Session) -> None:
     home = config.home_path
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = load_or_create_seed(home / "identity.key")
-    peers_file, limits = home / PEERS_FILE, config.relay.limits
     name = chain["bombyx"]["name"]
-    async with open_host(
+    libp2p = open_host(
         seed,
         config.listen,
         dht_server=True,
         network=name,
-        peers_file=peers_file,
-        relay=limits,
+        peers_file=home / PEERS_FILE,
+        relay=config.relay.limits,
         upnp=config.upnp,
-    ) as host:
+        inbound=_inbound(config),
+    )
+    async with libp2p as host:
         network = NetworkFile(bootstraps=tuple(host.addresses()), chain=chain)
         path = options.network_out or config.network_path
         write_network(path, network)

@@ -64,9 +64,12 @@ CORES = {
         "inference.engine",  # its structs
         "inference.errors",
     },
-    "p2p.net.arrivals": {"p2p.protocol.rates"},
+    "p2p.net.address_group": set(),
+    "p2p.net.arrivals": {"p2p.net.address_group", "p2p.net.limits", "p2p.net.turns"},
     "p2p.net.conduct": {"p2p.protocol.rates"},
+    "p2p.net.limits": set(),
     "p2p.net.tally": set(),
+    "p2p.net.turns": {"p2p.protocol.rates"},
     "p2p.net.yamux": {"p2p.net.yamux_stream"},
     "p2p.net.yamux_stream": set(),
     "chain.channel": {"chain.voucher", "chain.errors", "chain.ledger"},  # of the seam only its structs

@@ -1,8 +1,6 @@
 """Core: which inbound connections may shake hands and stay, and which make room. No I/O, no clock, no tasks.
 
-Every connection waits for its turn, then shakes hands, then is open. Turns are given out at a steady rate and go round
-the addresses that wait: a flood from one address delays itself and those behind the same address, and nobody else;
-as long as nobody else waits, an address is not held back at all.
+Every connection waits for its turn (`p2p.net.turns`), then shakes hands, then is open.
 
 When a limit is reached somebody makes room: of those that wait or shake hands the oldest at the most crowded address,
 since an honest one has long finished; of those that are open the newest idle one there, so that whoever has been here
@@ -12,29 +10,16 @@ for long stays.
 from __future__ import annotations
 
 import enum
-import ipaddress
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from p2p.protocol.rates import Rates
+from p2p.net.address_group import address_group
+from p2p.net.limits import InboundLimits
+from p2p.net.turns import Crowd, Turns
 
-IPV6_PREFIX = 56  # what one customer of a provider has at its disposal, at the least (RFC 6177)
 GRACE_S = 10.0  # so soon after it was opened a connection is not idle: its first stream may be under way
 IDLE_S = 300.0  # without any stream
 SWEEP_S = 60.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of inbound connections. An address is one of IPv4, or a /56 of IPv6."""
-
-    connections: int = 1024
-    connections_per_address: int = 128
-    handshakes: int = 256  # under way; as many may wait
-    handshakes_per_address: int = 64
-    handshakes_per_s: float = 40.0  # begun; one costs some 10 ms of a core with all that follows
-    handshakes_burst: float = 200.0
 
 
 class Use(enum.IntEnum):
@@ -61,59 +46,16 @@ class Drop(NamedTuple):
 Event = Begin | Drop
 
 
-def address_group(ip: str) -> str:
-    """The address as limits count it. What is no IP address stands for itself."""
-    try:
-        address = ipaddress.ip_address(ip.partition("%")[0])
-    except ValueError:
-        return ip
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
-
-
-class _Crowd:
-    """Connections by address; at each address the oldest first."""
-
-    def __init__(self) -> None:
-        self.at: dict[str, dict[int, float]] = {}  # since when each has been here
-        self.total = 0
-
-    def add(self, address: str, connection: int, now: float) -> None:
-        self.at.setdefault(address, {})[connection] = now
-        self.total += 1
-
-    def remove(self, address: str, connection: int) -> None:
-        if self.at.get(address, {}).pop(connection, None) is not None:
-            self.total -= 1
-            if not self.at[address]:
-                del self.at[address]
-
-    def oldest(self, address: str) -> int:
-        return next(iter(self.at[address]))
-
-    def surplus(self, address: str, per_address: int, in_all: int) -> int | None:
-        """Who has to go now that `address` has one more."""
-        if len(self.at.get(address, ())) > per_address:
-            return self.oldest(address)
-        if self.total > in_all:
-            return self.oldest(max(self.at, key=lambda each: len(self.at[each])))
-        return None
-
-
 class Arrivals:
     """`use` says what an open connection is used for. `now` is any monotonic clock in seconds."""
 
-    def __init__(self, limits: Limits, use: Callable[[int], Use], now: float) -> None:
+    def __init__(self, limits: InboundLimits, use: Callable[[int], Use], now: float) -> None:
         self._limits = limits
         self._use = use
-        self._turns = Rates(per_s=limits.handshakes_per_s, burst=limits.handshakes_burst)
+        self._turns = Turns(per_s=limits.handshakes_per_s, burst=limits.burst_s * limits.handshakes_per_s)
+        self._shaking, self._open = Crowd(), Crowd()
         self._addresses: dict[int, str] = {}
-        self._waiting, self._shaking, self._open = _Crowd(), _Crowd(), _Crowd()
         self._idle_since: dict[int, float] = {}
-        self._turn_at: float | None = None
         self._sweep_at = now + SWEEP_S
 
     def __len__(self) -> int:
@@ -122,8 +64,8 @@ class Arrivals:
     def arrive(self, connection: int, ip: str, now: float) -> list[Event]:
         """Somebody connected from there."""
         address = self._addresses[connection] = address_group(ip)
-        self._waiting.add(address, connection, now)
-        return [*self._thin_out(self._waiting, address, "too many wait"), *self._give_turns(now)]
+        self._turns.waiting.add(address, connection, now)
+        return [*self._thin_out(self._turns.waiting, address, "too many wait"), *self._give_turns(now)]
 
     def shaken(self, connection: int, now: float) -> list[Event]:
         """The handshake is done."""
@@ -143,34 +85,30 @@ class Arrivals:
     def left(self, connection: int) -> None:
         """The connection is over, for whatever reason."""
         address = self._addresses.pop(connection, "")
-        for crowd in (self._waiting, self._shaking, self._open):
+        for crowd in (self._turns.waiting, self._shaking, self._open):
             crowd.remove(address, connection)
         self._idle_since.pop(connection, None)
 
     def deadline(self) -> float:
         """When `tick` is next due."""
-        return self._sweep_at if self._turn_at is None else min(self._turn_at, self._sweep_at)
+        return self._sweep_at if self._turns.next_at is None else min(self._turns.next_at, self._sweep_at)
 
     def tick(self, now: float) -> list[Event]:
         """Give out the turns that are due, and drop what nobody has used for long."""
         return [*self._give_turns(now), *self._sweep(now)]
 
     def _give_turns(self, now: float) -> Iterator[Event]:
-        while self._waiting.total and self._turns.take("", now):
-            address = next(iter(self._waiting.at))
-            connection = self._waiting.oldest(address)
-            others = self._waiting.at.pop(address)  # this address queues up anew, behind the others
-            self._waiting.at[address] = others
-            self._waiting.remove(address, connection)
+        for address, connection in self._turns.due(now):
             self._shaking.add(address, connection, now)
             yield Begin(connection)
             yield from self._thin_out(self._shaking, address, "too many handshakes")
-        self._turn_at = now + 1 / self._limits.handshakes_per_s if self._waiting.total else None
 
-    def _thin_out(self, crowd: _Crowd, address: str, why: str) -> Iterator[Event]:
-        surplus = crowd.surplus(address, self._limits.handshakes_per_address, self._limits.handshakes)
-        if surplus is not None:
-            yield self._drop(surplus, why)
+    def _thin_out(self, crowd: Crowd, address: str, why: str) -> Iterator[Event]:
+        """The oldest goes: at an address with too many, or at the most crowded one of too many."""
+        if len(crowd.at.get(address, ())) > self._limits.handshakes_per_address:
+            yield self._drop(crowd.oldest(address), why)
+        elif crowd.total > self._limits.handshakes:
+            yield self._drop(crowd.oldest(crowd.most_crowded()), why)
 
     def _drop(self, connection: int, why: str) -> Drop:
         self.left(connection)

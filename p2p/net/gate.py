@@ -13,8 +13,9 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 
 from p2p.net import mesh
-from p2p.net.arrivals import Arrivals, Begin, Drop, Event, Limits, Use
+from p2p.net.arrivals import Arrivals, Begin, Drop, Event, Use
 from p2p.net.conduct import Ban, Conduct
+from p2p.net.limits import InboundLimits
 from p2p.net.muxer import MuxedConn
 
 CLOSE_TIMEOUT_S = 1.0
@@ -39,7 +40,7 @@ class Gate:
     taken for as long as that may last; and an inbound connection holds its place, and a task, until the host ends.
     """
 
-    def __init__(self, network: Any, limits: Limits) -> None:
+    def __init__(self, network: Any, limits: InboundLimits) -> None:
         self._network = network
         self._conduct = Conduct()
         self._arrivals = Arrivals(limits, self._use, trio.current_time())

@@ -85,7 +85,8 @@ class Reader(Pubsub):
                     rpc.ParseFromString(frame)
                 except DecodeError:
                     raise RemoteError("malformed", "not a gossip RPC") from None
-                await self._pace(str(peer), 1 + len(frame) / BYTES_PER_MESSAGE + len(rpc.publish))
+                count = len(rpc.publish) + len(rpc.subscriptions)
+                await self._pace(str(peer), 1 + count + len(frame) / BYTES_PER_MESSAGE)
                 await self._take(peer, rpc)
 
     async def _pace(self, peer: str, messages: float) -> None:
@@ -103,6 +104,19 @@ class Reader(Pubsub):
             await trio.lowlevel.checkpoint()  # others have a turn
         if rpc.HasField("control"):
             await self.router.handle_rpc(rpc, peer)
+
+    def _forget_subscription(self, peer_id: Any, topic: str) -> None:
+        """Fault: who unsubscribes and subscribes again is sent all recent messages again, every time."""
+        sent = self._replayed_recent_topics.get(peer_id, set()) & self.validators.keys()
+        super()._forget_subscription(peer_id, topic)
+        if sent:
+            self._replayed_recent_topics[peer_id] = sent
+
+    def _handle_dead_peer(self, peer_id: Any) -> None:
+        """Fault: what waited for a peer that was never ready is kept for ever."""
+        super()._handle_dead_peer(peer_id)
+        if peer_id not in self.peers:
+            self.router.remove_peer(peer_id)
 
     async def push_msg(self, msg_forwarder: Any, msg: Any) -> None:
         """Pass a message on to the mesh, if it is ours or its topic's validator accepts it."""

@@ -1,13 +1,14 @@
 """Cures for the faults of libp2p 0.8.1 that an open network cannot live with.
 
 Here are those that need no class of ours. The larger ones have their own modules: the session and the muxer (`noise`,
-`muxer`: broken by cancellation, no enforced flow control, no keep-alive), who may connect (`gate`), the mesh and what
-is read from it (`mesh`, `gossip_reader`), and the DHT (`dht`).
+`muxer`: broken by cancellation, no enforced flow control, no keep-alive), who may connect and open streams (`gate`,
+`intake`), the mesh and what is read from it (`mesh`, `gossip_reader`), and the DHT (`dht`).
 """
 
 from __future__ import annotations
 
 import logging
+import resource
 from typing import Any
 
 import libp2p.network.connection.swarm_connection as swarm_connection
@@ -19,18 +20,12 @@ from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.rcmgr.connection_limits import ConnectionLimits
 from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
 
-from p2p.net import yamux
 from p2p.net.muxer import YamuxNegotiation
-from p2p.net.tally import Tally
 
 MAX_CONNECTIONS = 2048  # in and out; those that come in have their own limits (`arrivals`)
 MAX_CONNECTIONS_PER_PEER = 8  # the processes of one client share its identity
-MAX_STREAMS = 16_384  # that others opened
 UPGRADE_TIMEOUT_S = 10.0  # for the handshakes of a new connection, and of a new stream
-RESET_TIMEOUT_S = 1.0
 _UNLIMITED = 1 << 31
-
-_log = logging.getLogger(__name__)
 
 
 def connection_config() -> ConnectionConfig:
@@ -60,6 +55,7 @@ def resource_manager() -> ResourceManager:
         limits=ResourceLimits(max_connections=_UNLIMITED, max_streams=_UNLIMITED),
         connection_limits=ConnectionLimits(max_established_per_peer=2 * MAX_CONNECTIONS_PER_PEER),
         enable_metrics=False,
+        enable_rate_limiting=False,  # it remembers a thousand peers, with a history each
         enable_circuit_breaker=False,
         enable_graceful_degradation=False,
     )
@@ -84,11 +80,13 @@ def guard(host: Any) -> None:
     network.upgrader.muxer_multistream = YamuxNegotiation()
     network.auto_connector = _NoAutoConnector(swarm=network)
     network.retry_config = RetryConfig(max_retries=0)  # whoever dials knows better when to try again
-    _contain_stream_handlers(host, network)
 
 
-def guard_process() -> None:
-    """Cure what 0.8.1 keeps in its modules, for every host in the process. May be called often."""
+def guard_process() -> int:
+    """Cure what 0.8.1 keeps in its modules, for every host in the process. May be called often.
+
+    Returns how many files the process may open: as many as the system allows it to ask for.
+    """
     # Fault: after a dial that succeeded, the swarm waits its "happy eyeballs" delay for a failure that never comes.
     swarm._HAPPY_EYEBALLS_DELAY = 0.0
     # A peer's misbehaviour is not news to the operator; the library logs much of it as error or warning.
@@ -97,6 +95,9 @@ def guard_process() -> None:
     TrioTCPStream.get_remote_address = _remote_address
     # Fault: this module logs to the root logger, which also installs a handler on it that prints to stderr.
     swarm_connection.logging = logging.getLogger("libp2p.network.connection")
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+    return allowed
 
 
 _add_stream = swarm_connection.SwarmConn._add_stream
@@ -116,25 +117,3 @@ async def _add_stream_whole(connection: Any, muxed_stream: Any) -> Any:
     """Fault: a stream whose opening is cancelled here stays open at both ends, known to nobody."""
     with trio.CancelScope(shield=True):  # nothing in it waits for the peer
         return await _add_stream(connection, muxed_stream)
-
-
-def _contain_stream_handlers(host: Any, network: Any) -> None:
-    """Fault: an exception in any inbound stream's handler ends the swarm, and with it the host."""
-    negotiate_and_handle = host._swarm_stream_handler  # there is no public name for it, only a setter
-    tally = Tally(per_key=yamux.MAX_INBOUND_STREAMS, in_all=MAX_STREAMS)
-
-    async def contained(stream: Any) -> None:
-        peer = str(stream.muxed_conn.peer_id)
-        if not tally.take(peer):
-            await stream.reset()
-            return
-        try:
-            await negotiate_and_handle(stream)
-        except Exception as error:
-            _log.debug("a stream of protocol %s failed: %r", stream.get_protocol(), error)
-            with trio.move_on_after(RESET_TIMEOUT_S, shield=True):
-                await stream.reset()
-        finally:
-            tally.give_back(peer)
-
-    network.set_stream_handler(contained)

@@ -18,11 +18,14 @@ from multiaddr import Multiaddr
 from p2p import keys
 from p2p.errors import Error, LocalError, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S, Handler, Host, PeerAddress, PeerState, Stream, Validator
-from p2p.net import arrivals, guards, noise
+from p2p.net import guards, noise
+from p2p.net.circuits import Circuits
 from p2p.net.dht import Dht
 from p2p.net.dialling import Dialler
 from p2p.net.gate import Gate
 from p2p.net.gossip import Gossip
+from p2p.net.intake import Intake
+from p2p.net.limits import USUAL, InboundLimits
 from p2p.net.muxer import PROTOCOL_ID, MuxedConn
 from p2p.net.peers import peer_states
 from p2p.net.reachable import Reachable
@@ -48,13 +51,15 @@ async def open_host(
     peers_file: Path | None = None,
     relay: Limits | None = None,
     upnp: bool = False,
+    inbound: InboundLimits = USUAL,
 ) -> AsyncIterator[Host]:
     """A running peer with the identity of `seed` (32 bytes, Ed25519), until the context is left.
 
     `listen` has multiaddrs such as `/ip4/127.0.0.1/tcp/0`, none for a peer that only dials. A DHT server keeps records
     for others while it can be dialled. Peers of another `network` share neither DHT nor gossip with us. The servers
     that we got to know are kept in `peers_file` for the next start. With `relay`, others may be reached through us,
-    within these limits. With `upnp` the router is asked to forward a port to the first that we listen on.
+    within these limits; `inbound` are the limits for whatever others open here. With `upnp` the router is asked to
+    forward a port to the first that we listen on.
 
     Raises `LocalError` for a bad or taken address, and `Unavailable` if the network's own tasks fail meanwhile. What
     the body raises leaves as it is, never in a group.
@@ -63,7 +68,9 @@ async def open_host(
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            host: Host = await nursery.start(_run, seed, addresses, dht_server, network, peers_file, relay, upnp)
+            host: Host = await nursery.start(
+                _run, seed, addresses, dht_server, network, peers_file, relay, upnp, inbound
+            )
             try:
                 yield host
             except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -85,11 +92,12 @@ async def _run(
     peers_file: Path | None,
     relay: Limits | None,
     upnp: bool,
+    inbound: InboundLimits,
     *,
     task_status: trio.TaskStatus[Host],
 ) -> None:
     """Everything of libp2p that runs, until cancelled."""
-    guards.guard_process()
+    inbound = inbound.within(guards.guard_process())
     key_pair = create_new_key_pair(seed)
     core = Reachability(believed=relay is not None)
     tcp = Tcp(may_dial=core.holds)
@@ -103,7 +111,7 @@ async def _run(
         disable_identify_address_discovery=True,  # `Reachable` takes its place
     )
     guards.guard(host)
-    gate = Gate(host.get_network(), arrivals.Limits())
+    gate, intake = Gate(host.get_network(), inbound), Intake(host, inbound)
     gossip = Gossip(host, network, gate.blame)
     dialler = Dialler(host, core.holds)
     dht = Dht(host, network, server=dht_server, reach=dialler.reach_at, blame=gate.blame, saved=peers_file)
@@ -113,6 +121,7 @@ async def _run(
         gate.keep(RelayServer(host, gate.blame, relay).holds_place)
     async with host.run(addresses), gossip.running(), dht.running(), trio.open_nursery() as nursery:
         nursery.start_soon(gate.run)
+        nursery.start_soon(intake.run)
         if len(host.get_network().listeners) != len(addresses):
             raise LocalError(f"cannot listen on all of {', '.join(map(str, addresses))}")
         await nursery.start(reachable.run, upnp)

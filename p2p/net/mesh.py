@@ -21,6 +21,7 @@ HEARTBEAT_S = 1  # as the specification has it; the library's default is 120
 MAX_CONTROLS = 64  # of each kind in one RPC; a peer has about one per topic
 MAX_IDS = 64  # of messages, in what is asked of us and in what we ask for
 MAX_RESENT_BYTES = 128 * 1024  # for one request
+MAX_PENDING = 8  # messages that wait for a peer that is not ready to be sent any
 _DEGREE, _DEGREE_LOW, _DEGREE_HIGH = 6, 4, 12  # the specification's
 
 
@@ -37,8 +38,14 @@ class Mesh(GossipSub):
             adaptive_gossip_enabled=False,
             eclipse_protection_enabled=False,
             spam_protection_enabled=False,  # it drops honest bursts: 10 messages a second, counted per forwarder
+            max_pending_messages_per_peer=MAX_PENDING,
         )
         self.scorer = None
+
+    async def publish(self, msg_forwarder: Any, pubsub_msg: Any) -> None:
+        """Fault: when each message was sent is remembered for ever, for a measurement that is off."""
+        await super().publish(msg_forwarder, pubsub_msg)
+        self.recent_message_deliveries.clear()
 
     async def _emit_control_msgs(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import weakref
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ from libp2p.stream_muxer.exceptions import (
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 
 from p2p.net import yamux, yamux_stream
+from p2p.net.address_group import address_of
+from p2p.net.pace import Pace
 from p2p.net.unread import Account, Unread
 from p2p.net.yamux_stream import StreamEnded, StreamReset
 
@@ -119,15 +122,25 @@ class MuxedStream(IMuxedStream):
         return self
 
 
+class Shared:
+    """What all connections of a host have in common."""
+
+    def __init__(self) -> None:
+        self.unread = Unread()
+        self.held_back = Counter[str]()  # by address
+
+
 class MuxedConn(IMuxedConn):
     """Many streams over one secure connection. libp2p runs `start` for as long as the connection lasts."""
 
-    def __init__(self, conn: ISecureConn, peer_id: ID, unread: Unread | None = None) -> None:
+    def __init__(self, conn: ISecureConn, peer_id: ID, shared: Shared | None = None) -> None:
         self.peer_id = peer_id
         self.event_started = trio.Event()
         self.core = yamux.Yamux(initiator=conn.is_initiator, now=trio.current_time())
         self._conn = conn
-        self._unread = Account(unread or Unread())
+        shared = shared or Shared()
+        self._unread = Account(shared.unread)
+        self._pace = Pace(address_of(self), shared.held_back)
         # Weak: a stream that nobody holds has nobody to wake, and forgetting it needs no bookkeeping.
         self._streams: weakref.WeakValueDictionary[int, MuxedStream] = weakref.WeakValueDictionary()
         self._backlog = trio.open_memory_channel[MuxedStream](ACCEPT_BACKLOG)
@@ -219,8 +232,9 @@ class MuxedConn(IMuxedConn):
     async def _read(self) -> None:
         while self.core.closed is None:
             await self._unread.room()
-            data = await self._conn.read()
+            data, before = await self._conn.read(), self.core.frames_taken
             self._handle(self.core.receive(data, trio.current_time()))
+            await self._pace.keep(self.core.frames_taken - before, len(data))
         await trio.sleep_forever()  # until the writing task has sent the reason
 
     async def _write(self) -> None:
@@ -314,9 +328,9 @@ class YamuxNegotiation(MuxerMultistream):
 
     def __init__(self) -> None:
         super().__init__({PROTOCOL_ID: MuxedConn})
-        self._unread = Unread()
+        self._shared = Shared()
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> MuxedConn:
         protocol, _ = await self._selector.select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed: MuxedConn = self._annotate_connection(MuxedConn(conn, peer_id, self._unread), conn, protocol)
+        muxed: MuxedConn = self._annotate_connection(MuxedConn(conn, peer_id, self._shared), conn, protocol)
         return muxed

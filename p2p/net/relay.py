@@ -17,7 +17,7 @@ from libp2p.peer.id import ID
 from libp2p.relay.circuit_v2.pb.circuit_pb2 import HopMessage, Limit, PeerId, Reservation, Status, StopMessage
 
 from p2p.errors import Error, Refused, RemoteError, Unavailable
-from p2p.net.arrivals import address_group
+from p2p.net.address_group import address_group
 from p2p.net.delimited import receive, send
 from p2p.net.stream import Blame, Libp2pStream, is_relayed, open_stream, serve
 from p2p.protocol import relaying

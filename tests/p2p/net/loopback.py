@@ -26,6 +26,7 @@ from multiaddr import Multiaddr
 from p2p.host import Host, Stream
 from p2p.net import yamux
 from p2p.net.libp2p_host import open_host
+from p2p.net.limits import USUAL, InboundLimits
 from p2p.net.muxer import MuxedConn
 from p2p.net.noise import NoiseTransport
 from p2p.protocol.relaying import Limits
@@ -148,8 +149,11 @@ def a_host(
     network: str = "test",
     relay: Limits | None = None,
     upnp: bool = False,
+    inbound: InboundLimits = USUAL,
 ) -> Any:
-    return open_host(seed(name), listen, dht_server=dht_server, network=network, relay=relay, upnp=upnp)
+    return open_host(
+        seed(name), listen, dht_server=dht_server, network=network, relay=relay, upnp=upnp, inbound=inbound
+    )
 
 
 def raw(host: Host) -> Any:

@@ -23,7 +23,7 @@ from p2p.errors import LocalError, Unavailable
 from p2p.host import Host, Verdict
 from p2p.net.conduct import FAULTS_FORGIVEN
 from p2p.net.gossip_reader import MAX_PAYLOAD_BYTES, PER_PEER_BURST, PER_PEER_S
-from p2p.net.mesh import MAX_IDS, MAX_RESENT_BYTES, Mesh
+from p2p.net.mesh import MAX_IDS, MAX_PENDING, MAX_RESENT_BYTES, Mesh
 
 
 def reader(host: Host) -> Any:
@@ -201,6 +201,39 @@ async def test_control_messages_of_one_peer_are_not_sent_to_the_next(router: Any
     assert ([prune.topicID for prune in sent["q"].prune] != []) is leaks
     assert ([graft.topicID for graft in sent["q"].graft] != ["t2"]) is leaks
     assert [ihave.topicID for ihave in sent["r"].ihave] == ["t4"]
+
+
+async def test_a_peer_that_takes_nothing_leaves_nothing() -> None:
+    """It subscribes and accepts no gossip stream of ours, so what is published waits for it, and goes with it."""
+    async with a_host("a") as a, a_host("b") as b, a.subscribe("adverts", accept), b.subscribe("adverts", accept):
+        async with a_host("evil") as evil:
+            reader(evil).peers = {}
+            raw(evil).remove_stream_handler(TProtocol("/meshsub/1.1.0"))
+            await b.connect(a.addresses()[0])
+            await evil.connect(a.addresses()[0])
+            stream = await raw(evil).new_stream(raw(a).get_id(), [TProtocol("/meshsub/1.1.0")])
+            subscription = rpc_pb2.RPC.SubOpts(subscribe=True, topicid=TOPIC)
+            await stream.write(encode_varint_prefixed(rpc_pb2.RPC(subscriptions=[subscription]).SerializeToString()))
+            evil_id = raw(evil).get_id()
+            await until(lambda: evil_id in reader(a).peer_topics.get(TOPIC, ()))
+            for number in range(2 * MAX_PENDING):
+                await a.publish("adverts", b"%d" % number)
+            assert 0 < len(reader(a).router._pending_messages[evil_id]) <= MAX_PENDING + 1
+        await until(lambda: evil_id not in reader(a).router._pending_messages)
+        assert not reader(a).router.recent_message_deliveries
+
+
+async def test_who_subscribes_again_and_again_is_sent_old_messages_once() -> None:
+    async with a_host("a") as a, a.subscribe("adverts", accept):
+        once = reader(a)
+        peer = info_of("b")
+        for _ in range(3):
+            once._replayed_recent_topics.setdefault(peer, set()).add(TOPIC)
+            once.handle_subscription(peer, rpc_pb2.RPC.SubOpts(subscribe=True, topicid=TOPIC))
+            once.handle_subscription(peer, rpc_pb2.RPC.SubOpts(subscribe=False, topicid=TOPIC))
+            assert once._replayed_recent_topics[peer] == {TOPIC}
+        once._handle_dead_peer(peer)
+        assert not once._replayed_recent_topics
 
 
 TOPIC = "/bombyx/test/adverts"
