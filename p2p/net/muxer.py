@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -232,9 +233,9 @@ class MuxedConn(IMuxedConn):
     async def _read(self) -> None:
         while self.core.closed is None:
             await self._unread.room()
-            data, before = await self._conn.read(), self.core.frames_taken
+            data, began_at = await self._conn.read(), time.thread_time()
             self._handle(self.core.receive(data, trio.current_time()))
-            await self._pace.keep(self.core.frames_taken - before, len(data))
+            await self._pace.keep(time.thread_time() - began_at)
         await trio.sleep_forever()  # until the writing task has sent the reason
 
     async def _write(self) -> None:

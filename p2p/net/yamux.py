@@ -104,7 +104,6 @@ class Yamux:
         self._inbound_streams = 0
         self._unacknowledged = 0
         self.unread_bytes = 0  # of all streams
-        self.frames_taken = 0
         self._streams: dict[int, Stream] = {}
         self._incoming = bytearray()
         self._outgoing = bytearray()
@@ -273,7 +272,6 @@ class Yamux:
                 if flags & (_FIN | _RST):
                     self._take_ending(stream, flags, events)
             start = end
-            self.frames_taken += 1
         return start
 
     def _check_room(self, stream_id: int, length: int) -> None:
