@@ -14,7 +14,7 @@ from libp2p.host.autonat.pb.autonat_pb2 import Message
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from p2p.net.arrivals import address_group
+from p2p.net.address_group import address_group
 from p2p.net.delimited import receive, send
 from p2p.net.stream import Blame, Libp2pStream, open_stream, serve
 from p2p.protocol.addresses import Address, parse, socket_address

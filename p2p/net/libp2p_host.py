@@ -19,7 +19,6 @@ from p2p import keys
 from p2p.errors import Error, LocalError, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S, Handler, Host, PeerAddress, PeerState, Stream, Validator
 from p2p.net import guards, noise
-from p2p.net.circuits import Circuits
 from p2p.net.dht import Dht
 from p2p.net.dialling import Dialler
 from p2p.net.gate import Gate
