@@ -70,9 +70,9 @@ class Output:
         self._thread.join(LIMIT_S)
         return self.text
 
-    def wait(self, look: Callable[[str], T]) -> T | None:
+    def wait(self, look: Callable[[str], T], limit_s: float = LIMIT_S) -> T | None:
         """The first thing that `look` makes of the text so far that counts as true; `None` if that does not come."""
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + limit_s
         with self._news:
             while not (found := look(self.text)):
                 if self._ended or not self._news.wait(deadline - time.monotonic()):
@@ -110,15 +110,21 @@ class Process:
         wanted = {"event": event, **fields}
         return self.said(lambda text: next((one for one in _records(text) if wanted.items() <= one.items()), {}))
 
-    def said(self, look: Callable[[str], T]) -> T:
+    def said(self, look: Callable[[str], T], limit_s: float = LIMIT_S) -> T:
         """What `look` makes of its standard output, as soon as that counts as true."""
-        found = self.out.wait(look)
+        found = self.out.wait(look, limit_s)
         assert found, f"not in {self.out.text!r}, nor instead of it {self.err.text!r}"
         return found
 
     def signal(self, number: signal.Signals) -> None:
         """To this process alone."""
         self._popen.send_signal(number)
+
+    def tell(self, text: str) -> None:
+        """Write to its standard input."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(text.encode())
+        self._popen.stdin.flush()
 
     def close_stdin(self) -> None:
         """As when its parent goes."""
