@@ -223,7 +223,9 @@ def directions(module: ModuleType) -> dict[type, str]:
     to_provider, to_client = get_args(module.ToProvider), get_args(module.ToClient)
     found = {kind: BOTH if kind in to_client else TO_PROVIDER for kind in to_provider}
     found |= {kind: TO_CLIENT for kind in to_client if kind not in found}
-    return {kind: found[kind] for kind in sorted(found, key=lambda kind: inspect.getsourcelines(kind)[1])}
+    return {
+        kind: found[kind] for kind in sorted(found, key=lambda kind: (kind.__module__, inspect.getsourcelines(kind)[1]))
+    }
 
 
 def messages(kinds: Mapping[type, str]) -> str:

@@ -119,7 +119,10 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "price-input": "nano per million prompt tokens",
         "price-cached-input": "nano per million cached prompt tokens",
         "price-output": "nano per million answer tokens",
-        "discount-percent": "how far the price may fall while slots are free (0)",
+        "strategy": "utilisation (default), fixed, concession, or the name of your own (docs/MARKET.md)",
+        "discount-percent": "how far the price may fall, as slots are free or by concession (0)",
+        "surge-percent": "how far the price may rise while clients wait for a slot (0)",
+        "concede": "how concession gives way: early, evenly (default) or late",
         "deposit-min-nano": "smallest channel that is served",
         "challenge-period-s": "how long you may be offline without losing vouchers (3600)",
         "settle-at-nano": "the most that may be unsettled on a channel (120000000)",
@@ -140,7 +143,9 @@ def _ask(parser: argparse.ArgumentParser) -> None:
         "seed": "the same seed gives the same answer",
         "price-max-input": "refuse dearer providers: nano per million prompt tokens",
         "price-max-output": "refuse dearer providers: nano per million answer tokens",
-        "counter-percent": "how far below the best quote the counter-offer goes (10); 0 for none",
+        "strategy": "once (default): one counter-offer; take, concession, or your own (docs/MARKET.md)",
+        "counter-percent": "how far below the best quote the first counter-offer goes (10); 0 for none",
+        "concede": "how concession gives way: early, evenly (default) or late",
         "deposit-nano": "size of a channel that has to be opened",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"ask.{flag.replace('-', '_')}", metavar="X", help=what)

@@ -1,4 +1,4 @@
-"""The client's side of negotiations: quotes from several providers at once, one counter-offer, one agreement."""
+"""The client's side of negotiations: quotes from several providers at once, haggling with one, one agreement."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from p2p.discovery import Found
 from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.host import Host
 from p2p.keys import verify_by_peer
+from p2p.protocol.haggling import Haggling
 from p2p.protocol.market import Candidate, Need, Score, choose, explain, rank
-from p2p.protocol.negotiate import PROTOCOL, Ask, Buyer, Quote, State, ToClient
+from p2p.protocol.negotiate import PROTOCOL, Ask, Buyer, Counter, Quote, State, ToClient
 from p2p.protocol.price import Prices
 from p2p.protocol.strategy import BuyerStrategy
 from p2p.protocol.wire import Signed
@@ -50,7 +51,6 @@ class _Talk:
         self._window_max_nano = window_max_nano
         self.buyer = buyer
         self.messages = messages
-        self.first_prices: Prices | None = None
 
     @property
     def quote(self) -> Quote:
@@ -156,7 +156,6 @@ class Negotiations:
         except Error as error:
             self._lose(found.peer, error)
             return
-        talk.first_prices = talk.quote.prices
         self._trace("quote", peer=found.peer, prices=_plain(talk.quote.prices))
         self._talks.append(talk)
 
@@ -168,27 +167,28 @@ class Negotiations:
             self._failed(peer, str(error))
 
     async def _settle_on(self, talk: _Talk, chosen: Score, ranked: Sequence[Score]) -> Deal | None:
-        """Haggle once, then accept; `None` if the provider will not."""
-        assert talk.first_prices is not None
-        wanted = self._strategy.counter(talk.quote.prices)
+        """Haggle, then accept; `None` if the provider will not."""
+        haggling = Haggling(talk.buyer, self._strategy, self._need.prices_max)
         try:
-            if wanted is not None and talk.buyer.may_counter:
-                self._trace("counter", peer=talk.found.peer, prices=_plain(wanted))
-                await talk.say(talk.buyer.counter(wanted), self._clock)
-                kept = talk.quote.prices == talk.first_prices
-                self._trace("kept" if kept else "quote", peer=talk.found.peer, prices=_plain(talk.quote.prices))
-                if not talk.first_prices.cover(talk.quote.prices):
-                    raise Refused("price", "the answer to the counter-offer was dearer than the first quote")
-            await talk.say(talk.buyer.accept(self._clock()), self._clock)
+            while isinstance(message := haggling.say(self._clock()), Counter):
+                await self._counter(talk, message)
+            await talk.say(message, self._clock)
         except Error as error:
             self._lose(talk.found.peer, error, "no_deal")
             await talk.messages.reset()
             return None
         assert talk.buyer.state is State.AGREED
         assert talk.buyer.signed is not None
-        deal = Deal(talk.quote, talk.buyer.signed, talk.first_prices, explain(chosen, ranked), ranked)
+        deal = Deal(talk.quote, talk.buyer.signed, haggling.opening, explain(chosen, ranked), ranked)
         self._trace("agreed", peer=deal.provider, prices=_plain(deal.quote.prices), why=deal.why)
         return deal
+
+    async def _counter(self, talk: _Talk, message: Counter) -> None:
+        before = talk.quote.prices
+        self._trace("counter", peer=talk.found.peer, prices=_plain(message.prices))
+        await talk.say(message, self._clock)
+        kept = talk.quote.prices == before
+        self._trace("kept" if kept else "quote", peer=talk.found.peer, prices=_plain(talk.quote.prices))
 
     def _candidate(self, talk: _Talk) -> Candidate:
         return talk.candidate(self._opening_fee_nano(talk.found.peer))

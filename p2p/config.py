@@ -19,6 +19,7 @@ from chain.settling import SettlePolicy
 from p2p.errors import LocalError
 from p2p.protocol.price import Prices
 from p2p.protocol.relaying import Limits
+from p2p.protocol.strategy import PERCENT, Tactic
 
 PREFIX = "BOMBYX_"
 SECTIONS = ("provide", "ask", "wallet", "watch", "relay", "limits")
@@ -39,7 +40,10 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     price_input: Nano = 60_000_000
     price_cached_input: Nano = 30_000_000
     price_output: Nano = 180_000_000
-    discount_percent: Percent = 0  # how far the price may fall while slots are free
+    strategy: str = "utilisation"  # or `fixed`, `concession`, or one of your own: docs/MARKET.md
+    discount_percent: Percent = 0  # how far the price may fall; nothing is ever sold for less
+    surge_percent: Annotated[int, msgspec.Meta(ge=0, le=900)] = 0  # how far it may rise while clients wait for a slot
+    concede: Tactic = Tactic.EVENLY  # how `concession` gives way: early, evenly or late
     window_cap_nano: Nano = 1_000_000  # the most that is ever unpaid on one answer
     deposit_min_nano: Nano = 50_000_000
     challenge_period_s: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)] = 3600
@@ -51,6 +55,10 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def prices(self) -> Prices:
         return Prices(self.price_input, self.price_cached_input, self.price_output)
+
+    @property
+    def prices_least(self) -> Prices:
+        return self.prices.scaled(PERCENT - self.discount_percent, PERCENT)
 
     @property
     def settle_policy(self) -> SettlePolicy:
@@ -71,7 +79,9 @@ class AskConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
     price_max_input: Nano | None = None
     price_max_output: Nano | None = None
-    counter_percent: Percent = 10  # how far below the best quote the one counter-offer goes; 0 for none
+    strategy: str = "once"  # of haggling; or `take`, `concession`, or one of your own: docs/MARKET.md
+    counter_percent: Percent = 10  # how far below the best quote the first counter-offer goes; 0 for none
+    concede: Tactic = Tactic.EVENLY  # how `concession` gives way: early, evenly or late
     deposit_nano: Nano = 100_000_000
     channels_max: Count = 3
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import Any
 
 import msgspec
 
-from p2p.errors import Error, LocalError
+from p2p.errors import Error, LocalError, Refused
 
 DONE = 0
 FAILED = 1
@@ -32,7 +33,23 @@ def explain(error: BaseException, *, as_json: bool) -> int:
         return UNHEARD
     if not isinstance(error, Error):
         raise error
-    print(f"bombyx: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+    print(f"bombyx: {error}{_when(error)}", file=sys.stderr)  # noqa: T201 - the command's own voice
     if as_json:
-        print(msgspec.json.encode({"error": str(error), "reason": error.word}).decode())  # noqa: T201
+        print(msgspec.json.encode(_for_programs(error)).decode())  # noqa: T201
     return USAGE if isinstance(error, LocalError) else FAILED
+
+
+def _when(error: Error) -> str:
+    """When an honest no would be a yes, if that was said."""
+    later = isinstance(error, Refused) and error.retry_after_s
+    return f"; ask again in {later} s" if later else ""
+
+
+def _for_programs(error: Error) -> dict[str, Any]:
+    said: dict[str, Any] = {"error": str(error), "reason": error.word}
+    if isinstance(error, Refused):
+        if error.retry_after_s is not None:
+            said["retry_after_s"] = error.retry_after_s
+        if error.prices is not None:
+            said["prices"] = msgspec.structs.asdict(error.prices)
+    return said

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from p2p.protocol.price import Prices
+
 
 class Error(Exception):
     """The root: `except p2p.Error` catches all that Bombyx raises on purpose.
@@ -30,16 +35,19 @@ class RemoteError(Error):
 
 
 class Refused(Error):
-    """The peer said an honest no. Not a fault: try another, or come back in `retry_after_s`.
+    """The peer said an honest no. Not a fault: try another, or come back in `retry_after_s`, or pay `prices`.
 
     `detail` says it to people, and is all of the text; `reason` is the word for it.
     """
 
-    def __init__(self, reason: str, detail: str = "", *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, reason: str, detail: str = "", *, retry_after_s: int | None = None, prices: Prices | None = None
+    ) -> None:
         super().__init__(detail or reason.replace("_", " "))
         self.word = self.reason = reason
         self.detail = detail
         self.retry_after_s = retry_after_s
+        self.prices = prices
 
 
 class Unavailable(Error):

@@ -53,12 +53,12 @@ from p2p.net.limits import InboundLimits
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import Budget, LightPeer
 from p2p.protocol.sales import PriceList
-from p2p.protocol.strategy import AskForLess, FixedPrice, TakeIt, UtilisationPrice
 from p2p.provider import Provider
 from p2p.purchase import buy
 from p2p.receipt_commands import receipts
 from p2p.recording import recording
 from p2p.story import JsonLines, Story, answer_to, gram, short
+from p2p.strategies import buyer_strategy, seller_strategy
 from p2p.terminal import Terminal
 from p2p.trace import Trace, among, silent
 from p2p.wallet_commands import Wiring
@@ -251,6 +251,7 @@ async def relay(session: Session) -> None:
 async def provide(session: Session) -> None:
     """Sell answers until told to stop."""
     config = session.config.provide
+    price_list = _price_list(config, session.trace)
     network, home = session.network(), Home(session.config, "payee")
     # Asked before anything runs: while somebody types, nothing else goes on here.
     key = await home.unlock(network.chain_network, session.terminal)
@@ -272,7 +273,7 @@ async def provide(session: Session) -> None:
                     keeper=node.keeper,
                     identity=node.identity,
                     payee_key=node.channel_key,
-                    price_list=_price_list(config),
+                    price_list=price_list,
                     deposit_min_nano=config.deposit_min_nano,
                     challenge_period_s=config.challenge_period_s,
                     settle_policy=config.settle_policy,
@@ -300,12 +301,8 @@ def _gguf(model: str) -> GgufFile | None:
     return GgufFile(str(path), path.stem, path.stem.split("-")[0].lower()) if model else None
 
 
-def _price_list(config: ProvideConfig) -> PriceList:
-    if config.discount_percent:
-        return PriceList(
-            config.prices, UtilisationPrice(config.prices, config.discount_percent), config.window_cap_nano
-        )
-    return PriceList(config.prices, FixedPrice(config.prices), config.window_cap_nano)
+def _price_list(config: ProvideConfig, trace: Trace) -> PriceList:
+    return PriceList(seller_strategy(config, trace), config.window_cap_nano, config.prices_least)
 
 
 def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any]) -> None:
@@ -323,6 +320,7 @@ async def open_client(
 ) -> AsyncIterator[tuple[Node, LightPeer]]:
     """A light peer: it dials and is not dialled."""
     ask = session.config.ask
+    strategy = buyer_strategy(ask, session.trace)
     home = Home(session.config, "payer")
     key = await home.unlock(network.chain_network, session.terminal)
     async with open_node(session, network, home, key, (), alone=alone) as node:
@@ -336,7 +334,7 @@ async def open_client(
                 prices_max=ask.prices_max,
                 deposit_nano=ask.deposit_nano,
                 channels_max=ask.channels_max,
-                strategy=AskForLess(ask.counter_percent) if ask.counter_percent else TakeIt(),
+                strategy=strategy,
             ),
             clock=time.time,
             trace=session.trace,

@@ -79,6 +79,7 @@ class Selling:
             yield redeemed
         finally:
             self._sessions -= 1
+            self._sales.ended(signed.id)
 
     def _tell(self, reply: ToClient, client: str) -> None:
         match reply:

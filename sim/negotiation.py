@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from p2p.protocol import negotiate
+from p2p.protocol.haggling import Haggling
 from p2p.protocol.negotiate import Accept, Ask, Buyer, Counter, Quote, State, ToClient
 from p2p.protocol.strategy import BuyerStrategy
 from p2p.protocol.wire import Signed
@@ -39,12 +40,11 @@ class Negotiation:
 
     async def agree(self, strategy: BuyerStrategy) -> Agreement | None:
         """Haggle as the strategy says, then accept; `None` if the provider changed its mind or went away."""
+        haggling = Haggling(self._buyer, strategy)
+        while self._buyer.state is not State.AGREED:
+            if not await self._exchange(haggling.say(self._kernel.now)):
+                return None
         assert self._buyer.quote is not None
-        wanted = strategy.counter(self._buyer.quote.prices)
-        if wanted is not None and self._buyer.may_counter and not await self._exchange(self._buyer.counter(wanted)):
-            return None
-        if not await self._exchange(self._buyer.accept(self._kernel.now)):
-            return None
         assert self._buyer.signed is not None
         return Agreement(self._buyer.quote, self._buyer.signed)
 

@@ -45,7 +45,7 @@ def _profile(world: World, chance: random.Random) -> Profile:
     flexible = _happens(terms.flexible_percent, chance)
     strategy: SellerStrategy = UtilisationPrice(prices, terms.discount_percent) if flexible else FixedPrice(prices)
     pace = Pace(terms.tokens_per_s.draw(chance), terms.prefill_tokens_per_s.draw(chance), terms.chunk_tokens)
-    return Profile(prices, strategy, pace, chance.choice(terms.slots))
+    return Profile(strategy, pace, chance.choice(terms.slots))
 
 
 def _buyer(world: World, chance: random.Random) -> BuyerStrategy:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from chain.channel import Payee
 from p2p.protocol import advert, negotiate, release, session
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer, Pull, provider_keys
-from p2p.protocol.price import Prices
 from p2p.protocol.release import CloseRequest
 from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import SellerStrategy
@@ -27,7 +26,6 @@ from sim.world import World
 class Profile(NamedTuple):
     """What one provider has and wants."""
 
-    prices: Prices
     strategy: SellerStrategy
     pace: Pace
     slots: int
@@ -53,7 +51,7 @@ class ProviderActor:
         self.selling = Selling(
             world,
             name,
-            price_list=PriceList(profile.prices, profile.strategy, terms.window_cap_nano),
+            price_list=PriceList(profile.strategy, terms.window_cap_nano),
             pace=profile.pace,
             slots=profile.slots,
             channel=self._channel,

@@ -74,6 +74,10 @@ class Selling:
         quote, _ = self._sales.redeem(signed, client, self._capacity, self._world.kernel.now)
         return quote
 
+    def ended(self, signed: Signed) -> None:
+        """The session that this quote was redeemed for is over, or never began."""
+        self._sales.ended(signed.id)
+
     @property
     def _capacity(self) -> Capacity:
         return Capacity(free=self._slots - self.busy, total=self._slots)

@@ -27,7 +27,7 @@ from p2p.protocol.session import (
     ToProvider,
 )
 from p2p.protocol.session_provider import ProviderSession
-from p2p.protocol.wire import decode
+from p2p.protocol.wire import Signed, decode
 from sim.engine import Job
 from sim.network import End
 from sim.session_rim import SessionRim
@@ -52,6 +52,7 @@ class Serving(SessionRim):
         self._job: Job | None = None
         self._payee: Payee | None = None
         self._quote: Quote | None = None
+        self._signed: Signed
         self._pieces = 0
 
     def act(self, event: Event) -> None:
@@ -98,22 +99,30 @@ class Serving(SessionRim):
 
     def _check(self, start: Start) -> None:
         now = self.world.kernel.now
+        selling = self._provider.selling
         try:
-            quote = self._provider.selling.redeem(start.quote, self._end.peer)
+            quote = selling.redeem(start.quote, self._end.peer)
+        except Refused as no:
+            self._refuse(no)
+            return
+        try:
             payee = self._provider.payees.lease(start.channel, quote.client, quote.payer_key)
         except Refused as no:
-            refusal = Refusal(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s)
-            self.carry_out(self._session.refuse(refusal, now))
+            selling.ended(start.quote)
+            self._refuse(no)
             return
         request: Request = decode(start.request, Request)
         prompt_tokens = count_tokens(request.messages)
-        self._quote, self._payee = quote, payee
+        self._quote, self._signed, self._payee = quote, start.quote, payee
         self._job = Job(self.world.kernel, self._provider.pace, request, prompt_tokens, self)
         self._provider.began(self)
         sampling = Sampling(
             max_tokens=request.max_tokens, temperature=request.temperature, top_p=request.top_p, seed=request.seed
         )
         self.carry_out(self._session.admit(quote, payee, sampling, prompt_tokens, now))
+
+    def _refuse(self, no: Refused) -> None:
+        self.carry_out(self._session.refuse(Refusal.of(no), self.world.kernel.now))
 
     def _drive(self, job: Job, event: Event) -> None:
         match event:
@@ -135,4 +144,5 @@ class Serving(SessionRim):
         if self._payee is not None:
             payee, self._payee = self._payee, None
             self.stop()
+            self._provider.selling.ended(self._signed)
             self._provider.ended(self, payee)

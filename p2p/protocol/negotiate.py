@@ -9,14 +9,26 @@ and the provider need remember no more than how often it was used. Whoever speak
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from p2p.errors import LocalError, Refused, RemoteError
 from p2p.protocol.advert import ChannelOffer, Tier
 from p2p.protocol.price import Prices, Tokens, cost_nano
-from p2p.protocol.wire import SHOWN, Bytes32, Message, Name, Nat, PeerVerifier, Signed, SignedBody, Size, open_signed
+from p2p.protocol.wire import (
+    SHOWN,
+    Bytes32,
+    Message,
+    Name,
+    Nat,
+    PeerVerifier,
+    Signed,
+    SignedBody,
+    Size,
+    decode,
+    open_signed,
+)
 
 PROTOCOL = "/bombyx/negotiate/1"
 MAX_ROUNDS = 4
@@ -104,15 +116,23 @@ class Refusal(Message, frozen=True, kw_only=True, tag="refusal"):
     @classmethod
     def of(cls, no: Refused) -> Refusal:
         """As it is said."""
-        return cls(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s)
+        return cls(reason=no.reason, detail=no.detail, retry_after_s=no.retry_after_s, prices=no.prices)
 
     def error(self) -> Refused:
         """As it is raised."""
-        return Refused(self.reason, self.detail, retry_after_s=self.retry_after_s)
+        return Refused(self.reason, self.detail, retry_after_s=self.retry_after_s, prices=self.prices)
 
 
 ToProvider = Ask | Counter | Accept
 ToClient = Offer | Accepted | Refusal
+
+
+class Turn(NamedTuple):
+    """How a negotiation stands for whoever is to speak: the first quote, the latest one, and how many were made."""
+
+    opening: Prices
+    quoted: Prices
+    rounds: int
 
 
 class State(Enum):
@@ -233,12 +253,13 @@ class Buyer(_Party):
 
 
 class Seller(_Party):
-    """The provider's side of one negotiation: keeps the turns; a strategy (`market`) decides the prices."""
+    """The provider's side of one negotiation: keeps the turns; the price list's strategy decides the prices."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: Ask | None = None
         self.signed: Signed | None = None
+        self.turn: Turn | None = None  # since the first quote
         self.final = False
 
     @property
@@ -264,6 +285,8 @@ class Seller(_Party):
         message = Offer(quote=quote, final=final or self.last_round)
         self._said(message)
         self.signed, self.final = quote, message.final
+        prices: Prices = decode(quote.body, Quote).prices
+        self.turn = Turn(self.turn.opening if self.turn else prices, prices, self.rounds)
         return message
 
     def confirm(self, hold_until: int) -> Accepted:

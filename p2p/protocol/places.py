@@ -1,16 +1,28 @@
-"""Core: slots kept for accepted quotes, capped per peer and in all, so that strangers cannot reserve every one."""
+"""Core: a provider's slots: who was promised one, how long those in use will be, and who waits for one."""
 
 from __future__ import annotations
 
+import math
+
 HOLD_S = 30
 HOLDS_PER_PEER = 2
+# Whoever was told to come back counts as waiting for so much longer than that, and then has gone elsewhere.
+WAITING_GRACE_S = 5
+MAX_WAITING = 1024
+# What is said where nothing tells how long, and the longest that anybody is sent away for: answers end early, too.
+BUSY_RETRY_S = 5
+BUSY_RETRY_MAX_S = 30
 
 
 class Places:
-    """Who was promised a slot until when. `free` is what is left of an engine's free slots."""
+    """Who was promised a slot until when. `free` is what is left of an engine's free slots.
+
+    Promises are capped, per peer and in all, so that strangers cannot reserve every slot.
+    """
 
     def __init__(self) -> None:
         self._holds: dict[bytes, tuple[str, float]] = {}
+        self._ends: dict[bytes, float] = {}  # when the answers under way should be over, by the quote of each
 
     def hold(self, quote_id: bytes, peer: str, *, slots_free: int, now: float) -> bool:
         """Keep a slot for `HOLD_S`; False when there is none left, or the peer holds enough already."""
@@ -31,5 +43,46 @@ class Places:
         self._expire(now)
         return max(0, slots_free - len(self._holds))
 
+    def begin(self, quote_id: bytes, until: float) -> None:
+        """An answer is under way that should be over by then."""
+        self._ends[quote_id] = until
+
+    def end(self, quote_id: bytes) -> None:
+        """It is over."""
+        self._ends.pop(quote_id, None)
+
+    def retry_after_s(self, now: float) -> int:
+        """When it is worth asking again: once the first answer under way should be over.
+
+        A promised slot may be given back, or taken by an answer that says more, at any moment.
+        """
+        self._expire(now)
+        ends = [end - now for end in self._ends.values() if end > now]
+        soonest = min(ends, default=BUSY_RETRY_S)
+        return math.ceil(min(soonest, BUSY_RETRY_S if self._holds else BUSY_RETRY_MAX_S))
+
     def _expire(self, now: float) -> None:
         self._holds = {quote_id: hold for quote_id, hold in self._holds.items() if hold[1] > now}
+
+
+class Queue:
+    """Who was sent away for want of a slot and may be expected back. In bounded room: the first to come goes first."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def sent_away(self, peer: str, retry_after_s: int, now: float) -> None:
+        """It was told to come back."""
+        self._until.pop(peer, None)
+        self._until[peer] = now + retry_after_s + WAITING_GRACE_S
+        if len(self._until) > MAX_WAITING:
+            del self._until[next(iter(self._until))]
+
+    def came_back(self, peer: str) -> None:
+        """It waits no more."""
+        self._until.pop(peer, None)
+
+    def waiting(self, now: float) -> int:
+        """How many are expected."""
+        self._until = {peer: until for peer, until in self._until.items() if until > now}
+        return len(self._until)

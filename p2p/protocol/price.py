@@ -25,9 +25,24 @@ class Prices(msgspec.Struct, frozen=True, array_like=True):
         """All three times a fraction, rounded up."""
         return Prices(*(-(-price * numerator // denominator) for price in (self.input, self.cached_input, self.output)))
 
+    def towards(self, other: Prices, numerator: int, denominator: int) -> Prices:
+        """From here a fraction of the way to the other, each price by itself, rounded up."""
+        return Prices(*(a + -(-(b - a) * numerator // denominator) for a, b in self._pairs(other)))
+
+    def at_most(self, other: Prices) -> Prices:
+        """Each price, or the other's where that is lower."""
+        return Prices(*(min(pair) for pair in self._pairs(other)))
+
+    def at_least(self, other: Prices) -> Prices:
+        """Each price, or the other's where that is higher."""
+        return Prices(*(max(pair) for pair in self._pairs(other)))
+
     def cover(self, other: Prices) -> bool:
         """Whether each price is at least the other's."""
-        return self.input >= other.input and self.cached_input >= other.cached_input and self.output >= other.output
+        return all(mine >= theirs for mine, theirs in self._pairs(other))
+
+    def _pairs(self, other: Prices) -> tuple[tuple[int, int], ...]:
+        return (self.input, other.input), (self.cached_input, other.cached_input), (self.output, other.output)
 
 
 class Tokens(msgspec.Struct, frozen=True, array_like=True):

@@ -20,23 +20,36 @@ from p2p.protocol.negotiate import (
     Seller,
     ToClient,
     ToProvider,
+    Turn,
 )
-from p2p.protocol.places import HOLD_S, Places
+from p2p.protocol.places import HOLD_S, Places, Queue
 from p2p.protocol.price import Prices
-from p2p.protocol.strategy import SellerStrategy
+from p2p.protocol.strategy import Bid, Load, SellerStrategy
 from p2p.protocol.window import window_nano
 from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, open_signed, sign
 
-BUSY_RETRY_S = 5
+FREE = Prices(0, 0, 0)
 
 
 @dataclass(frozen=True)
 class PriceList:
-    """What every model is sold at, how that may move, and the most that is ever unpaid on one answer."""
+    """What every model is sold at, and the most that is ever unpaid on one answer.
 
-    prices: Prices
+    Whatever the strategy says, nothing is sold below `least`, and no quote is dearer than the one before it.
+    """
+
     strategy: SellerStrategy
     window_cap_nano: int
+    least: Prices = FREE
+
+    def opening(self, load: Load) -> Prices:
+        """The first quote."""
+        return self.strategy.opening(load).at_least(self.least)
+
+    def answer(self, wanted: Prices, turn: Turn, load: Load) -> Bid:
+        """The quote after a counter."""
+        bid = self.strategy.answer(wanted, turn, load)
+        return bid._replace(prices=bid.prices.at_least(self.least).at_most(turn.quoted))
 
 
 class Speed(NamedTuple):
@@ -73,11 +86,12 @@ class Sales:
         self._price_list = price_list
         self._channel = channel
         self._places = Places()
+        self._queue = Queue()
         self._uses = QuoteUses()
 
     def offers(self, capacity: Capacity, now: float, *, prompt_tokens: int = 0) -> tuple[ModelOffer, ...]:
         """What the advert says right now; its times are for a prompt of so many tokens."""
-        free = self._places.free(capacity.free, now)
+        load = self._load(capacity, now)
         speeds = {model: self._speed(model, prompt_tokens) for model in self._models}
         return tuple(
             ModelOffer(
@@ -86,11 +100,11 @@ class Sales:
                 quantisation=model.quantisation,
                 digest=model.digest,
                 context=model.context,
-                prices=self._price_list.prices,
+                prices=self._price_list.opening(load),
                 ttft_ms=speeds[model.id].ttft_ms,
                 tokens_per_s=speeds[model.id].tokens_per_s,
-                slots_free=free,
-                slots_total=capacity.total,
+                slots_free=load.free,
+                slots_total=load.total,
             )
             for model in self._models.values()
         )
@@ -114,27 +128,40 @@ class Sales:
         model = self._models.get(quote.model)
         if model is None:  # quoted before a restart
             raise Refused("no_such_model", f"{quote.model} is not served here any more")
-        self._uses.use(signed.id, quote, now)
+        try:
+            self._uses.use(signed.id, quote, now)
+        except Refused as no:
+            no.prices = self._price_list.opening(self._load(capacity, now))  # at which it would run
+            raise
         if not self._places.take(signed.id, now):
-            self._require_place(capacity, now)
+            self._require_place(client, capacity, now)
+        self._places.begin(signed.id, now + quote.ttft_ms / 1000 + quote.max_tokens / max(1, quote.tokens_per_s))
         return quote, model
 
+    def ended(self, quote_id: bytes) -> None:
+        """The session that this quote was redeemed for is over."""
+        self._places.end(quote_id)
+
     def _reply(self, seller: Seller, message: ToProvider, client: str, capacity: Capacity, now: float) -> ToClient:
-        strategy, free, total = self._price_list.strategy, capacity.free, capacity.total
         match message:
             case Ask():
                 self._require_servable(message)
-                self._require_place(capacity, now)
-                prices = strategy.opening(free=free, total=total)
+                self._require_place(client, capacity, now)
+                self._queue.came_back(client)
+                prices = self._price_list.opening(self._load(capacity, now))
                 return seller.offer(self._quote(message, prices, client, now), final=False)
             case Counter(prices=wanted):
                 assert seller.asked is not None
-                prices, final = strategy.answer(wanted, free=free, total=total)
-                return seller.offer(self._quote(seller.asked, prices, client, now), final=final)
+                assert seller.turn is not None
+                bid = self._price_list.answer(wanted, seller.turn, self._load(capacity, now))
+                return seller.offer(self._quote(seller.asked, bid.prices, client, now), final=bid.final)
             case Accept(quote_id=quote_id):
-                if not self._places.hold(quote_id, client, slots_free=free, now=now):
-                    raise _busy()
+                if not self._places.hold(quote_id, client, slots_free=capacity.free, now=now):
+                    raise self._busy(client, capacity, now)
                 return seller.confirm(int(now) + HOLD_S)
+
+    def _load(self, capacity: Capacity, now: float) -> Load:
+        return Load(self._places.free(capacity.free, now), capacity.total, self._queue.waiting(now))
 
     def _require_servable(self, ask: Ask) -> None:
         model = self._models.get(ask.model)
@@ -144,9 +171,16 @@ class Sales:
             raise Refused("no_such_tier", "only the open tier is served here")
         require_fits(model, ask.prompt_tokens, ask.max_tokens)
 
-    def _require_place(self, capacity: Capacity, now: float) -> None:
+    def _require_place(self, client: str, capacity: Capacity, now: float) -> None:
         if self._places.free(capacity.free, now) < 1:
-            raise _busy()
+            raise self._busy(client, capacity, now)
+
+    def _busy(self, client: str, capacity: Capacity, now: float) -> Refused:
+        """With the time at which there should be a slot, and what it would cost then as things stand."""
+        retry_after_s = self._places.retry_after_s(now)
+        prices = self._price_list.opening(self._load(capacity, now))
+        self._queue.sent_away(client, retry_after_s, now)
+        return Refused("busy", "every slot is in use or promised", retry_after_s=retry_after_s, prices=prices)
 
     def _quote(self, ask: Ask, prices: Prices, client: str, now: float) -> Signed:
         speed = self._speed(ask.model, ask.prompt_tokens)
@@ -182,7 +216,3 @@ def require_fits(model: ModelInfo, prompt_tokens: int, max_tokens: int) -> None:
     """Raises `Refused` where prompt and answer are more than the model can hold."""
     if prompt_tokens + max_tokens > model.context:
         raise Refused("too_long", f"prompt and answer together may have {model.context} tokens: shorten one of them")
-
-
-def _busy() -> Refused:
-    return Refused("busy", "every slot is in use or promised", retry_after_s=BUSY_RETRY_S)

@@ -92,7 +92,7 @@ class Part:
             keeper=BookKeeper(book),
             identity=signer(name),
             payee_key=signer(name, "payee"),
-            price_list=PriceList(PRICES, FixedPrice(PRICES), 1_000_000),
+            price_list=PriceList(FixedPrice(PRICES), 1_000_000),
             deposit_min_nano=DEPOSIT_NANO // 2,
             challenge_period_s=3600,
             settle_policy=SettlePolicy(risk_nano=1),

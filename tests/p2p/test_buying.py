@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -20,10 +21,21 @@ from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S, Stream
 from p2p.peer import Budget
 from p2p.protocol.market import Need
-from p2p.protocol.negotiate import PROTOCOL, Accept, Ask, Counter, ToProvider
+from p2p.protocol.negotiate import PROTOCOL, Accept, Ask, Counter, ToProvider, Turn
 from p2p.protocol.places import HOLD_S
 from p2p.protocol.price import Prices, Tokens
-from p2p.protocol.strategy import AskForLess, BuyerStrategy, TakeIt, UtilisationPrice
+from p2p.protocol.sales import PriceList
+from p2p.protocol.strategy import (
+    AskForLess,
+    Bid,
+    BuyerStrategy,
+    ConcedingBuyer,
+    ConcedingPrice,
+    FixedPrice,
+    Load,
+    TakeIt,
+    UtilisationPrice,
+)
 from p2p.protocol.wire import frame
 from p2p.selling import TURN_TIMEOUT_S
 from p2p.stream import MessageStream
@@ -148,21 +160,21 @@ async def test_each_provider_is_asked_with_a_nonce_of_its_own(tmp_path: Path, au
         assert len(nonces) == 2
 
 
-class Pushy:
-    """A seller that answers a counter-offer with a higher price."""
+class Pushy(PriceList):
+    """A seller that answers a counter-offer with a higher price, which no strategy of ours could."""
 
-    def opening(self, *, free: int, total: int) -> Prices:
-        return CHEAP
+    def answer(self, wanted: Prices, turn: Turn, load: Load) -> Bid:
+        return Bid(DEAR, final=True)
 
-    def answer(self, counter: Prices, *, free: int, total: int) -> tuple[Prices, bool]:
-        return DEAR, True
+
+PUSHY = Pushy(FixedPrice(CHEAP), 1_000_000)
 
 
 async def test_who_raises_the_price_while_haggling_is_left_for_the_next(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with open_market(tmp_path) as market:
-        await market.seller(name="pushy", strategy=Pushy())
+        await market.seller(name="pushy", price_list=PUSHY)
         fair = await market.seller(name="fair", prices=MIDDLE)
         client = await market.customer()
         deal = await haggle(client, strategy=AskForLess(10))
@@ -214,14 +226,30 @@ async def test_a_quote_above_what_was_advertised_and_above_the_cap_is_not_taken(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with open_market(tmp_path) as market:
-        await market.seller(strategy=Pushy(), prices=CHEAP)
-        seller = await market.seller(name="two", prices=CHEAP, strategy=UtilisationPrice(DEAR, 0))
+        honest = await market.seller(prices=CHEAP)
+        await market.seller(name="two", prices=DEAR)
         client = await market.customer()
-        deal = await haggle(client, prices_max=MIDDLE)
-        assert deal.provider != seller.peer
-        market.network.kill(deal.provider)
+        found = [_advertising(CHEAP, one) for one in await client.peer.find(None)]
+        assert (await haggle(client, found=found, prices_max=MIDDLE)).provider == honest.peer
+        market.network.kill(honest.peer)
         with pytest.raises(Refused, match="price cap"):
-            await haggle(client, prices_max=MIDDLE)
+            await haggle(client, found=found, prices_max=MIDDLE)
+
+
+def _advertising(prices: Prices, found: Found) -> Found:
+    return replace(found, model=msgspec.structs.replace(found.model, prices=prices))
+
+
+async def test_both_concede_until_they_meet_and_each_step_is_a_quote(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        seller = await market.seller(strategy=ConcedingPrice(PRICES, PRICES.scaled(70, 100)))
+        client = await market.customer()
+        deal = await haggle(client, strategy=ConcedingBuyer(30))
+        wanted = [record["prices"]["output"] for record in client.diary.of("counter")]
+        quoted = [record["prices"]["output"] for record in seller.diary.of("quoted")]
+        assert (wanted, quoted) == ([210_000_000, 240_000_000], [300_000_000, 270_000_000, 240_000_000])
+        assert deal.quote.prices.output == 240_000_000
+        assert deal.first_prices == PRICES
 
 
 @pytest.mark.parametrize(

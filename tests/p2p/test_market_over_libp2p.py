@@ -63,7 +63,7 @@ class Town:
                     keeper=BookKeeper(self.book),
                     identity=signer("provider"),
                     payee_key=signer("provider", "payee"),
-                    price_list=PriceList(PRICES, UtilisationPrice(PRICES, 20), 1_000_000),
+                    price_list=PriceList(UtilisationPrice(PRICES, 20), 1_000_000),
                     deposit_min_nano=DEPOSIT_NANO // 2,
                     challenge_period_s=3600,
                     settle_policy=SettlePolicy(risk_nano=1),

@@ -45,6 +45,8 @@ def nothing_left(processes: Processes) -> Iterator[None]:
         (["ask", "Why?", "--max-tokens", "many"], ["max_tokens", "int"]),
         (["ask", "Why?"], ["network.json", "--network", "python -m p2p.node"]),
         (["provide", "--network", "nowhere.json"], ["nowhere.json"]),
+        (["provide", "--strategy", "haggel"], ["haggel", "concession", "docs/MARKET.md"]),
+        (["ask", "Why?", "--concede", "never"], ["ask.concede", "never"]),
         (["relay", "--chain", "nowhere.json"], ["nowhere.json", "No such file"]),
         (["wallet", "--config", "nowhere.toml"], ["nowhere.toml", "No such file"]),
     ],

@@ -9,10 +9,11 @@ from inference.engine import Capacity, ModelInfo
 from p2p.errors import Refused, RemoteError
 from p2p.keys import peer_id_of, verify_by_peer
 from p2p.protocol.advert import ChannelOffer
-from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Ask, Buyer, Refusal, Seller, State
+from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Ask, Buyer, Refusal, Seller, State, Turn
 from p2p.protocol.places import HOLD_S
+from p2p.protocol.price import Prices
 from p2p.protocol.sales import PriceList, Sales, Speed
-from p2p.protocol.strategy import UtilisationPrice
+from p2p.protocol.strategy import Bid, Load, UtilisationPrice
 from p2p.protocol.wire import Signed, sign
 
 NOW = 1000.0
@@ -21,7 +22,7 @@ MODEL = ModelInfo(id="m", family="fam", quantisation="q4", digest="d", context=1
 BUYER, SELLER = peer_id_of(CLIENT.public_key), peer_id_of(PROVIDER.public_key)
 
 
-def new_sales() -> Sales:
+def new_sales(price_list: PriceList | None = None) -> Sales:
     return Sales(
         network=NETWORK,
         signer=PROVIDER,
@@ -30,7 +31,7 @@ def new_sales() -> Sales:
         models=[MODEL],
         speed=lambda _, prompt_tokens: Speed(10 * prompt_tokens, 50),
         rtt_ms=lambda client: 100 if client == BUYER else 1000,
-        price_list=PriceList(PRICES, UtilisationPrice(PRICES, 50), 1 << 40),
+        price_list=price_list or PriceList(UtilisationPrice(PRICES, 50, surge_percent=20), 1 << 40),
         channel=ChannelOffer(payee="0:0", payee_key=PAYEE.public_key, deposit_min_nano=1, challenge_period_s=3600),
     )
 
@@ -138,3 +139,56 @@ def test_only_our_own_quotes_are_redeemed_for_their_client_in_their_time() -> No
         sales.redeem(make_quote(model="gone")[1], BUYER, FREE, NOW)
     with pytest.raises(Refused, match="expired"):
         sales.redeem(agreed(sales, 2), BUYER, FREE, NOW + QUOTE_LIFETIME_S)
+
+
+def test_a_busy_provider_says_when_and_at_what_price_it_would_run_and_who_waits_makes_it_dearer() -> None:
+    sales = new_sales()
+    for nonce in (1, 2):
+        sales.redeem(agreed(sales, nonce), BUYER, FREE, NOW)
+    sent_away = Talk(sales)
+    sent_away.ask(nonce=3, capacity=FULL)
+    no = sent_away.buyer.refusal
+    assert no is not None
+    assert (no.reason, no.retry_after_s, no.prices) == ("busy", 2, PRICES), "0.4 s to the first of 50 tokens at 50/s"
+    (offer,) = sales.offers(FULL, NOW)
+    assert offer.prices == PRICES.scaled(110, 100), "one waits for two slots"
+    back = Talk(sales)
+    back.ask(nonce=4, capacity=Capacity(1, 2))
+    assert back.buyer.quote is not None
+    assert back.buyer.quote.prices == PRICES, "it does not wait any more"
+
+
+def test_a_used_or_expired_quote_is_refused_with_the_price_of_today() -> None:
+    sales = new_sales()
+    signed = agreed(sales, 1)
+    sales.redeem(signed, BUYER, FREE, NOW)
+    for now, reason in ((NOW, "quote_used"), (NOW + QUOTE_LIFETIME_S, "quote_expired")):
+        with pytest.raises(Refused) as caught:
+            sales.redeem(signed, BUYER, FREE, now)
+        assert (caught.value.reason, caught.value.prices) == (reason, PRICES)
+
+
+class Fickle:
+    """A strategy that knows no limits."""
+
+    def __init__(self, *answers: Prices) -> None:
+        self._answers = iter(answers)
+
+    def opening(self, load: Load) -> Prices:
+        return next(self._answers)
+
+    def answer(self, wanted: Prices, turn: Turn, load: Load) -> Bid:
+        return Bid(next(self._answers))
+
+
+def test_no_strategy_sells_below_its_owners_least_or_goes_up() -> None:
+    least = PRICES.scaled(80, 100)
+    low, high = PRICES.scaled(1, 100), PRICES.scaled(900, 100)
+    for answers, quoted in (((low,), (least,)), ((PRICES, high, low), (PRICES, PRICES, least))):
+        talk = Talk(new_sales(PriceList(Fickle(*answers), 1 << 40, least)))
+        talk.ask()
+        seen = [talk.buyer.quote]
+        for _ in answers[1:]:
+            talk.counter(50, FREE)
+            seen.append(talk.buyer.quote)
+        assert [quote.prices for quote in seen if quote] == list(quoted)
