@@ -57,6 +57,7 @@ def _parser() -> Parser:
     _provide(_command(commands, "provide", "sell answers of a model"))
     _ask(_command(commands, "ask", "ask one question and pay for the answer"))
     _relay(_command(commands, "relay", "run a bootstrap peer, through which others find each other"))
+    _swarm_key(_command(commands, "swarm-key", "make the key of a private network, which none but its members join"))
     _channels(_command(commands, "channels", "list your payment channels, or close one"))
     _receipts(_command(commands, "receipts", "list receipts, or verify one that somebody shows you"))
     _command(commands, "earnings", "what you earned with which model on which day, and what fees you paid")
@@ -79,6 +80,7 @@ def _general(parser: argparse.ArgumentParser) -> None:
     for flag, dest, metavar, what in (
         ("--home", "node.home", "DIR", "keys, books and network file (~/.bombyx)"),
         ("--network", "node.network", "FILE", "how to join (HOME/network.json)"),
+        ("--swarm-key", "node.swarm_key", "FILE", "the key of a private network (HOME/swarm.key, if there is one)"),
         ("--config", "config", "FILE", "a TOML file with any of the settings"),
         ("--trace", "node.trace", "FILE", "append a line for each thing that happens and each message"),
     ):
@@ -161,6 +163,10 @@ def _relay(parser: argparse.ArgumentParser) -> None:
     name = "say which of TON's networks the configuration is for"
     parser.add_argument("--chain-name", choices=tuple(GLOBAL_IDS), default="", help=name)
     parser.add_argument("--network-out", type=Path, metavar="FILE", help="where to write the network file")
+
+
+def _swarm_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="where to write it; other libp2p programs can read it")
 
 
 def _channels(parser: argparse.ArgumentParser) -> None:

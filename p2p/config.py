@@ -142,6 +142,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     home: str = "~/.bombyx"  # keys, books and the network file
     network: str = ""  # the network file; empty for `network.json` in the home
+    swarm_key: str = ""  # the file with a private network's key; empty for `swarm.key` in the home, if there is one
     listen: tuple[str, ...] = ("/ip4/127.0.0.1/tcp/0",)
     upnp: bool = False  # ask the router to forward a port to the first that is listened on
     mdns: str = ""  # be known on the local network: an interface's address, `0.0.0.0` for all; empty for not at all

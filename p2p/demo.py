@@ -107,8 +107,8 @@ def _conclude(
     story.say("[dim]when it is worth them; here both did at once, so that it can be seen.[/]")
 
 
-def how_to_go_on(path: Path, story: Story) -> None:
+def how_to_go_on(path: Path, with_key: str, story: Story) -> None:
     """What a person can type while the network is up."""
     story.say("[bold]The network stays up.[/] In another terminal:")
-    story.say(f"  {PROGRAM} ask --network {path} --home {path.parent / 'me'} --faucet 'What is silk?'")
+    story.say(f"  {PROGRAM} ask --network {path}{with_key} --home {path.parent / 'me'} --faucet 'What is silk?'")
     story.say("Ctrl-C here ends it.")

@@ -114,15 +114,17 @@ async def open_local_network(
     directory: Path,
     offers: Sequence[LocalOffer],
     *,
+    swarm_key: Path | None = None,
     step: Callable[[str], None],
     tell: Callable[[Child, Record], None],
 ) -> AsyncIterator[LocalNetwork]:
     """A devnet, a bootstrap peer and one provider for each offer, until the context is left.
 
-    `step` is told what is being waited for, `steps(len(offers))` times; `tell` gets what the providers report. Raises
-    `Unavailable`.
+    With a `swarm_key` the network is private. `step` is told what is being waited for, `steps(len(offers))` times;
+    `tell` gets what the providers report. Raises `Unavailable`.
     """
     chain, network = directory / "chain.json", directory / "network.json"
+    key = ("--swarm-key", str(swarm_key)) if swarm_key else ()
     async with AsyncExitStack() as stack, open_background() as background:
 
         async def start(name: str, *command: str) -> Child:
@@ -136,13 +138,13 @@ async def open_local_network(
         step("a bootstrap peer")
         bootstrap = await start(
             "relay", "p2p.node", "relay", "--home", str(directory / "relay"), "--chain", str(chain),
-            "--network-out", str(network),
+            "--network-out", str(network), *key,
         )  # fmt: skip
         await bootstrap.wait_ready()
         providers = [
             await start(
                 f"provider-{number}", "p2p.node", "provide", "--home", str(directory / f"provider-{number}"),
-                "--network", str(network), "--faucet", *offer.flags,
+                "--network", str(network), "--faucet", *key, *offer.flags,
             )
             for number, offer in enumerate(offers, start=1)
         ]  # fmt: skip

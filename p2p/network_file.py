@@ -22,10 +22,11 @@ class ChainMark(msgspec.Struct, frozen=True):
     control: str = ""  # a devnet's faucet
 
 
-class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`chain` is a TON global configuration with our mark under `bombyx`."""
 
     bootstraps: tuple[str, ...]
+    swarm_key: str = ""  # a private network's: the fingerprint of the key that its members have
     chain: dict[str, Any]
 
     @property

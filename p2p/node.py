@@ -33,7 +33,17 @@ from inference.measure import measure
 from inference.nursery import open_background
 from inference.scripted import Scripted
 from inference.worker import open_worker
-from p2p import arguments, channel_commands, demo, doctor, peers_command, peers_seen, wallet_commands, watching
+from p2p import (
+    arguments,
+    channel_commands,
+    demo,
+    doctor,
+    peers_command,
+    peers_seen,
+    swarm_key,
+    wallet_commands,
+    watching,
+)
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
 from p2p.console import Session
@@ -147,6 +157,7 @@ async def open_node(
     session: Session, network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], *, alone: bool = False
 ) -> AsyncIterator[Node]:
     """Keys, book, chain and network of one role; no peer is needed `alone`. Raises `LocalError` or `Unavailable`."""
+    member_key = swarm_key.key_for(session.config, network)
     # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
     from p2p.net.libp2p_host import open_host
 
@@ -164,6 +175,7 @@ async def open_node(
                 peers_file=home.folder / PEERS_FILE,
                 upnp=session.config.upnp,
                 inbound=_inbound(session.config),
+                swarm_key=member_key,
             )
             host = await stack.enter_async_context(libp2p)
             if not alone:
@@ -224,6 +236,8 @@ async def relay(session: Session) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = load_or_create_seed(home / "identity.key")
     name = chain["bombyx"]["name"]
+    key_path = swarm_key.path_of(config)
+    key = swarm_key.read(key_path) if key_path else None
     libp2p = open_host(
         seed,
         config.listen,
@@ -233,14 +247,16 @@ async def relay(session: Session) -> None:
         relay=config.relay.limits,
         upnp=config.upnp,
         inbound=_inbound(config),
+        swarm_key=key,
     )
     async with libp2p as host:
-        network = NetworkFile(bootstraps=tuple(host.addresses()), chain=chain)
+        mark = swarm_key.fingerprint(key) if key else ""
+        network = NetworkFile(bootstraps=tuple(host.addresses()), swarm_key=mark, chain=chain)
         path = options.network_out or config.network_path
         write_network(path, network)
         session.trace("ready", peer=host.peer, addresses=list(host.addresses()), network=str(path))
         session.story.say(f"A bootstrap peer is up: {host.addresses()[0]}")
-        session.story.say(f"Others join with --network {path}. Ctrl-C ends it.")
+        session.story.say(f"Others join with --network {path}{_with_key(key_path)}. Ctrl-C ends it.")
         session.up.set()
         # A bootstrap peer carries everybody's adverts, so it listens to every family.
         directory = Directory(host, network=name, verify=verify_by_peer, clock=time.time)
@@ -401,17 +417,19 @@ async def run_demo(session: Session) -> None:
     if not 1 <= options.providers <= 8:
         raise LocalError("--providers: from 1 to 8")
     tell = demo.report(story, "settled", "released")
-    async with _local_network(story, demo.offers(options.providers), tell) as network:
+    key_path = swarm_key.path_of(session.config)
+    async with _local_network(story, demo.offers(options.providers), key_path, tell) as network:
         demo.introduce(network, story)
-        config = msgspec.structs.replace(session.config, home=str(network.path.parent))
+        path, key = network.path, str(key_path or "")
+        config = msgspec.structs.replace(session.config, home=str(path.parent), network=str(path), swarm_key=key)
         async with open_client(replace(session, config=config), network.file) as (node, peer):
             await fund(node.network, node.ledger.wallet.address)
             async with session.interrupt.gently():
                 result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
         if options.json:
-            session.print_json(result | ({"network": str(network.path)} if options.keep else {}))
+            session.print_json(result | ({"network": str(path)} if options.keep else {}))
         if options.keep:
-            demo.how_to_go_on(network.path, story)
+            demo.how_to_go_on(path, _with_key(key_path), story)
             session.up.set()
             await trio.sleep_forever()
 
@@ -424,11 +442,13 @@ async def solo(session: Session) -> None:
         raise LocalError(f"{path} joins a network that is no plaything, and is not replaced: give another --home")
     story.say("[bold]A network of your own on this machine[/] (play money, nothing is announced outside)")
     tell = demo.report(story, "served", "settled", "released")
-    async with _local_network(story, [LocalOffer(("--settle-at-nano", "1"))], tell) as network:
+    key_path = swarm_key.path_of(config)
+    async with _local_network(story, [LocalOffer(("--settle-at-nano", "1"))], key_path, tell) as network:
         write_network(path, network.file)
-        home = "" if config.home == Config().home else f" --home {shlex.quote(config.home)}"
+        where = "" if config.home == Config().home else f" --home {shlex.quote(config.home)}"
+        where += _with_key(key_path) if config.swarm_key else ""
         story.say(f"Ready. It sells {config.ask.model}. In another terminal, type:")
-        story.say(f'  {arguments.PROGRAM} ask{home} --faucet "Why is the sky blue?"')
+        story.say(f'  {arguments.PROGRAM} ask{where} --faucet "Why is the sky blue?"')
         story.say("What it earns is shown here. Ctrl-C ends it. `demo` shows more.")
         session.up.set()
         await trio.sleep_forever()
@@ -436,11 +456,12 @@ async def solo(session: Session) -> None:
 
 @asynccontextmanager
 async def _local_network(
-    story: Story, offers: Sequence[LocalOffer], tell: Callable[[Child, Record], None]
+    story: Story, offers: Sequence[LocalOffer], key_path: Path | None, tell: Callable[[Child, Record], None]
 ) -> AsyncIterator[LocalNetwork]:
     async with _local_directory() as directory, AsyncExitStack() as stack:
         with story.progress(steps(len(offers))) as step:
-            network = await stack.enter_async_context(open_local_network(directory, offers, step=step, tell=tell))
+            opened = open_local_network(directory, offers, swarm_key=key_path, step=step, tell=tell)
+            network = await stack.enter_async_context(opened)
         yield network
 
 
@@ -451,6 +472,20 @@ async def _local_directory() -> AsyncIterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def make_swarm_key(session: Session) -> None:
+    """The key of a private network."""
+    path: Path = session.options.file
+    swarm_key.create(path)
+    session.story.say(f"{path} is the key of a network of its own; give it to its members and to nobody else.")
+    session.story.say(f"Begin with: {arguments.PROGRAM} relay --chain FILE{_with_key(path)}")
+    if session.options.json:
+        session.print_json({"swarm_key": str(path)})
+
+
+def _with_key(path: Path | None) -> str:
+    return f" --swarm-key {shlex.quote(str(path))}" if path else ""
 
 
 async def channels(session: Session) -> None:
@@ -474,11 +509,13 @@ async def watch(session: Session) -> None:
     await watching.watch(session, Wiring(partial(open_ledger, trace=session.trace), fund))
 
 
-def _passing_by(network: NetworkFile) -> AbstractAsyncContextManager[Host]:
+def _passing_by(config: Config, network: NetworkFile) -> AbstractAsyncContextManager[Host]:
     """Somebody who only looks, under an identity that is thrown away."""
     from p2p.net.libp2p_host import open_host
 
-    return open_host(secrets.token_bytes(SEED_BYTES), (), dht_server=False, network=network.mark.name)
+    key = swarm_key.key_for(config, network)
+    seed = secrets.token_bytes(SEED_BYTES)
+    return open_host(seed, (), dht_server=False, network=network.mark.name, swarm_key=key)
 
 
 async def peers(session: Session) -> None:
@@ -486,7 +523,8 @@ async def peers(session: Session) -> None:
 
     @asynccontextmanager
     async def joined_host(network: NetworkFile) -> AsyncIterator[Host]:
-        async with _passing_by(network) as host, joined(host, network.bootstraps, _lan(session.config, network, host)):
+        config = session.config
+        async with _passing_by(config, network) as host, joined(host, network.bootstraps, _lan(config, network, host)):
             yield host
 
     await peers_command.run(session, joined_host)
@@ -498,7 +536,7 @@ async def examine(session: Session) -> None:
     def ledger(network: NetworkFile, home: Home) -> AbstractAsyncContextManager[TonLedger]:
         return open_ledger(network, WalletKey(secrets.token_bytes(SEED_BYTES)), home.purse)
 
-    await doctor.run(session, doctor.Wiring(_passing_by, ledger))
+    await doctor.run(session, doctor.Wiring(partial(_passing_by, session.config), ledger))
 
 
 COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
@@ -507,6 +545,7 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "provide": provide,
     "ask": ask,
     "relay": relay,
+    "swarm-key": make_swarm_key,
     "channels": channels,
     "receipts": receipts,
     "wallet": wallet,

@@ -81,6 +81,7 @@ CORES = {
 # Each foreign library, and the seam that it must not be seen outside of.
 SEAMS = {
     "libp2p": {"p2p.net"},
+    "Crypto": {"p2p.net.private_network"},
     "prometheus_client": {"p2p.metrics"},
     "zeroconf": {"p2p.net.mdns"},
     "miniupnpc": {"p2p.net.upnp"},

@@ -27,6 +27,7 @@ from p2p.net.intake import Intake
 from p2p.net.limits import USUAL, InboundLimits
 from p2p.net.muxer import PROTOCOL_ID, MuxedConn
 from p2p.net.peers import peer_states
+from p2p.net.private_network import make_private
 from p2p.net.reachable import Reachable
 from p2p.net.relay import RelayServer
 from p2p.net.stream import Libp2pStream, serve
@@ -51,6 +52,7 @@ async def open_host(
     relay: Limits | None = None,
     upnp: bool = False,
     inbound: InboundLimits = USUAL,
+    swarm_key: bytes | None = None,
 ) -> AsyncIterator[Host]:
     """A running peer with the identity of `seed` (32 bytes, Ed25519), until the context is left.
 
@@ -58,7 +60,8 @@ async def open_host(
     for others while it can be dialled. Peers of another `network` share neither DHT nor gossip with us. The servers
     that we got to know are kept in `peers_file` for the next start. With `relay`, others may be reached through us,
     within these limits; `inbound` are the limits for whatever others open here. With `upnp` the router is asked to
-    forward a port to the first that we listen on.
+    forward a port to the first that we listen on. With a `swarm_key` (32 bytes) the network is private: who has no such
+    key is not talked to.
 
     Raises `LocalError` for a bad or taken address, and `Unavailable` if the network's own tasks fail meanwhile. What
     the body raises leaves as it is, never in a group.
@@ -68,7 +71,7 @@ async def open_host(
     try:
         async with trio.open_nursery() as nursery:
             host: Host = await nursery.start(
-                _run, seed, addresses, dht_server, network, peers_file, relay, upnp, inbound
+                _run, seed, addresses, dht_server, network, peers_file, relay, upnp, inbound, swarm_key
             )
             try:
                 yield host
@@ -92,6 +95,7 @@ async def _run(
     relay: Limits | None,
     upnp: bool,
     inbound: InboundLimits,
+    swarm_key: bytes | None,
     *,
     task_status: trio.TaskStatus[Host],
 ) -> None:
@@ -110,6 +114,8 @@ async def _run(
         disable_identify_address_discovery=True,  # `Reachable` takes its place
     )
     guards.guard(host)
+    if swarm_key is not None:
+        make_private(host.get_network(), swarm_key)
     gate, intake = Gate(host.get_network(), inbound), Intake(host, inbound)
     gossip = Gossip(host, network, gate.blame)
     dialler = Dialler(host, core.holds)

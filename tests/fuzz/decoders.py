@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import trio
 from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.pubsub.pb import rpc_pb2
 from nacl.signing import SigningKey
 from noise.exceptions import NoiseInvalidMessage
@@ -29,6 +30,7 @@ from chain.ledger import Network
 from inference import link
 from p2p.net import contacts, delimited, gossip_reader, kad_codec
 from p2p.net.noise import NoiseSession
+from p2p.net.private_network import ProtectedConnection
 from p2p.net.yamux import Opened, Yamux
 from p2p.net.yamux_stream import StreamReset
 from p2p.protocol.advert_book import AdvertBook
@@ -200,6 +202,20 @@ def noise(data: bytes) -> object:
         except ConnectionClosedError as error:
             if "tag" in str(error):
                 raise
+
+    return run_to_end(read())
+
+
+SWARM_KEY = bytes(32)
+
+
+def protected(data: bytes) -> object:
+    """What a private network's door hears."""
+    connection = ProtectedConnection(RawConnection(_Stream(data), False, addresses=[]), SWARM_KEY)
+
+    async def read() -> None:
+        while await connection.read(1000):
+            pass
 
     return run_to_end(read())
 

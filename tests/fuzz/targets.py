@@ -28,10 +28,11 @@ from chain.ledger import Network
 from inference import link
 from inference.engine import Delta, Request
 from inference.errors import EngineDied
-from p2p import config, keys, network_file
+from p2p import config, keys, network_file, swarm_key
 from p2p.errors import LocalError, RemoteError, Unavailable
 from p2p.host import PeerAddress
 from p2p.net import autonat, kad_codec, mdns, saved_peers
+from p2p.net.private_network import xsalsa20
 from p2p.net.yamux import Yamux
 from p2p.protocol import addresses, advert, negotiate, receipt, release, session
 from p2p.protocol.kad_messages import AddProvider, FindNode, GetProviders, Response
@@ -146,6 +147,11 @@ TARGETS: dict[str, Target] = {
     ),
     "Yamux": Target(decoders.yamux, (), tuple(own_streams())),
     "Noise": Target(decoders.noise, (ConnectionClosedError,), (b"\0\x14" + bytes(20) + b"\0\x10" + bytes(16),)),
+    "private network": Target(
+        decoders.protected,
+        (ConnectionClosedError,),
+        (bytes(24) + xsalsa20(decoders.SWARM_KEY, bytes(24)).encrypt(b"\x13/multistream/1.0.0\n"),),
+    ),
     "neighbour's record": Target(
         partial(mdns.announced, network="devnet"), (), (mdns.announcement("devnet", [ADDRESS]),)
     ),
@@ -180,6 +186,9 @@ TARGETS: dict[str, Target] = {
         decoders.from_file(lambda path: config.load(path, {}, {})),
         (LocalError,),
         (b'home = "x"\nlisten = ["/ip4/127.0.0.1/tcp/0"]\n[ask]\nmax_tokens = 5\ntemperature = 0.5\n',),
+    ),
+    "swarm key": Target(
+        decoders.from_file(swarm_key.read), (LocalError,), (b"/key/swarm/psk/1.0.0/\n/base16/\n" + b"00" * 32,)
     ),
     "saved peers": Target(
         decoders.from_file(saved_peers.load_peers), (), (msgspec.json.encode([PeerAddress(PEER, (ADDRESS,))]),)

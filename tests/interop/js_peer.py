@@ -16,6 +16,7 @@ from javascript import NODE, needs_packages
 
 from chain.keys import Ed25519Signer
 from p2p.keys import peer_id_of
+from p2p.swarm_key import encode
 
 HERE = Path(__file__).parent
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
@@ -88,11 +89,17 @@ class JsError(Exception):
 
 @asynccontextmanager
 async def js_peer(
-    name: str, *, network: str = "test", listen: Sequence[str] = LISTEN, server: bool = True
+    name: str,
+    *,
+    network: str = "test",
+    listen: Sequence[str] = LISTEN,
+    server: bool = True,
+    swarm_key: bytes | None = None,
 ) -> AsyncIterator[JsPeer]:
     """Up until the context is left, with the identity that `signer(name)` gives."""
     seeds = {"seed": signer(name).seed, "payerSeed": signer(name, "payer").seed}
-    settings = {**seeds, "network": network, "globalId": GLOBAL_ID, "listen": listen, "server": server}
+    place = {"network": network, "globalId": GLOBAL_ID, "listen": listen, "server": server}
+    settings = {**seeds, **place, "swarmKey": swarm_key and encode(swarm_key)}
     command = [str(NODE), str(HERE / "peer.mjs"), json.dumps(_plain(settings))]
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

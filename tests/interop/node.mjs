@@ -7,20 +7,22 @@ import { gossipsub } from "@libp2p/gossipsub";
 import { identify } from "@libp2p/identify";
 import { kadDHT, passthroughMapper } from "@libp2p/kad-dht";
 import { ping } from "@libp2p/ping";
+import { preSharedKey } from "@libp2p/pnet";
 import { tcp } from "@libp2p/tcp";
 import { createLibp2p } from "libp2p";
 import { CID } from "multiformats/cid";
 import * as raw from "multiformats/codecs/raw";
 import { sha256 } from "multiformats/hashes/sha2";
 
-/** `listen` has multiaddrs; `server` is whether it keeps DHT records for others. */
-export async function startNode({ seed, network, listen, server }) {
+/** `listen` has multiaddrs; `server` is whether it keeps DHT records for others. `swarmKey` is a private network's file. */
+export async function startNode({ seed, network, listen, server, swarmKey }) {
   return createLibp2p({
     privateKey: await generateKeyPairFromSeed("Ed25519", seed),
     addresses: { listen },
     transports: [tcp()],
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
+    ...(swarmKey && { connectionProtector: preSharedKey({ psk: swarmKey }) }),
     services: {
       identify: identify(),
       ping: ping({ maxOutboundStreams: 2 }), // kad-dht pings by it too

@@ -1,6 +1,6 @@
 // A js-libp2p peer that does as it is told, for the tests in Python: node peer.mjs SETTINGS
 //
-// SETTINGS is JSON, {seed, payerSeed, network, globalId, listen, server}. Orders come as lines of JSON on standard
+// SETTINGS is JSON, {seed, payerSeed, network, globalId, listen, server, swarmKey}. Orders come as lines of JSON on standard
 // input, {id, order, …}; each is answered by a line {id, result} or {id, error}. Unasked it says {event, …}: `ready`,
 // `identified` and `gossip`. All JSON is written as that of the golden vectors (wire/plain.mjs).
 

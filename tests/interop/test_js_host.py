@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from js_peer import JsPeer, js_peer, needs_js, signer
+from js_peer import JsError, JsPeer, js_peer, needs_js, signer
 from loopback import ECHO, a_host, echo, raw, read_exactly, read_to_end, until
 
 from inference.nursery import open_background
@@ -25,6 +25,7 @@ from p2p.protocol.wire import sign
 pytestmark = [pytest.mark.slow, needs_js]
 
 MEGABYTE = bytes(range(256)) * 4096
+KEY = bytes(range(32))  # of a private network
 MODEL = "example/model-1b"
 TOPIC = "adverts/example"
 
@@ -71,6 +72,27 @@ def spoken(host: Host, peer: str) -> set[str]:
 async def write_all(stream: Stream, data: bytes) -> None:
     await stream.write(data)
     await stream.close()
+
+
+@js_dials
+async def test_members_of_a_private_network_deal_with_each_other(js_dials: bool) -> None:
+    """With the key in a file as ours write it."""
+    async with a_host("ours", swarm_key=KEY) as ours, js_peer("theirs", swarm_key=KEY) as js:
+        ours.serve(ECHO, echo)
+        await meet(ours, js, js_dials=js_dials)
+        assert await js.do("echo", peer=ours.peer, bytes=MEGABYTE) == MEGABYTE
+        await js.until(lambda size: size == 1, "table")
+        await ours.provide("model:example/of ours")
+        assert ours.peer in await js.do("providers", key="model:example/of ours")
+
+
+async def test_one_of_theirs_without_the_key_is_shut_out() -> None:
+    async with a_host("ours", swarm_key=KEY) as ours, js_peer("theirs") as js:
+        with pytest.raises(JsError):
+            await js.do("dial", address=ours.addresses()[0])
+        with pytest.raises(Unavailable):
+            await ours.connect(js.addresses[0])
+        assert not ours.peers()
 
 
 @js_dials

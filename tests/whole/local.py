@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from processes import Process, Processes
@@ -67,6 +70,16 @@ def start_local(processes: Processes) -> Local:
     """All of it up."""
     bare = start_bare(processes)
     return Local(bare.file, bare.chain, bare.devnet, bare.relay, start_provider(processes, bare.file, "seller", *CHEAP))
+
+
+def start_solo(
+    processes: Processes, *flags: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Process, str]:
+    """A bare `python -m p2p.node`, up; and the command that it tells people to type."""
+    solo = processes.start("p2p.node", *flags, environment=environment)
+    said = solo.said(lambda text: text if "Ctrl-C" in text else "")
+    (command,) = re.findall(r"^ +(python -m p2p\.node .+)$", said, re.MULTILINE)
+    return solo, command
 
 
 def start_provider(processes: Processes, network: Path, name: str, *flags: str) -> Provider:

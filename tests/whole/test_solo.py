@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import signal
-from collections.abc import Mapping
-from types import MappingProxyType
 
 import pytest
-from local import QUICK, SCRIPTED
+from local import QUICK, SCRIPTED, start_solo
 from processes import Process, Processes
 
 pytestmark = pytest.mark.slow
-
-
-def up(processes: Processes, *home: str, environment: Mapping[str, str] = MappingProxyType({})) -> tuple[Process, str]:
-    """It runs; and the command that it tells people to type."""
-    solo = processes.start("p2p.node", *home, environment=environment)
-    said = solo.said(lambda text: text if "Ctrl-C" in text else "")
-    (command,) = re.findall(r"^ +(python -m p2p\.node .+)$", said, re.MULTILINE)
-    return solo, command
 
 
 def down(solo: Process, processes: Processes) -> None:
@@ -32,7 +21,7 @@ def down(solo: Process, processes: Processes) -> None:
 
 
 def test_what_it_says_to_type_works(processes: Processes) -> None:
-    solo, command = up(processes)
+    solo, command = start_solo(processes)
     asked = processes.shell(f"{command} --max-tokens 12 --json").result
     assert asked["answer"]
     assert asked["authorised_nano"] == asked["delivered_nano"] > 0
@@ -44,7 +33,7 @@ def test_a_home_of_ones_own_serves_today_and_tomorrow(processes: Processes) -> N
     home = ("--home", "a home")
     channels = []
     for _ in ("today", "tomorrow"):
-        solo, command = up(processes, *home, environment=QUICK)
+        solo, command = start_solo(processes, *home, environment=QUICK)
         asked = processes.shell(f"{command} --model {SCRIPTED} --max-tokens 12 --json").result
         channels.append(asked["channel"])
         down(solo, processes)

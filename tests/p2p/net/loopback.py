@@ -150,10 +150,10 @@ def a_host(
     relay: Limits | None = None,
     upnp: bool = False,
     inbound: InboundLimits = USUAL,
+    swarm_key: bytes | None = None,
 ) -> Any:
-    return open_host(
-        seed(name), listen, dht_server=dht_server, network=network, relay=relay, upnp=upnp, inbound=inbound
-    )
+    options: dict[str, Any] = {"dht_server": dht_server, "network": network, "relay": relay, "upnp": upnp}
+    return open_host(seed(name), listen, inbound=inbound, swarm_key=swarm_key, **options)
 
 
 def raw(host: Host) -> Any:

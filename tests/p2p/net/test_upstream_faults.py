@@ -34,6 +34,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.validators import signature_validator
 from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID
+from libp2p.security.pnet.psk_conn import PskConn
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import Yamux as StockYamux
@@ -71,6 +72,16 @@ async def test_a_cancelled_write_spoils_the_session() -> None:
     except Exception:
         spoilt = True
     still(scope.cancelled_caught and spoilt, OURS_FOR_THE_PAIR)
+    await a.close()
+    await b.close()
+
+
+async def test_a_private_networks_nonce_is_too_short() -> None:
+    a, b = raw_pair()
+    await PskConn(a, "00" * 32).write(b"x")
+    still(
+        len(await b.read(100)) == 8 + 1, "p2p.net.private_network, if its nonce has 24 bytes and its cipher is XSalsa20"
+    )
     await a.close()
     await b.close()
 
