@@ -7,6 +7,7 @@ passed on. Nothing is announced unless `Announcer` runs.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -31,7 +32,7 @@ PROBE_TIMEOUT_S = 5.0
 WITHDRAW_TIMEOUT_S = 2.0
 MAX_FOUND = 32  # each of the two ways of finding may name so many
 MAX_PROBES_AT_ONCE = 16
-# Once one provider has answered, those that take longer than this are done without.
+# While providers answer, the next is waited for so long, and all of them no longer than one could take alone.
 GRACE_S = 2.0
 SERVE_TIMEOUT_S = 10.0
 TIDY_S = 60.0  # how often what has expired is forgotten
@@ -203,14 +204,19 @@ class Directory:
         found: list[Found] = []
         asked_at: dict[str, float] = {}  # those that have not answered yet
         left = iter(peers)
+        over_at = math.inf  # set by the first that has what is wanted
 
         async def probe_some() -> None:
+            nonlocal over_at
             for peer in left:
                 asked_at[peer] = trio.current_time()
-                found.extend(await self._found(peer, model))
+                answered = await self._found(peer, model)
                 del asked_at[peer]
-                if found:
-                    patience.deadline = min(patience.deadline, trio.current_time() + GRACE_S)
+                if answered:
+                    found.extend(answered)
+                    now = trio.current_time()
+                    over_at = min(over_at, now + PROBE_TIMEOUT_S)
+                    patience.deadline = min(over_at, now + GRACE_S)
 
         with trio.CancelScope() as patience:
             async with trio.open_nursery() as nursery:

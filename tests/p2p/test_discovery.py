@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -289,6 +289,24 @@ async def test_who_never_answers_costs_little_and_that_once(autojump_clock: Mock
         await trio.sleep(FAILURE_S)
         await world.find()
         assert len(world.diary.of("probe_failed")) == 6, "whoever comes back is found again after a while"
+
+
+async def test_a_crowd_is_waited_for_while_it_answers_but_not_for_ever(autojump_clock: MockClock) -> None:
+    def late(name: str, delay_s: float) -> Callable[[Stream], Awaitable[None]]:
+        async def answer(stream: Stream) -> None:
+            await trio.sleep(delay_s)
+            await stream.write(frame(advert(name)[1]))
+            await stream.close()
+
+        return answer
+
+    async with open_world() as world:
+        await world.announce("at once")
+        for name, delay_s in (("soon", 0.9 * GRACE_S), ("later", 1.8 * GRACE_S), ("never", 1.1 * PROBE_TIMEOUT_S)):
+            await world.serve(name, late(name, delay_s))
+        began_at = trio.current_time()
+        assert set(await world.find()) == {peer("at once"), peer("soon"), peer("later")}
+        assert trio.current_time() == began_at + PROBE_TIMEOUT_S
 
 
 async def test_where_nobody_else_is_left_those_that_failed_are_asked_again(autojump_clock: MockClock) -> None:
