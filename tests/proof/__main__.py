@@ -169,6 +169,25 @@ def churn(seed: int) -> Sequence[str]:
     ]
 
 
+def abuse(seed: int) -> Sequence[str]:
+    """What honest customers notice of strangers' abuse."""
+    import siege
+
+    with tempfile.TemporaryDirectory() as directory:
+        report = siege.run_siege(Path(directory), siege.FULL, peace_s=10.0, hold_s=12.0, seed=seed)
+    if faults := [*report.lost, *report.kept]:
+        raise DoesNotHold("\n".join([*faults, "", *siege.table(report)]))
+    return [
+        "A bootstrap peer and a provider, each a process of its own, are abused from four addresses that nobody else",
+        "uses, both at once, by one abuse after the other. Meanwhile a customer buys one answer after the other from",
+        "the provider, and newcomers connect to it and pull its advert. Cut off is what the nodes did not let come to",
+        "its end. Waits are a median and a 95th percentile. Memory is what was resident before and after; it had to",
+        f"come back to {siege.WITHIN:.0%} of the first line's within {siege.SETTLE_S:.0f} seconds.",
+        "",
+        *siege.table(report),
+    ]
+
+
 def kademlia(seed: int) -> Sequence[str]:
     """The DHT's core in a network of a thousand, in virtual time."""
     import kad_churn
@@ -194,6 +213,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "checks": ("The contract without each of its checks", checks),
     "cold-starts": ("Found from nothing", cold_starts),
     "churn": ("Providers that die and come back", churn),
+    "abuse": ("What strangers' abuse costs others", abuse),
     "kademlia": ("A thousand servers of the DHT", kademlia),
     "transport": ("Transport", transport),
     "answer": ("What an answer costs the provider's processor", answer),

@@ -1,4 +1,4 @@
-"""What strangers do to a node, told by lines on standard input: `python -m abuses NETWORK ADDRESS…`
+"""What strangers do to a node, told by lines on standard input: `python -m abuses NETWORK SEED ADDRESS…`
 
 Each line names an abuse, a count, and for how many seconds to hold on to what only hangs around; the answer is one line
 of JSON when it is over. Every loop is bounded, in what it does and in what it does at once. All of it comes from
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -62,7 +62,7 @@ class Abuser:
     network: str
     targets: Sequence[Target]
     now: Callable[[], float]
-    dice: random.Random = field(default_factory=lambda: random.Random(1))
+    dice: random.Random
     hold_s: float = 0.0
     refused: int = 0  # connections that did not come about, or were cut off
 
@@ -385,8 +385,8 @@ ABUSES: dict[str, Callable[[Abuser, int], Awaitable[None]]] = {
 
 async def main() -> None:
     os.nice(19)  # it stands for machines of its own, and must not take the processor from its victims
-    network, *addresses = sys.argv[1:]
-    abuser = Abuser(network, [Target.at(address) for address in addresses], time.time)
+    network, seed, *addresses = sys.argv[1:]
+    abuser = Abuser(network, [Target.at(address) for address in addresses], time.time, random.Random(seed))
     with suppress(BrokenPipeError):
         while asked := await trio.to_thread.run_sync(sys.stdin.readline):
             name, count, hold_s = asked.split()

@@ -1,7 +1,7 @@
-"""A small network under abuse: what an honest customer notices of it, and what memory its nodes hold afterwards.
+"""A small network under abuse: what honest customers notice of it, and what memory its nodes hold afterwards.
 
-Each node, the customer and the abuser are processes of their own. Every abuse is aimed at the bootstrap peer and at the
-provider together; the customer buys answers all the while, and newcomers drop in.
+Each node, the customers and the abuser are processes of their own. Every abuse is aimed at the bootstrap peer and the
+provider together; meanwhile one customer buys answers, one after the other, and newcomers drop in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from local import SCRIPTED, Local, start_local
 from processes import ROOT, Processes
@@ -25,6 +25,7 @@ WITHIN = 1.2  # of what a node held at the start, it may hold afterwards
 LIMIT_S = 1200.0  # for one abuse at its full count on a busy machine
 SETTLE_S = 40.0  # for what was left hanging to time out
 LOOK_EVERY_S = 0.5
+KINDS = ("answer", "newcomer")
 FULL = {
     "garbage": 10_000,
     "half_handshakes": 3_000,
@@ -55,20 +56,21 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Seen:
-    """What the customer noticed in some time."""
+    """What customers of one kind noticed: how long each waited for its first piece or advert, and what failed."""
 
-    tried: int
+    waits_s: tuple[float, ...]
     failures: tuple[str, ...]
-    median_s: float
 
-    @classmethod
-    def of(cls, records: Sequence[Mapping[str, Any]]) -> Seen:
-        took = [record["took_s"] for record in records if not record["why"]]
-        return cls(
-            len(records),
-            tuple(record["why"] for record in records if record["why"]),
-            statistics.median(took) if took else float("inf"),
-        )
+    @property
+    def tried(self) -> int:
+        return len(self.waits_s) + len(self.failures)
+
+
+class Noticed(NamedTuple):
+    """What all of them did in some time."""
+
+    answers: Seen
+    newcomers: Seen
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,7 @@ class Assault:
     count: int
     took_s: float
     refused: int
-    answers: Seen
-    newcomers: Seen
+    noticed: Noticed
     memory_before: tuple[float, ...]
     memory_after: tuple[float, ...]
 
@@ -89,126 +90,140 @@ class Assault:
 class Report:
     """A whole siege."""
 
-    answers_before: Seen
-    newcomers_before: Seen
+    peace: Noticed
     memory_at_first: tuple[float, ...]
     assaults: Sequence[Assault]
 
     @property
-    def faults(self) -> list[str]:
-        """Whatever did not hold."""
+    def lost(self) -> list[str]:
+        """What somebody honest did not get."""
         found = []
         for one in self.assaults:
-            found += [f"{one.name}: {why}" for why in (*one.answers.failures, *one.newcomers.failures)]
-            if not one.answers.tried - len(one.answers.failures):
-                found.append(f"{one.name}: not one answer was bought meanwhile")
-            for first, after in zip(self.memory_at_first, one.memory_after, strict=True):
-                if after > WITHIN * first:
-                    found.append(f"{one.name}: {after:.0f} MiB are held afterwards, {first:.0f} were at the start")
+            for kind, seen in zip(KINDS, one.noticed, strict=True):
+                found += [f"{one.name}, {kind}: {why}" for why in seen.failures]
+                if not seen.tried:
+                    found.append(f"{one.name}, {kind}: none was under way meanwhile")
         return found
+
+    @property
+    def kept(self) -> list[str]:
+        """Memory that did not come back."""
+        return [
+            f"{one.name}: {after:.0f} MiB are held afterwards, {first:.0f} were at the start"
+            for one in self.assaults
+            for first, after in zip(self.memory_at_first, one.memory_after, strict=True)
+            if after > WITHIN * first
+        ]
 
 
 class Siege:
-    """A network, its customer and its abuser, all running."""
+    """A network, its customers and its abuser, all running."""
 
-    def __init__(self, processes: Processes, network: Local) -> None:
+    def __init__(self, processes: Processes, network: Local, seed: int) -> None:
         self._nodes = (network.relay, network.provider)
         home = processes.directory / "customer"
         flags = ("--network", network.file, "--home", home, "--model", SCRIPTED)
         here = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))}
         self._customer = processes.start("customer", "ask", "for ever", *flags, environment=here)
-        name = read_network(network.file).mark.name
-        addresses = [node.address for node in self._nodes]
-        self._abuser = processes.start("abuses", name, *addresses, stdin=subprocess.PIPE, environment=here)
-        self._assaults = 0
+        about = (read_network(network.file).mark.name, str(seed), *(node.address for node in self._nodes))
+        self._abuser = processes.start("abuses", *about, stdin=subprocess.PIPE, environment=here)
+        self._orders = 0
 
     def memory(self) -> tuple[float, ...]:
         """What each node holds, in MiB."""
         return tuple(_resident_mib(node.process.pid) for node in self._nodes)
 
-    def watch(self, seconds: float) -> tuple[Seen, Seen]:
+    def watch(self, seconds: float) -> Noticed:
         """Peace, for so long."""
         began_at = time.time()
         time.sleep(seconds)
-        return self._seen(began_at, time.time())
+        return self._noticed(began_at, time.time())
 
     def assault(self, name: str, count: int, hold_s: float, within_mib: tuple[float, ...]) -> Assault:
-        """One abuse; afterwards memory has a while to come down to `within_mib`."""
-        before, began_at = self.memory(), time.time()
-        self._abuser.tell(f"{name} {count} {hold_s}\n")
-        self._assaults += 1
-        done = json.loads(self._abuser.said(self._outcome, LIMIT_S))
-        answers, newcomers = self._seen(began_at, time.time())
+        """One abuse, again and again until honest customers of each kind have come and gone in the midst of it.
+
+        Afterwards memory has a while to come down to `within_mib`.
+        """
+        before, since, times, refused = self.memory(), time.time(), 0, 0
+        while _kinds_since(_records(self._customer.out.text), since) != set(KINDS):
+            refused += self._order(f"{name} {count} {hold_s}")["refused"]
+            times += 1
+        until = time.time()
+        noticed = self._noticed(since, until)
         deadline = time.monotonic() + SETTLE_S
         while any(now > most for now, most in zip(self.memory(), within_mib, strict=True)):
             if time.monotonic() > deadline:
                 break
             time.sleep(LOOK_EVERY_S)
-        return Assault(name, count, done["took_s"], done["refused"], answers, newcomers, before, self.memory())
+        return Assault(name, times * count, until - since, refused, noticed, before, self.memory())
 
-    def _outcome(self, text: str) -> str:
-        lines = text.splitlines()
-        return lines[self._assaults - 1] if len(lines) >= self._assaults and text.endswith("\n") else ""
+    def _order(self, line: str) -> dict[str, Any]:
+        """Have the abuser do it; what it says when it has done it."""
+        self._orders += 1
+        self._abuser.tell(line + "\n")
+        return self._abuser.said(lambda text: _records(text)[self._orders - 1 :], LIMIT_S)[0]
 
-    def _seen(self, since: float, until: float) -> tuple[Seen, Seen]:
-        """What the customer did in that time, once all of it is known."""
+    def _noticed(self, since: float, until: float) -> Noticed:
+        """What began in that time, once all of it is over."""
 
         def all_of_it(text: str) -> list[dict[str, Any]]:
-            records = [json.loads(each) for each in text.splitlines(keepends=True) if each.endswith("\n")]
-            kinds = {record["what"] for record in records if record["at"] >= until}
-            return records if len(kinds) == 2 else []
+            records = _records(text)
+            return records if _kinds_since(records, until) == set(KINDS) else []
 
-        records = [one for one in self._customer.said(all_of_it) if since <= one["at"] < until]
-        return tuple(Seen.of([one for one in records if one["what"] == what]) for what in ("answer", "newcomer"))  # type: ignore[return-value]
+        begun = [one for one in self._customer.said(all_of_it) if since <= one["at"] < until]
+        return Noticed(*(_seen([one for one in begun if one["what"] == kind]) for kind in KINDS))
 
 
-def run_siege(directory: Path, counts: Mapping[str, int], *, peace_s: float, hold_s: float) -> Report:
+def _records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _kinds_since(records: Sequence[Mapping[str, Any]], since: float) -> set[str]:
+    return {one["what"] for one in records if one["at"] >= since}
+
+
+def _seen(records: Sequence[Mapping[str, Any]]) -> Seen:
+    return Seen(
+        tuple(one["first_s"] for one in records if not one["why"]), tuple(one["why"] for one in records if one["why"])
+    )
+
+
+def run_siege(directory: Path, counts: Mapping[str, int], *, peace_s: float, hold_s: float, seed: int) -> Report:
     """All abuses, one after the other; what only hangs around does so for `hold_s`."""
     with Processes(directory) as processes:
-        siege = Siege(processes, start_local(processes))
+        siege = Siege(processes, start_local(processes), seed)
         siege.watch(1.0)
-        answers, newcomers = siege.watch(peace_s)
-        first = siege.memory()
-        most = tuple(WITHIN * each for each in first)
-        assaults = [siege.assault(name, count, hold_s, most) for name, count in counts.items()]
-    return Report(answers, newcomers, first, assaults)
+        peace, first = siege.watch(peace_s), siege.memory()
+        within_mib = tuple(WITHIN * each for each in first)
+        assaults = [siege.assault(name, count, hold_s, within_mib) for name, count in counts.items()]
+    return Report(peace, first, assaults)
 
 
 def table(report: Report) -> list[str]:
-    """In Markdown."""
-    peace = [*_noticed(report.answers_before), *_noticed(report.newcomers_before), "", _sizes(report.memory_at_first)]
-    return [
-        "| abuse | count | s | refused | answers | median ms | newcomers | median ms | MiB before | MiB after |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        _row(["none", "", "", "", *peace]),
-        *(
-            _row(
-                [
-                    one.name.replace("_", " "),
-                    f"{one.count:,}",
-                    f"{one.took_s:.0f}",
-                    f"{one.refused:,}",
-                    *_noticed(one.answers),
-                    *_noticed(one.newcomers),
-                    _sizes(one.memory_before),
-                    _sizes(one.memory_after),
-                ]
-            )
-            for one in report.assaults
-        ),
-    ]
+    """In Markdown. Waits are a median and a 95th percentile, memory is before and after."""
+    bootstrap, provider = (f"{each:.0f}" for each in report.memory_at_first)
+    rows = [["none", "", "", "", *_told(report.peace), bootstrap, provider]]
+    for one in report.assaults:
+        name, cost = one.name.replace("_", " "), [f"{one.took_s:.0f}", f"{one.refused:,}"]
+        memory = [f"{a:.0f}, {b:.0f}" for a, b in zip(one.memory_before, one.memory_after, strict=True)]
+        rows.append([name, f"{one.count:,}", *cost, *_told(one.noticed), *memory])
+    waits = ["answers", "lost", "first piece, ms", "newcomers", "lost", "advert, ms"]
+    titles = ["abuse", "times", "s", "cut off", *waits, "bootstrap peer, MiB", "provider, MiB"]
+    return [f"| {' | '.join(cells)} |" for cells in (titles, ["---" for _ in titles], *rows)]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _told(noticed: Noticed) -> list[str]:
+    cells = []
+    for seen in noticed:
+        cells += [str(len(seen.waits_s)), str(len(seen.failures)), _waits(seen.waits_s)]
+    return cells
 
 
-def _noticed(seen: Seen) -> list[str]:
-    return [f"{seen.tried - len(seen.failures)} of {seen.tried}", f"{1000 * seen.median_s:.0f}"]
-
-
-def _sizes(memory: Sequence[float]) -> str:
-    return " + ".join(f"{each:.0f}" for each in memory)
+def _waits(waits_s: Sequence[float]) -> str:
+    if len(waits_s) < 2:
+        return ", ".join(f"{1000 * each:.0f}" for each in waits_s)
+    p95 = statistics.quantiles(waits_s, n=20, method="inclusive")[-1]
+    return f"{1000 * statistics.median(waits_s):.0f}, {1000 * p95:.0f}"
 
 
 def _resident_mib(pid: int) -> float:
