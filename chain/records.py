@@ -143,6 +143,12 @@ class Records:
         )
         return [Earning(*row) for row in self._read(query, self.role)]
 
+    def paid_answers(self) -> tuple[int, int]:
+        """How many answers have a receipt, and over how many channels they were paid."""
+        query = "SELECT count(*), count(DISTINCT channel) FROM receipts WHERE role = ? AND channel <> x''"
+        ((answers, channels),) = self._read(query, self.role)
+        return int(answers), int(channels)
+
     def fees(self) -> Sequence[DayFees]:
         """What settling cost us, by day."""
         query = (

@@ -143,6 +143,9 @@ def _ask(parser: argparse.ArgumentParser) -> None:
         "max-tokens": "length of the answer, at most (256)",
         "temperature": "0 (default) is greedy",
         "seed": "the same seed gives the same answer",
+        "preset": "what counts: cheap, balanced (default), fast, or private (docs/MARKET.md)",
+        "nano-per-second": "what a second of yours is worth, in place of the preset's",
+        "tier": "open or attested, in place of the preset's",
         "price-max-input": "refuse dearer providers: nano per million prompt tokens",
         "price-max-output": "refuse dearer providers: nano per million answer tokens",
         "strategy": "once (default): one counter-offer; take, concession, or your own (docs/MARKET.md)",
@@ -151,6 +154,15 @@ def _ask(parser: argparse.ArgumentParser) -> None:
         "deposit-nano": "size of a channel that has to be opened",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"ask.{flag.replace('-', '_')}", metavar="X", help=what)
+    for flag, what in {
+        "feature": "only models with this feature; may be repeated",
+        "allow": "only this provider, by its peer id; may be repeated",
+        "block": "not this provider; may be repeated",
+    }.items():
+        dest = {"feature": "features"}.get(flag, flag)
+        parser.add_argument(f"--{flag}", dest=f"ask.{dest}", action="append", metavar="X", help=what)
+    explain = "show how the providers were ranked, and every term of it"
+    parser.add_argument("--explain", action="store_true", help=explain)
     parser.add_argument("--close", action="store_true", help="close the channel afterwards")
     _neighbours(parser, "look for peers on the local network, too")
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money first")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import trio
@@ -13,8 +13,9 @@ from p2p.discovery import Found
 from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.host import Host
 from p2p.keys import verify_by_peer
+from p2p.protocol.advert import ModelOffer
 from p2p.protocol.haggling import Haggling
-from p2p.protocol.market import Candidate, Need, Score, choose, explain, rank
+from p2p.protocol.market import STRANGER, Candidate, LeftOut, Need, Score, Standing, choose, explain, nobody, rank, sift
 from p2p.protocol.negotiate import PROTOCOL, Ask, Buyer, Counter, Quote, State, ToClient
 from p2p.protocol.price import Prices
 from p2p.protocol.strategy import BuyerStrategy
@@ -36,11 +37,22 @@ class Deal:
     signed: Signed
     first_prices: Prices
     why: str
-    ranked: Sequence[Score]
+    ranked: Sequence[Score]  # those that quoted, best first, as they were compared
+    left_out: Sequence[LeftOut]  # all the others that were found
 
     @property
     def provider(self) -> str:
         return self.quote.provider
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What the client knows of providers besides what they say."""
+
+    ready: Collection[str] = ()  # those that a channel is open to
+    opening_fee_nano: int = 0  # for the others
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    holder: str | None = None  # who has the conversation in its cache
 
 
 class _Talk:
@@ -68,17 +80,6 @@ class _Talk:
         if self.quote.window_nano > self._window_max_nano:
             raise Refused("window", f"{self.quote.window_nano} nano would have to be paid ahead")
 
-    def candidate(self, opening_fee_nano: int) -> Candidate:
-        return Candidate(
-            peer=self.found.peer,
-            prices=self.quote.prices,
-            ttft_ms=self.quote.ttft_ms,
-            tokens_per_s=self.quote.tokens_per_s,
-            rtt_ms=self.found.rtt_ms,
-            slots_free=self.found.model.slots_free,
-            opening_fee_nano=opening_fee_nano,
-        )
-
 
 class Negotiations:
     """Negotiates for one answer with some of the providers that were found."""
@@ -91,7 +92,7 @@ class Negotiations:
         need: Need,
         strategy: BuyerStrategy,
         window_max_nano: int,
-        opening_fee_nano: Callable[[str], int],
+        experience: Experience,
         failed: Callable[[str, str], None],
         draw: Callable[[int], int],
         clock: Callable[[], float],
@@ -102,13 +103,14 @@ class Negotiations:
         self._need = need
         self._strategy = strategy
         self._window_max_nano = window_max_nano
-        self._opening_fee_nano = opening_fee_nano
+        self._experience = experience
         self._failed = failed
         self._draw = draw
         self._clock = clock
         self._trace = trace
         self._talks: list[_Talk] = []
         self._refusals: list[Error] = []
+        self._left_out: dict[str, LeftOut] = {}
 
     async def agree(self, found: Sequence[Found], ask: Callable[[], Ask]) -> Deal:
         """One agreement; `ask` makes one for each provider, with a fresh nonce.
@@ -118,7 +120,9 @@ class Negotiations:
         async with AsyncExitStack() as streams:
             await self._gather(found, ask, streams)
             while self._talks:
-                ranked = rank([self._candidate(talk) for talk in self._talks], self._need)
+                ranked = self._rank([self._candidate(talk.found, talk.quote) for talk in self._talks])
+                if not ranked:
+                    raise nobody(list(self._left_out.values()))
                 chosen = choose(ranked, self._draw)
                 talk = next(talk for talk in self._talks if talk.found.peer == chosen.candidate.peer)
                 deal = await self._settle_on(talk, chosen, ranked)
@@ -130,8 +134,10 @@ class Negotiations:
     async def _gather(self, found: Sequence[Found], ask: Callable[[], Ask], streams: AsyncExitStack) -> None:
         """First quotes from the most promising providers, all asked at once."""
         adverts = {one.peer: one for one in found}
-        promising = rank([self._advertised(one) for one in found], self._need)[:MAX_ASKED]
-        silent = [score.candidate.peer for score in promising]
+        promising = self._rank([self._candidate(one, one.model) for one in found])
+        silent = [score.candidate.peer for score in promising[:MAX_ASKED]]
+        for score in promising[MAX_ASKED:]:
+            self._leave_out(score.candidate, "not asked: others look better")
 
         async def ask_one(peer: str) -> None:
             await self._ask_one(adverts[peer], ask(), streams)
@@ -144,7 +150,7 @@ class Negotiations:
                 for peer in list(silent):
                     nursery.start_soon(ask_one, peer)
         for peer in silent:
-            self._lose(peer, Unavailable("much slower than others"))
+            self._lose(adverts[peer], Unavailable("much slower than others"))
 
     async def _ask_one(self, found: Found, ask: Ask, streams: AsyncExitStack) -> None:
         buyer = Buyer(network=self._network, client=self._host.peer, provider=found.peer, verify=verify_by_peer)
@@ -154,13 +160,23 @@ class Negotiations:
             talk = _Talk(found, buyer, messages, window_max_nano=self._window_max_nano)
             await talk.say(buyer.ask(ask), self._clock)
         except Error as error:
-            self._lose(found.peer, error)
+            self._lose(found, error)
             return
         self._trace("quote", peer=found.peer, prices=_plain(talk.quote.prices))
         self._talks.append(talk)
 
-    def _lose(self, peer: str, error: Error, kind: str = "no_quote") -> None:
+    def _rank(self, candidates: Sequence[Candidate]) -> list[Score]:
+        for one in sift(candidates, self._need)[1]:
+            self._leave_out(one.candidate, one.why)
+        return rank(candidates, self._need)
+
+    def _leave_out(self, candidate: Candidate, why: str) -> None:
+        self._left_out[candidate.peer] = LeftOut(candidate, why)
+
+    def _lose(self, found: Found, error: Error, kind: str = "no_quote") -> None:
         """Nothing comes of this one. Unless it said an honest no, others are asked before it for a while."""
+        peer = found.peer
+        self._leave_out(self._candidate(found, found.model), str(error))
         self._refusals.append(error)
         self._trace(kind, peer=peer, why=str(error), reason=error.word)
         if not isinstance(error, Refused):
@@ -174,12 +190,13 @@ class Negotiations:
                 await self._counter(talk, message)
             await talk.say(message, self._clock)
         except Error as error:
-            self._lose(talk.found.peer, error, "no_deal")
+            self._lose(talk.found, error, "no_deal")
             await talk.messages.reset()
             return None
         assert talk.buyer.state is State.AGREED
         assert talk.buyer.signed is not None
-        deal = Deal(talk.quote, talk.buyer.signed, haggling.opening, explain(chosen, ranked), ranked)
+        why, left_out = explain(chosen, ranked), list(self._left_out.values())
+        deal = Deal(talk.quote, talk.buyer.signed, haggling.opening, why, ranked, left_out)
         self._trace("agreed", peer=deal.provider, prices=_plain(deal.quote.prices), why=deal.why)
         return deal
 
@@ -190,24 +207,24 @@ class Negotiations:
         kept = talk.quote.prices == before
         self._trace("kept" if kept else "quote", peer=talk.found.peer, prices=_plain(talk.quote.prices))
 
-    def _candidate(self, talk: _Talk) -> Candidate:
-        return talk.candidate(self._opening_fee_nano(talk.found.peer))
-
-    def _advertised(self, found: Found) -> Candidate:
+    def _candidate(self, found: Found, offer: ModelOffer | Quote) -> Candidate:
+        """Its tier is `open` whatever it claims: no evidence about a machine is checked yet."""
+        known = self._experience
         return Candidate(
             peer=found.peer,
-            prices=found.model.prices,
-            ttft_ms=found.model.ttft_ms,
-            tokens_per_s=found.model.tokens_per_s,
+            prices=offer.prices,
+            ttft_ms=offer.ttft_ms,
+            tokens_per_s=offer.tokens_per_s,
             rtt_ms=found.rtt_ms,
             slots_free=found.model.slots_free,
-            opening_fee_nano=self._opening_fee_nano(found.peer),
+            opening_fee_nano=0 if found.peer in known.ready else known.opening_fee_nano,
+            features=found.model.features,
+            standing=known.standings.get(found.peer, STRANGER),
+            warm=found.peer == known.holder,
         )
 
     def _nobody(self) -> Error:
-        if not self._refusals:
-            return Refused("no_offer", "no provider is within the price cap; raise it, or try later")
-        return self._refusals[-1]
+        return self._refusals[-1] if self._refusals else nobody(list(self._left_out.values()))
 
 
 def _plain(prices: Prices) -> dict[str, int]:

@@ -10,18 +10,22 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from chain.settling import SettlePolicy
 from p2p.errors import LocalError
+from p2p.protocol.advert import Tier
+from p2p.protocol.market import PRESETS, Preset
 from p2p.protocol.price import Prices
 from p2p.protocol.relaying import Limits
 from p2p.protocol.strategy import PERCENT, Tactic
 
 PREFIX = "BOMBYX_"
+LISTS = {"listen", "ask.features", "ask.allow", "ask.block"}  # with commas between, in a variable
 SECTIONS = ("provide", "ask", "wallet", "watch", "relay", "limits")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -79,11 +83,24 @@ class AskConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] = 0
     price_max_input: Nano | None = None
     price_max_output: Nano | None = None
+    preset: Literal["cheap", "balanced", "fast", "private"] = "balanced"  # what counts when providers are compared
+    nano_per_second: Nano | None = None  # what a second is worth, in place of the preset's
+    tier: Tier | None = None  # `attested` for machines that prove what they run, in place of the preset's
+    features: tuple[str, ...] = ()  # that the model must have
+    allow: tuple[str, ...] = ()  # the only providers that may answer, by peer id; empty for all
+    block: tuple[str, ...] = ()  # providers that may not
     strategy: str = "once"  # of haggling; or `take`, `concession`, or one of your own: docs/MARKET.md
     counter_percent: Percent = 10  # how far below the best quote the first counter-offer goes; 0 for none
     concede: Tactic = Tactic.EVENLY  # how `concession` gives way: early, evenly or late
     deposit_nano: Nano = 100_000_000
     channels_max: Count = 3
+
+    @property
+    def weights(self) -> Preset:
+        """The preset, and what was changed of it."""
+        preset = PRESETS[self.preset]
+        per_second = preset.nano_per_second if self.nano_per_second is None else self.nano_per_second
+        return replace(preset, nano_per_second=per_second, tier=self.tier or preset.tier)
 
     @property
     def prices_max(self) -> Prices | None:
@@ -202,9 +219,10 @@ def _read_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             key = name.removeprefix(PREFIX).lower()
             section, _, rest = key.partition("_")
             if section in SECTIONS:
-                found.setdefault(section, {})[rest] = value
+                listed = f"{section}.{rest}" in LISTS
+                found.setdefault(section, {})[rest] = value.split(",") if listed else value
             else:
-                found[key] = value.split(",") if key == "listen" else value
+                found[key] = value.split(",") if key in LISTS else value
     return found
 
 

@@ -40,10 +40,12 @@ from p2p import (
     doctor,
     peers_command,
     peers_seen,
+    ranking,
     swarm_key,
     wallet_commands,
     watching,
 )
+from p2p.buying import Deal
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
 from p2p.console import Session
@@ -350,6 +352,11 @@ async def open_client(
                 prices_max=ask.prices_max,
                 deposit_nano=ask.deposit_nano,
                 channels_max=ask.channels_max,
+                nano_per_second=ask.weights.nano_per_second,
+                tier=ask.weights.tier,
+                features=ask.features,
+                allow=ask.allow,
+                block=ask.block,
                 strategy=strategy,
             ),
             clock=time.time,
@@ -379,13 +386,18 @@ async def ask(session: Session) -> None:
         await _require_money(session.config, node, peer)
         with answer_to(None if session.options.json else sys.stdout) as piece:
             async with session.interrupt.gently():
-                bought = await buy(peer, request, piece)
+                bought = await buy(peer, request, piece, agreed=partial(_show_ranking, session))
         if session.options.close:
             await peer.close_channel(bought.answer.channel)
         if session.options.json:
             session.print_json(bought.summary)
             return
         session.story.table("", bought.rows())
+
+
+def _show_ranking(session: Session, deal: Deal) -> None:
+    if session.options.explain and not session.options.json:
+        session.story.columns(ranking.HEADINGS, ranking.rows(deal))
 
 
 def _prompt(words: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from chain.voucher import Signer
 from inference.engine import Message, Request
 from inference.nursery import open_background
 from p2p.answer import Answer
-from p2p.buying import Deal, Negotiations
+from p2p.buying import Deal, Experience, Negotiations
 from p2p.closing import Closing
 from p2p.discovery import Directory, Found
 from p2p.errors import PaymentError, Unavailable
@@ -26,7 +26,9 @@ from p2p.funding import Funding
 from p2p.host import Host, PeerPath
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
-from p2p.protocol.market import Need
+from p2p.protocol.advert import Tier
+from p2p.protocol.conversations import Conversations
+from p2p.protocol.market import Need, answers_expected
 from p2p.protocol.negotiate import NONCE_BYTES, Ask
 from p2p.protocol.price import Prices, Tokens
 from p2p.protocol.receipt import SALT_BYTES
@@ -50,7 +52,11 @@ class Budget:
     window_max_nano: int = 1_000_000  # the most that is ever paid ahead on one answer
     channels_max: int = 3
     nano_per_second: int = 1_000
-    answers_per_channel: int = 100
+    answers_per_channel: int = 100  # assumed before there is a history
+    tier: Tier = "open"
+    features: Collection[str] = ()  # that a provider's model must have
+    allow: Collection[str] = ()  # peer ids; empty for anybody
+    block: Collection[str] = ()
     strategy: BuyerStrategy = field(default_factory=lambda: AskForLess(10))
 
 
@@ -98,6 +104,7 @@ class LightPeer:
             trace=trace,
         )
         self._payers = Payers(ledger=ledger, keeper=keeper, signer=payer_key, funding=self._funding, trace=trace)
+        self._conversations = Conversations()
         self._closing = Closing(host=host, ledger=ledger, keeper=keeper, trace=trace)
 
     async def load(self) -> None:
@@ -134,20 +141,14 @@ class LightPeer:
         if found and not willing:
             raise PaymentError(objections[found[0].peer])
         bound = prompt_tokens_bound(request.messages)
-        need = Need(
-            tokens=Tokens(input=bound // 2, output=request.max_tokens // 2),
-            prices_max=self._budget.prices_max,
-            nano_per_second=self._budget.nano_per_second,
-            answers_per_channel=self._budget.answers_per_channel,
-        )
-        ready = await self._payers.providers()
+        need = await self._need(Tokens(input=bound // 2, output=request.max_tokens // 2))
         negotiations = Negotiations(
             self._host,
             network=self._network,
             need=need,
             strategy=self._budget.strategy,
             window_max_nano=self._budget.window_max_nano,
-            opening_fee_nano=lambda peer: 0 if peer in ready else CHANNEL_LIFE_FEE_NANO,
+            experience=await self._experience(request),
             failed=self._directory.fail,
             draw=secrets.randbelow,
             clock=self._clock,
@@ -160,10 +161,33 @@ class LightPeer:
                 prompt_tokens=bound,
                 max_tokens=request.max_tokens,
                 payer_key=self._payer_key.public_key,
+                tier=need.tier,
                 nonce=secrets.token_bytes(NONCE_BYTES),
             )
 
         return await negotiations.agree(willing, ask)
+
+    async def _need(self, tokens: Tokens) -> Need:
+        budget = self._budget
+        with translated():
+            answers, channels = await self._keeper.do(Book.paid_answers)
+        return Need(
+            tokens=tokens,
+            prices_max=budget.prices_max,
+            nano_per_second=budget.nano_per_second,
+            answers_per_channel=answers_expected(budget.answers_per_channel, answers, channels),
+            tier=budget.tier,
+            features=budget.features,
+            allow=budget.allow,
+            block=budget.block,
+        )
+
+    async def _experience(self, request: Request) -> Experience:
+        return Experience(
+            ready=await self._payers.providers(),
+            opening_fee_nano=CHANNEL_LIFE_FEE_NANO,
+            holder=self._conversations.holder(request.messages),
+        )
 
     @asynccontextmanager
     async def answer(self, deal: Deal, request: Request) -> AsyncIterator[Answer]:
@@ -197,6 +221,8 @@ class LightPeer:
             finally:
                 with trio.CancelScope(shield=True):
                     await answer.cancel()
+                    if answer.receipt is not None:
+                        self._conversations.answered(request.messages, deal.provider)
                     if answer.refusal is not None:
                         await self._payers.heed(payer.channel, answer.refusal, int(self._clock()))
 

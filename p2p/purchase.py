@@ -9,11 +9,13 @@ from typing import Any
 from chain.ledger import Transaction
 from inference.engine import Request
 from p2p.answer import Answer
+from p2p.buying import Deal
 from p2p.discovery import Found
 from p2p.host import PeerPath
 from p2p.patience import patiently
 from p2p.peer import LightPeer
 from p2p.protocol.price import Prices
+from p2p.ranking import as_json
 from p2p.story import gram, per_million
 
 BUSY_PATIENCE_S = 60.0  # while every slot is in use
@@ -57,6 +59,8 @@ class Purchase:
             "authorised_nano": self.answer.authorised_nano,
             "delivered_nano": self.answer.delivered_nano,
             "channel": self.answer.channel.hex(),
+            "why": deal.why,
+            "ranking": as_json(deal),
             "ttft_ms": timing.ttft_ms,
             "tokens_per_s": round(timing.tokens_per_s, 1),
         }
@@ -75,10 +79,17 @@ class Purchase:
         ]
 
 
-async def buy(peer: LightPeer, request: Request, piece: Callable[[str], None]) -> Purchase:
-    """Find, agree, pay; `piece` gets the answer as it comes. Raises what `LightPeer` raises."""
+async def buy(
+    peer: LightPeer,
+    request: Request,
+    piece: Callable[[str], None],
+    *,
+    agreed: Callable[[Deal], None] = lambda _: None,
+) -> Purchase:
+    """Find, agree, pay; `piece` gets the answer as it comes, once `agreed` was told. Raises what `LightPeer` raises."""
     found = await peer.find(request.model)
     deal = await patiently(lambda: peer.agree(found, request), BUSY_PATIENCE_S)
+    agreed(deal)
     text = []
     async with peer.answer(deal, request) as answer:
         async for part in answer:

@@ -25,7 +25,7 @@ import trio
 from crowd import Crowd
 from market import MODEL, NETWORK
 
-from p2p.buying import Negotiations
+from p2p.buying import Experience, Negotiations
 from p2p.discovery import SETTLE_S, Directory
 from p2p.errors import Error, Unavailable
 from p2p.joining import joined
@@ -219,7 +219,7 @@ async def cold_start(bootstraps: Sequence[str]) -> Attempt:
                 need=Need(tokens=Tokens(input=100, output=100)),
                 strategy=TakeIt(),
                 window_max_nano=1_000_000,
-                opening_fee_nano=lambda _: 0,
+                experience=Experience(),
                 failed=lambda _peer, _why: None,
                 draw=secrets.randbelow,
                 clock=time.time,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,13 +15,15 @@ from market import DEPOSIT_NANO, MODEL, PRICES, Customer, Market, Seller, clock,
 from memory_host import WINDOW_BYTES
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from inference.engine import Message
 from inference.scripted import Scripted
-from p2p.buying import GRACE_S, MAX_ASKED, Deal, Negotiations
+from p2p import ranking
+from p2p.buying import GRACE_S, MAX_ASKED, Deal, Experience, Negotiations
 from p2p.discovery import Found
 from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S, Stream
 from p2p.peer import Budget
-from p2p.protocol.market import Need
+from p2p.protocol.market import Need, Objection, Standing
 from p2p.protocol.negotiate import PROTOCOL, Accept, Ask, Counter, ToProvider, Turn
 from p2p.protocol.places import HOLD_S
 from p2p.protocol.price import Prices, Tokens
@@ -38,6 +41,7 @@ from p2p.protocol.strategy import (
 )
 from p2p.protocol.wire import frame
 from p2p.selling import TURN_TIMEOUT_S
+from p2p.story import short
 from p2p.stream import MessageStream
 
 CHEAP, MIDDLE, DEAR = (PRICES.scaled(percent, 100) for percent in (100, 120, 140))
@@ -54,15 +58,17 @@ async def haggle(
     ask: Ask = ASK,
     found: list[Found] | None = None,
     window_max_nano: int = 1 << 40,
+    experience: Experience = Experience(),  # noqa: B008 - it cannot be changed
+    **limits: Any,
 ) -> Deal:
-    need = Need(tokens=Tokens(input=100, output=20), prices_max=prices_max)
+    need = Need(tokens=Tokens(input=100, output=20), prices_max=prices_max, **limits)
     negotiations = Negotiations(
         client.host,
         network="devnet",
         need=need,
         strategy=strategy or TakeIt(),
         window_max_nano=window_max_nano,
-        opening_fee_nano=lambda _: 0,
+        experience=experience,
         failed=client.peer._directory.fail,
         draw=draw,
         clock=clock,
@@ -323,6 +329,79 @@ async def test_only_the_most_promising_are_asked(tmp_path: Path, autojump_clock:
         await haggle(client)
         asked = [record["prices"]["input"] for record in client.diary.of("quote")]
         assert sorted(asked) == [PRICES.scaled(100 + 10 * number, 100).input for number in range(MAX_ASKED)]
+
+
+async def test_each_one_found_is_ranked_or_left_out_for_a_reason_and_shown(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        sellers, client = await three(market), await market.customer()
+        busy = await market.seller(Scripted(slots=1), name="busy", prices=CHEAP)
+        await haggle(client, allow={busy.peer})  # its one slot is promised
+        cheap, middle, dear = (one.peer for one in sellers)
+        experience = Experience(opening_fee_nano=7, standings={middle: Standing(500)}, ready={dear})
+        deal = await haggle(client, experience=experience, block={cheap})
+        assert [score.candidate.peer for score in deal.ranked] == [dear, middle], "it fails half of the time"
+        assert {one.candidate.peer: one.why for one in deal.left_out} == {
+            cheap: Objection.BLOCKED,
+            busy.peer: Objection.FULL,
+        }
+        shown = {row[0]: row for row in ranking.rows(deal)}
+        assert len(shown) == 4
+        assert shown[short(dear)][1:6] == ("22,400", "0", "0", "457", "22,857")
+        assert shown[short(middle)][2:3] == ("7",)
+        assert shown[short(middle)][8:] == ("50 %", "open", "")
+        assert shown[short(dear)][-1] == "taken: the one that keeps its promises"
+        assert shown[short(busy.peer)][-1] == "no free slot"
+        told = {row["peer"]: row for row in ranking.as_json(deal)}
+        assert [row["taken"] for row in told.values()] == [True, False, False, False]
+        assert told[dear]["total_nano"] == 22_857
+        assert told[middle]["failure_permille"] == 500
+        assert told[cheap]["why"] == "on your block list"
+
+
+async def test_a_machine_that_has_to_prove_what_it_runs_is_not_taken_at_its_word(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await three(market)
+        client = await market.customer(budget=Budget(tier="attested"))
+        with pytest.raises(Refused, match="nothing proves the tier that you want"):
+            await client.peer.agree(await client.peer.find(MODEL), question())
+
+
+async def test_a_conversation_goes_on_with_who_answered_it_before(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        for number in range(4):
+            await market.seller(name=f"provider-{number}", prices=PRICES.scaled(100 + number, 100))
+        client, messages = await market.customer(), [*question().messages]
+        first = ""
+        for turn in range(4):
+            async with client.peer.chat(messages, model=MODEL, max_tokens=20) as answer:
+                text = "".join([piece async for piece in answer])
+            first = first or answer.deal.provider
+            assert answer.deal.provider == first
+            messages += [Message("assistant", text), Message("user", f"and then, {turn}")]
+
+
+async def test_what_opening_costs_is_shared_out_over_as_many_answers_as_the_book_tells(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller()
+        client = await market.customer()
+
+        async def opening_nano() -> int:
+            deal = await client.peer.agree(await client.peer.find(MODEL), question())
+            return deal.ranked[0].opening_nano
+
+        before = await opening_nano()
+        async with client.peer.chat(question().messages, model=MODEL, max_tokens=20) as answer:
+            [piece async for piece in answer]
+        assert await opening_nano() == 0, "it is open"
+        await market.seller(name="two", prices=PRICES.scaled(1, 2))
+        other = await opening_nano()
+        assert (before, other) == (3_200_000 // 100, -(-3_200_000 // 50)), "one channel has served one answer"
 
 
 async def test_giving_up_in_the_middle_leaves_no_stream(tmp_path: Path, autojump_clock: MockClock) -> None:

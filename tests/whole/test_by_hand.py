@@ -35,7 +35,7 @@ def customer(network: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         def node(*arguments: str | Path) -> Done:
             return processes.run("p2p.node", *arguments, *mine)
 
-        plain = node("ask", "What is silk?", "--model", SCRIPTED, "--faucet")
+        plain = node("ask", "What is silk?", "--model", SCRIPTED, "--faucet", "--explain")
         assert plain.code == 0, plain.err
         first = {"answer": plain.out, **node("channels", "--json").result[0]}
         second = node("ask", "And what is a moth?", "--model", SCRIPTED, "--json").result
@@ -49,6 +49,18 @@ def test_only_the_answer_is_on_standard_output(customer: Customer) -> None:
     for word in ("found", "quote", "agreed", "channel", "authorised", "delivered", "tokens/s"):
         assert word in customer.said
         assert word not in customer.first["answer"]
+
+
+def test_the_ranking_is_shown_with_its_terms(customer: Customer, network: Local) -> None:
+    heading, row = (line for line in customer.said.splitlines() if line.startswith(("provider ", "…")))
+    assert heading.split()[:6] == ["provider", "tokens", "opening", "time", "risk", "sum"]
+    assert row.startswith(f"…{network.provider.peer[-6:]}")
+    assert row.endswith("taken: the only one that offered")
+    (ranked,) = customer.second["ranking"]
+    assert (ranked["peer"], ranked["taken"]) == (network.provider.peer, True)
+    assert ranked["opening_nano"] == 0 < ranked["tokens_nano"], "the channel is open"
+    terms = ("tokens_nano", "opening_nano", "time_nano", "risk_nano")
+    assert ranked["total_nano"] == sum(ranked[term] for term in terms)
 
 
 def test_the_second_question_goes_over_the_same_channel(customer: Customer, network: Local) -> None:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.errors import Refused
-from p2p.protocol.market import Candidate, Need, Score, choose, explain, rank, score
+from p2p.protocol.market import (
+    PRESETS,
+    Candidate,
+    LeftOut,
+    Need,
+    Objection,
+    Score,
+    Standing,
+    answers_expected,
+    choose,
+    explain,
+    nobody,
+    objection,
+    rank,
+    score,
+    sift,
+)
 from p2p.protocol.price import Prices, Tokens
 
 PLAIN = Candidate(
@@ -25,14 +42,16 @@ PLAIN = Candidate(
 NEED = Need(Tokens(input=100, output=100))
 
 
-def test_a_score_is_the_sum_of_tokens_opening_and_time() -> None:
+def test_a_score_is_the_sum_of_tokens_opening_time_and_risk() -> None:
     need = replace(NEED, nano_per_second=1000, answers_per_channel=3)
     found = score(replace(PLAIN, opening_fee_nano=1000), need)
     assert found.tokens_nano == 100 + 1000
     assert found.opening_nano == 334
     assert found.expected_ms == 2 * 40 + 200 + 2000
+    assert found.ttft_ms == 2 * 40 + 200
     assert found.time_nano == 2280
-    assert found.total_nano == 1100 + 334 + 2280
+    assert found.risk_nano == (1100 + 2280) * 20 // 980
+    assert found.total_nano == 1100 + 334 + 2280 + 68
 
 
 def test_a_stopped_provider_and_a_channel_for_no_answers_divide_by_one() -> None:
@@ -102,8 +121,95 @@ def test_the_choice_is_never_more_than_a_few_per_cent_from_the_best(
     assert chosen.total_nano * 100 <= ranked[0].total_nano * 103
 
 
-def scored(peer: str, tokens_nano: int, expected_ms: int) -> Score:
-    return Score(replace(PLAIN, peer=peer), tokens_nano, 0, 0, expected_ms)
+def test_experience_counts_more_than_promises() -> None:
+    need = replace(NEED, nano_per_second=1000)
+    known = replace(PLAIN, standing=Standing(failure_permille=500, ttft_percent=300, rate_percent=50))
+    found = score(known, need)
+    assert found.ttft_ms == 2 * 40 + 3 * 200
+    assert found.expected_ms == 680 + 4000
+    assert found.risk_nano == 1100 + 4680, "one of two fails, so each answer is asked for twice"
+    hopeless = score(replace(PLAIN, standing=Standing(1000, 100, 0)), need)
+    assert hopeless.risk_nano == 9 * (hopeless.tokens_nano + hopeless.time_nano)
+
+
+@pytest.mark.parametrize(
+    ("change", "need", "why"),
+    [
+        ({}, {}, None),
+        ({}, {"block": {"other"}, "allow": {"plain"}}, None),
+        ({}, {"block": {"plain"}, "allow": {"plain"}}, Objection.BLOCKED),
+        ({}, {"allow": {"other"}}, Objection.NOT_ALLOWED),
+        ({}, {"tier": "attested"}, Objection.TIER),
+        ({"tier": "attested"}, {"tier": "attested"}, None),
+        ({"tier": "attested"}, {"tier": "open"}, None),
+        ({"features": ("tools", "json")}, {"features": {"json"}}, None),
+        ({"features": ("tools",)}, {"features": {"json", "tools"}}, Objection.FEATURE),
+        ({}, {"prices_max": PLAIN.prices}, None),
+        ({}, {"prices_max": Prices(1 << 40, 1 << 40, 9_999_999)}, Objection.PRICE),
+    ],
+)
+def test_hard_limits(change: dict[str, Any], need: dict[str, Any], why: Objection | None) -> None:
+    assert objection(replace(PLAIN, **change), replace(NEED, **need)) == why
+
+
+def test_full_ones_are_dropped_unless_all_are() -> None:
+    full, dear = replace(PLAIN, peer="full", slots_free=0), replace(PLAIN, peer="dear", prices=Prices(2, 2, 1 << 40))
+    capped = replace(NEED, prices_max=PLAIN.prices)
+    assert sift([full, PLAIN, dear], capped) == ([PLAIN], [(full, Objection.FULL), (dear, Objection.PRICE)])
+    assert sift([full, dear], capped) == ([full], [(dear, Objection.PRICE)]), "it can say when it will not be"
+    assert [s.candidate for s in rank([full, PLAIN, dear], NEED)] == [PLAIN, dear]
+
+
+def test_a_conversation_stays_where_its_cache_is_unless_that_is_much_dearer() -> None:
+    def dearer(percent: int) -> Candidate:
+        return replace(PLAIN, peer="warm", prices=PLAIN.prices.scaled(100 + percent, 100), warm=True)
+
+    def no_draw(_: int) -> int:
+        raise AssertionError("it is not left to chance")
+
+    ranked = rank([PLAIN, dearer(15)], NEED)
+    chosen = choose(ranked, no_draw)
+    assert chosen.candidate.warm
+    assert explain(chosen, ranked) == "it has this conversation in its cache"
+    assert choose(rank([PLAIN, dearer(17)], NEED), lambda _: 0).candidate is PLAIN
+
+
+def test_why_there_is_nobody_is_counted_and_the_lowest_price_named() -> None:
+    blocked, dear = LeftOut(PLAIN, Objection.BLOCKED), LeftOut(PLAIN, Objection.PRICE)
+    dearer = LeftOut(replace(PLAIN, prices=Prices(1 << 30, 0, 1 << 30)), Objection.PRICE)
+    assert str(nobody([blocked, blocked, LeftOut(PLAIN, Objection.TIER)])) == (
+        "no provider that was found will do: on your block list (2); nothing proves the tier that you want (1)"
+    )
+    assert "price cap" in str(nobody([blocked, dearer, dear]))
+    assert nobody([blocked, dearer, dear]).prices == PLAIN.prices
+
+
+def test_a_channel_is_expected_to_serve_as_many_as_those_before_it() -> None:
+    assert answers_expected(100, 0, 0) == 100
+    assert answers_expected(100, 10, 1) == 55
+    assert answers_expected(100, 50, 24) == 6
+
+
+def test_presets_differ_in_what_they_take() -> None:
+    slow_and_cheap = replace(PLAIN, peer="cheap", prices=Prices(500_000, 0, 5_000_000), ttft_ms=9000)
+    quick_and_dear = replace(PLAIN, peer="fast", prices=Prices(2_000_000, 0, 99_000_000), ttft_ms=1, tokens_per_s=500)
+    both = [PLAIN, slow_and_cheap, quick_and_dear]
+
+    def taken(name: str) -> list[str]:
+        preset = PRESETS[name]
+        need = replace(NEED, nano_per_second=preset.nano_per_second, tier=preset.tier)
+        return [s.candidate.peer for s in rank(both, need)][:1]
+
+    assert {name: taken(name) for name in PRESETS} == {
+        "cheap": ["cheap"],
+        "balanced": ["plain"],
+        "fast": ["fast"],
+        "private": [],
+    }
+
+
+def scored(peer: str, tokens_nano: int, expected_ms: int, risk_nano: int = 0) -> Score:
+    return Score(replace(PLAIN, peer=peer), tokens_nano, 0, 0, expected_ms, risk_nano=risk_nano)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +219,7 @@ def scored(peer: str, tokens_nano: int, expected_ms: int) -> Score:
         ([scored("b", 11, 1)], "the cheapest for this question"),
         ([scored("b", 9, 11)], "the fastest, and worth its price"),
         ([scored("b", 9, 9)], "the best balance of price and speed"),
+        ([scored("b", 9, 9, risk_nano=1)], "the one that keeps its promises"),
     ],
 )
 def test_the_choice_is_explained(others: list[Score], reason: str) -> None:
