@@ -57,6 +57,8 @@ def _checks(session: Session, wiring: Wiring) -> Iterator[tuple[str, Check]]:
         yield "ports", partial(run_sync, local_checks.ports, session.config.listen)
     yield "chain", lambda: network_checks.chain(session.network(), home, wiring)
     yield "peers", lambda: network_checks.peers(session.network(), wiring)
+    if session.role == "payee":
+        yield "reach", lambda: network_checks.reach(session.network(), wiring)
 
 
 async def _examined(name: str, check: Check) -> Sequence[Finding]:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, NamedTuple, Protocol
 
+from p2p.protocol.reachability import Status
+
 PeerPath = Literal["direct", "relayed", "punched"]
 """How a peer is reached: by a connection of our own, through a relay, which carries what it cannot read, or by a
 connection of our own that routers let through because a relay helped."""
@@ -35,6 +37,15 @@ class PeerState(NamedTuple):
     rtt_ms: int | None = None
     banned: str = ""  # why
     banned_s: float = 0.0  # for how much longer
+
+
+class Reached(NamedTuple):
+    """Whether others can dial us, as far as that is known."""
+
+    status: Status
+    # Whether all whom we dial from one port see the same one at our router, through which holes can be punched then;
+    # `None` until two have said.
+    keeps_port: bool | None = None
 
 
 class Stream(Protocol):
@@ -97,6 +108,10 @@ class Host(Protocol):
 
         Empty for a peer that only dials. `p2p.protocol.reachability` has the rule.
         """
+        ...
+
+    def reached(self) -> Reached:
+        """What others found who tried to dial us."""
         ...
 
     def listening(self) -> Sequence[str]:

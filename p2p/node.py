@@ -521,13 +521,13 @@ async def watch(session: Session) -> None:
     await watching.watch(session, Wiring(partial(open_ledger, trace=session.trace), fund))
 
 
-def _passing_by(config: Config, network: NetworkFile) -> AbstractAsyncContextManager[Host]:
+def _passing_by(config: Config, network: NetworkFile, listen: Sequence[str] = ()) -> AbstractAsyncContextManager[Host]:
     """Somebody who only looks, under an identity that is thrown away."""
     from p2p.net.libp2p_host import open_host
 
-    key = swarm_key.key_for(config, network)
+    key, upnp = swarm_key.key_for(config, network), config.upnp and bool(listen)
     seed = secrets.token_bytes(SEED_BYTES)
-    return open_host(seed, (), dht_server=False, network=network.mark.name, swarm_key=key)
+    return open_host(seed, listen, dht_server=False, network=network.mark.name, upnp=upnp, swarm_key=key)
 
 
 async def peers(session: Session) -> None:
@@ -548,7 +548,9 @@ async def examine(session: Session) -> None:
     def ledger(network: NetworkFile, home: Home) -> AbstractAsyncContextManager[TonLedger]:
         return open_ledger(network, WalletKey(secrets.token_bytes(SEED_BYTES)), home.purse)
 
-    await doctor.run(session, doctor.Wiring(partial(_passing_by, session.config), ledger))
+    config = session.config
+    look, listen = partial(_passing_by, config), partial(_passing_by, config, listen=config.listen)
+    await doctor.run(session, doctor.Wiring(look, listen, ledger))
 
 
 COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {

@@ -17,7 +17,7 @@ from multiaddr import Multiaddr
 
 from p2p import keys
 from p2p.errors import Error, LocalError, RemoteError, Unavailable
-from p2p.host import HANDLER_TIMEOUT_S, Handler, Host, PeerAddress, PeerState, Stream, Validator
+from p2p.host import HANDLER_TIMEOUT_S, Handler, Host, PeerAddress, PeerState, Reached, Stream, Validator
 from p2p.net import guards, noise
 from p2p.net.dht import Dht
 from p2p.net.dialling import Dialler
@@ -165,6 +165,9 @@ class Libp2pHost:
 
     def addresses(self) -> Sequence[str]:
         return tuple(address.of(self.peer) for address in self._reachable.core.announced())
+
+    def reached(self) -> Reached:
+        return self._reachable.reached()
 
     def listening(self) -> Sequence[str]:
         return tuple(address.of(self.peer) for address in self._reachable.listening())

@@ -12,6 +12,7 @@ from libp2p.utils.address_validation import expand_wildcard_address
 from multiaddr import Multiaddr
 
 from p2p.errors import LocalError
+from p2p.host import Reached
 from p2p.net.autonat import DialBack
 from p2p.net.checks import Checks
 from p2p.net.circuits import Circuits
@@ -91,6 +92,10 @@ class Reachable:
             for address in listener.get_addrs()
             for each in (expand_wildcard_address(address) if str(address).startswith(wild) else [address])
         ]
+
+    def reached(self) -> Reached:
+        """What others found."""
+        return Reached(self.core.status, self.core.keeps_port(self._tcp.own_port))
 
     def wake(self) -> None:
         """Something may have changed."""

@@ -159,6 +159,12 @@ class Reachability:
         seen = (address for address, from_port in self._observed.values() if from_port == port)
         return tuple(dict.fromkeys(filter(self.holds, seen)))
 
+    def keeps_port(self, port: int) -> bool | None:
+        """Whether all whom we dialled from a port of ours see it at the same address; unknown until two have said."""
+        seen = [address for address, from_port in self._observed.values() if from_port == port and self.holds(address)]
+        kinds = {address.kind for address in seen}
+        return None if len(seen) == len(kinds) else len(set(seen)) == len(kinds)
+
     def _is_announced(self, address: Address) -> bool:
         verdict = self.verdict(address)
         if verdict is Verdict.UNTESTED:

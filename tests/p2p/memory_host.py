@@ -15,7 +15,8 @@ import trio
 
 from inference.nursery import open_background
 from p2p.errors import Error, LocalError, Unavailable
-from p2p.host import HANDLER_TIMEOUT_S, Handler, PeerAddress, PeerState, Stream, Validator
+from p2p.host import HANDLER_TIMEOUT_S, Handler, PeerAddress, PeerState, Reached, Stream, Validator
+from p2p.protocol.reachability import Status
 
 WINDOW_BYTES = 1 << 16
 DRAIN_TIMEOUT_S = 10.0
@@ -171,6 +172,9 @@ class MemoryHost:
 
     def addresses(self) -> Sequence[str]:
         return self._addresses
+
+    def reached(self) -> Reached:
+        return Reached(Status.PUBLIC)
 
     def listening(self) -> Sequence[str]:
         return self._addresses

@@ -40,6 +40,7 @@ def test_all_is_well_for_a_client_and_a_provider(network: Local, processes: Proc
     assert shown.code == 0, shown.err
     for line in ("ok    keys", "ok    model", "SmolLM2", "note  ports", "--listen /ip4/0.0.0.0/tcp/4001", "1 found"):
         assert line in shown.out
+    assert "ok    reach" in shown.out
 
 
 def test_what_is_wrong_is_said_with_what_to_do(network: Local, processes: Processes, tmp_path: Path) -> None:
@@ -57,4 +58,5 @@ def test_what_is_wrong_is_said_with_what_to_do(network: Local, processes: Proces
     assert done.code == 1
     for words in ("chmod 600", "cannot read the model file", "no bootstrap peer answers", "a network file that is up"):
         assert words in done.out
+    assert "note  reach" in done.out
     assert "3 of " in done.complaint

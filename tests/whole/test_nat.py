@@ -50,6 +50,15 @@ class World:
             "--faucet", "--json", "Why is the sky blue?",
         ).result  # fmt: skip
 
+    def doctor_at(self, home: Home) -> Any:
+        """What is said there, to one who would sell, of how others reach it."""
+        settings = {"BOMBYX_LISTEN": "/ip4/0.0.0.0/tcp/4001", "BOMBYX_PROVIDE_ENGINE": "scripted"}
+        found = self._at("patient", home.inside).run(
+            "p2p.node", "doctor", "--provider", "--network", self._network, "--home", self._directory / "new", "--json",
+            environment=settings,
+        ).result  # fmt: skip
+        return next(one for one in found if one["check"] == "reach")
+
     def _at(self, name: str, place: Any) -> Elsewhere:
         return self._stack.enter_context(Elsewhere(self._directory / name, place))
 
@@ -76,3 +85,4 @@ def test_a_provider_at_home_is_paid_by_a_client_at_home(
             assert min(straight) > len(answer["answer"])
         else:
             assert straight == (0, 0)
+            assert world.doctor_at(home)["what"].startswith("behind a router or firewall, reached through a relay")

@@ -192,3 +192,19 @@ def test_whatever_is_heard(listening: list[Address], believed: bool, heard: list
     if core.network is Reach.WORLD and not believed:
         assert all(core.verdict(address) is Verdict.OPEN for address in announced if not address.relay)
     assert bool(listening) or not announced
+
+
+def test_a_routers_way_with_ports_is_known_once_two_have_said() -> None:
+    core = Reachability()
+    core.joined(Reach.WORLD)
+    assert core.keeps_port(4001) is None
+    core.observed("a", ELSEWHERE, 4001)
+    assert core.keeps_port(4001) is None
+    core.observed("b", ELSEWHERE, 4001)
+    assert core.keeps_port(4001) is True
+    core.observed("c", parse("/ip6/2600::1/tcp/4001"), 4001)
+    assert core.keeps_port(4001) is True, "one address of each kind"
+    core.observed("d", ROUTER, 50000)
+    assert core.keeps_port(4001) is True, "another port of ours"
+    core.observed("b", ROUTER, 4001)
+    assert core.keeps_port(4001) is False
