@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from inference.engine import Message, ModelInfo, Request
+from inference.engine import CONTINUE, Message, ModelInfo, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 
 MAX_TEMPERATURE = 100  # beyond this every token is as likely as any other
@@ -27,10 +27,20 @@ def find_model(models: Sequence[ModelInfo], model: str) -> ModelInfo:
 
 
 def check_messages(messages: tuple[Message, ...]) -> None:
-    """Raises `BadRequest` for no messages, an unknown role, or text that is not Unicode."""
+    """Raises `BadRequest` for no messages, an unknown role, text that is not Unicode, or an answer badly begun."""
     _check_types(messages, _messages)
     if not messages:
         raise BadRequest("there are no messages")
+    if messages[-1] == Message("assistant", ""):
+        raise BadRequest("an answer to go on with must not be empty")
+    if [message.role for message in messages[-2:]] == ["assistant", "assistant"]:
+        raise BadRequest("an answer to go on with must be one message")
+
+
+def check_begun(model: ModelInfo, messages: tuple[Message, ...]) -> None:
+    """Raises `BadRequest` for an answer that is begun where the model cannot go on with one."""
+    if messages[-1].role == "assistant" and CONTINUE not in model.features:
+        raise BadRequest("that model does not go on with an answer")
 
 
 def check_request(request: Request) -> None:

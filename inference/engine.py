@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import msgspec
 
 FinishReason = Literal["stop", "length"]
+CONTINUE = "continue"
+"""A model's feature: it goes on with an answer that is begun. See `Engine.generate`."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,7 +21,10 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer to generate. Everything that decides the answer is in here, so that it can be repeated."""
+    """One answer to generate. Everything that decides the answer is in here, so that it can be repeated.
+
+    Where the last message is the assistant's, the answer is begun, and it is its continuation that is asked for.
+    """
 
     model: str
     messages: tuple[Message, ...]
@@ -28,6 +33,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+
+    @property
+    def continues(self) -> bool:
+        """Whether an answer is to be gone on with."""
+        return bool(self.messages) and self.messages[-1].role == "assistant"
+
+    def rest(self, text: str, tokens: int) -> Request:
+        """What is left of it after `text`, of so many tokens, has come; there must be something of both."""
+        assert text
+        messages, said = self.messages, ""
+        if self.continues:
+            messages, said = self.messages[:-1], self.messages[-1].content
+        begun = (*messages, Message("assistant", said + text))
+        return msgspec.structs.replace(self, messages=begun, max_tokens=self.max_tokens - tokens)
 
 
 class Delta(msgspec.Struct, frozen=True, tag="delta"):
@@ -56,13 +75,14 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as it is offered. `digest` is the SHA-256 of the weights, in hex."""
+    """A model as it is offered. `digest` is the SHA-256 of the weights, in hex; `features` is what not all can do."""
 
     id: str
     family: str
     quantisation: str
     digest: str
     context: int
+    features: tuple[str, ...] = ()
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -104,5 +124,12 @@ class Engine(Protocol):
         ...
 
     def generate(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Delta | Finished]]:
-        """The answer, piece by piece, ended by one `Finished`. Leaving the context cancels within one token."""
+        """The answer, piece by piece, ended by one `Finished`. Leaving the context cancels within one token.
+
+        If the last message is the assistant's and the model has the feature `CONTINUE`, what comes is what follows the
+        last character of that message, in the same turn: the template neither closes it nor opens another, nothing of
+        it is said again, and a word may be begun in one and ended in the other. It is part of the prompt for `count`,
+        `prefill` and `usage`; `max_tokens` and `stop` are about what is new. Without the feature such a request is
+        `BadRequest`.
+        """
         ...

@@ -20,9 +20,9 @@ from typing import Any, cast
 import msgspec
 import trio
 
-from inference.admission import check_fit, check_messages, check_request, find_model
+from inference.admission import check_begun, check_fit, check_messages, check_request, find_model
 from inference.answer import Answer
-from inference.engine import Capacity, Delta, Finished, Message, ModelInfo, Request
+from inference.engine import CONTINUE, Capacity, Delta, Finished, Message, ModelInfo, Request
 from inference.errors import EngineError
 from inference.llamachunks import ChunkReader, answer_body, check_chunk, completion_body
 from inference.models import Weights, embedded_model, gguf_model
@@ -108,8 +108,8 @@ class LlamaCppEngine:
 
     async def _render(self, messages: tuple[Message, ...]) -> list[int]:
         check_messages(messages)
-        rendered = await self._server.call("POST", "/apply-template", {"messages": msgspec.to_builtins(messages)})
-        text = {"content": rendered["prompt"], "add_special": True, "parse_special": True}
+        check_begun(self._model, messages)
+        text = {"content": await self._server.apply_template(messages), "add_special": True, "parse_special": True}
         tokens: list[int] = (await self._server.call("POST", "/tokenize", text))["tokens"]
         return tokens
 
@@ -213,6 +213,12 @@ class _Server:
         if raised:
             raise raised[0]
 
+    async def apply_template(self, messages: tuple[Message, ...]) -> str:
+        """The prompt as the model's template has it, up to where the answer goes on. Raises `EngineError`."""
+        body = {"messages": msgspec.to_builtins(messages)}
+        prompt: str = (await self.call("POST", "/apply-template", body))["prompt"]
+        return prompt
+
     async def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """One request to the HTTP side. Raises `EngineError`."""
         try:
@@ -262,6 +268,16 @@ def _find(model: GgufFile | None) -> Weights:
     return embedded_model() if model is None else gguf_model(Path(model.path), model.id, model.family)
 
 
+async def _features(server: _Server) -> tuple[str, ...]:
+    """Tried out: a template can refuse, close or trim an answer that is begun."""
+    asked, begun = Message("user", "Say hello."), Message("assistant", "Hello, ")
+    try:
+        goes_on = await server.apply_template((asked, begun)) == await server.apply_template((asked,)) + begun.content
+    except EngineError:
+        return ()
+    return (CONTINUE,) if goes_on else ()
+
+
 @asynccontextmanager
 async def open_llamacpp(settings: LlamaCpp | None = None) -> AsyncIterator[LlamaCppEngine]:
     """Load a model. Raises `ModelMissing`, or `EngineError` where it cannot be loaded."""
@@ -276,6 +292,7 @@ async def open_llamacpp(settings: LlamaCpp | None = None) -> AsyncIterator[Llama
             quantisation=loaded["ftype"],
             digest=weights.digest,
             context=loaded["n_ctx"],
+            features=await _features(server),
         )
         async with open_background() as nursery:
             yield LlamaCppEngine(server, model, settings.slots, nursery)

@@ -55,7 +55,25 @@ def _deltas(words: Sequence[str], filtered: StopFilter) -> Iterator[Delta]:
 
 
 def _words(request: Request) -> list[str]:
-    """The answer without limits: a hash of all that decides it gives its length (two bytes) and each word (one)."""
+    """The answer without limits; of one that is begun the rest, from the character on at which it breaks off."""
+    if request.continues:
+        *before, last = request.messages
+        whole = _drawn(msgspec.structs.replace(request, messages=tuple(before)))
+        if "".join(whole).startswith(last.content):
+            return _after(whole, len(last.content))
+    return _drawn(request)
+
+
+def _after(words: Sequence[str], characters: int) -> list[str]:
+    for at, word in enumerate(words):
+        if characters < len(word):
+            return [word[characters:], *words[at + 1 :]]
+        characters -= len(word)
+    return []
+
+
+def _drawn(request: Request) -> list[str]:
+    """A hash of all that decides the answer gives its length (two bytes) and each word (one)."""
     decides = (request.model, request.messages, request.temperature, request.top_p, request.seed)
     drawn = hashlib.shake_256(msgspec.msgpack.encode(decides)).digest(2 + _LONGEST_TOKENS)
     length = SHORTEST_TOKENS + int.from_bytes(drawn[:2], "big") % (_LONGEST_TOKENS - SHORTEST_TOKENS)

@@ -10,8 +10,8 @@ from contextlib import aclosing, asynccontextmanager
 import msgspec
 import trio
 
-from inference.admission import check_fit, check_messages, check_request, find_model
-from inference.engine import Capacity, Delta, Finished, Message, ModelInfo, Request
+from inference.admission import check_begun, check_fit, check_messages, check_request, find_model
+from inference.engine import CONTINUE, Capacity, Delta, Finished, Message, ModelInfo, Request
 from inference.errors import EngineError
 from inference.script import answer, count_tokens
 
@@ -21,6 +21,7 @@ SCRIPTED_MODEL = ModelInfo(
     quantisation="none",
     digest=hashlib.sha256(b"bombyx/scripted").hexdigest(),
     context=8192,
+    features=(CONTINUE,),
 )
 
 
@@ -53,8 +54,9 @@ class ScriptedEngine:
         await trio.lowlevel.checkpoint()
 
     async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        find_model(self.models(), model)
+        info = find_model(self.models(), model)
         check_messages(messages)
+        check_begun(info, messages)
         await trio.lowlevel.checkpoint()
         return count_tokens(messages)
 
@@ -76,6 +78,7 @@ class ScriptedEngine:
     def _admit(self, request: Request) -> int:
         model = find_model(self.models(), request.model)
         check_request(request)
+        check_begun(model, request.messages)
         prompt_tokens = count_tokens(request.messages)
         check_fit(prompt_tokens, request.max_tokens, model.context)
         return prompt_tokens

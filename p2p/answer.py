@@ -12,7 +12,7 @@ from chain.channel import Payer
 from chain.keeper import BookKeeper
 from p2p.book_events import save_events
 from p2p.buying import Deal
-from p2p.errors import EngineError, Error, Refused, RemoteError
+from p2p.errors import EngineError, Error, Refused, RemoteError, Unavailable
 from p2p.protocol.receipt import Receipt, SignedReceipt
 from p2p.protocol.session import Completed, Deliver, Event, State, ToClient
 from p2p.protocol.session_client import ClientSession
@@ -92,6 +92,17 @@ class Answer:
         return self._core.tokens.output
 
     @property
+    def cost_nano(self) -> int:
+        """What it costs us so far. Of an answer that broke off, what came and was not paid is written off."""
+        return min(self._core.cost_nano, self._core.paid_nano)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the provider receipted it as whole, even if its last word did not reach us."""
+        receipt = self._core.receipt
+        return receipt is not None and receipt.reason in {"stop", "length"}
+
+    @property
     def refusal(self) -> Refused | None:
         """The provider's no, if that is what it ended with."""
         return self._error if isinstance(self._error, Refused) else None
@@ -150,6 +161,8 @@ class Answer:
                 self.receipt, self.signed_receipt = receipt, signed
                 if receipt.reason == "failed":
                     self._error = EngineError("the provider's engine failed in the middle of the answer")
+                elif self._core.stalled and receipt.reason == "cancelled":
+                    self._error = Unavailable("the provider made no progress any more; what came is paid")
             case _:
                 raise AssertionError(f"{event} is not for a client")
 

@@ -149,6 +149,7 @@ def _ask(parser: argparse.ArgumentParser) -> None:
         "price-max-input": "refuse dearer providers: nano per million prompt tokens",
         "price-max-output": "refuse dearer providers: nano per million answer tokens",
         "strategy": "once (default): one counter-offer; take, concession, or your own (docs/MARKET.md)",
+        "answer-max-nano": "the most that the answer may cost, whoever gives how much of it",
         "counter-percent": "how far below the best quote the first counter-offer goes (10); 0 for none",
         "concede": "how concession gives way: early, evenly (default) or late",
         "deposit-nano": "size of a channel that has to be opened",

@@ -94,6 +94,7 @@ class AskConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     concede: Tactic = Tactic.EVENLY  # how `concession` gives way: early, evenly or late
     deposit_nano: Nano = 100_000_000
     channels_max: Count = 3
+    answer_max_nano: Nano | None = None  # that one answer may cost, at all providers together that give a part of it
 
     @property
     def weights(self) -> Preset:

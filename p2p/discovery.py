@@ -161,10 +161,10 @@ class Directory:
             found = await self._probe_all([peer for peer in peers if peer not in promising], model)
         return sorted(found, key=lambda one: one.peer)
 
-    def fail(self, peer: str, why: str) -> None:
+    def fail(self, peer: str, why: str, kind: str = "probe_failed") -> None:
         """The peer is there no more, or not as it should be: others are asked first for a while."""
         self.book.fail(peer, self._clock())
-        self._trace("probe_failed", peer=peer, why=why)
+        self._trace(kind, peer=peer, why=why)
 
     async def probe(self, peer: str) -> tuple[Advert, int]:
         """Pull a peer's advert: what it says, and the round trip in ms. Raises `Error`."""

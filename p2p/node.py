@@ -352,6 +352,7 @@ async def open_client(
                 prices_max=ask.prices_max,
                 deposit_nano=ask.deposit_nano,
                 channels_max=ask.channels_max,
+                answer_max_nano=ask.answer_max_nano,
                 nano_per_second=ask.weights.nano_per_second,
                 tier=ask.weights.tier,
                 features=ask.features,

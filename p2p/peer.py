@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -20,7 +20,8 @@ from p2p.answer import Answer
 from p2p.buying import Deal, Experience, Negotiations
 from p2p.closing import Closing
 from p2p.discovery import Directory, Found
-from p2p.errors import PaymentError, Unavailable
+from p2p.errors import Error, PaymentError, Refused, Unavailable
+from p2p.failover import LastingAnswer, open_lasting_answer
 from p2p.foreign import translated
 from p2p.funding import Funding
 from p2p.host import Host, PeerPath
@@ -51,6 +52,7 @@ class Budget:
     deposit_nano: int = 100_000_000
     window_max_nano: int = 1_000_000  # the most that is ever paid ahead on one answer
     channels_max: int = 3
+    answer_max_nano: int | None = None  # the most that one answer may cost, whoever gives how much of it
     nano_per_second: int = 1_000
     answers_per_channel: int = 100  # assumed before there is a history
     tier: Tier = "open"
@@ -131,8 +133,8 @@ class LightPeer:
             )
         return found
 
-    async def agree(self, found: Sequence[Found], request: Request) -> Deal:
-        """A price for this request with one of these providers.
+    async def agree(self, found: Sequence[Found], request: Request, prompt_tokens_max: int | None = None) -> Deal:
+        """A price for this request with one of these providers. The prompt's size may be known better than by its text.
 
         Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
         """
@@ -141,6 +143,8 @@ class LightPeer:
         if found and not willing:
             raise PaymentError(objections[found[0].peer])
         bound = prompt_tokens_bound(request.messages)
+        if prompt_tokens_max is not None:
+            bound = min(bound, prompt_tokens_max)
         need = await self._need(Tokens(input=bound // 2, output=request.max_tokens // 2))
         negotiations = Negotiations(
             self._host,
@@ -226,17 +230,33 @@ class LightPeer:
                     if answer.refusal is not None:
                         await self._payers.heed(payer.channel, answer.refusal, int(self._clock()))
 
-    @asynccontextmanager
-    async def chat(self, messages: Sequence[Message], *, model: str, max_tokens: int) -> AsyncIterator[Answer]:
-        """Find, agree, pay and answer, in one."""
-        request = Request(model=model, messages=tuple(messages), max_tokens=max_tokens)
-        deal = await self.agree(await self.find(model), request)
-        async with self.answer(deal, request) as answer:
-            yield answer
+    def chat(
+        self, messages: Sequence[Message], *, model: str, max_tokens: int
+    ) -> AbstractAsyncContextManager[LastingAnswer]:
+        """Find, agree, pay and answer, in one, and go on with another provider where one fails."""
+        return self.ask(Request(model=model, messages=tuple(messages), max_tokens=max_tokens))
+
+    def ask(
+        self, request: Request, *, agreed: Callable[[Deal], None] = lambda _: None
+    ) -> AbstractAsyncContextManager[LastingAnswer]:
+        """The same for any request; `agreed` is told of each deal. See `open_lasting_answer`."""
+        limit = self._budget.answer_max_nano
+        return open_lasting_answer(self, request, cost_max_nano=limit, agreed=agreed, trace=self._trace)
+
+    def give_up(self, provider: str, error: Error) -> None:
+        """It failed in the middle of an answer, or said no: others are asked first for a while if it is to blame."""
+        if isinstance(error, Refused):
+            self._trace("no_deal", peer=provider, why=str(error), reason=error.word)
+        else:
+            self._directory.fail(provider, error.word, "answer_failed")
+
+    async def standbys(self) -> frozenset[str]:
+        """The providers to which a channel is open already. Raises `LocalError`."""
+        return await self._payers.providers()
 
     async def can_pay(self) -> bool:
         """Whether a channel is open already. Raises `LocalError`."""
-        return bool(await self._payers.providers())
+        return bool(await self.standbys())
 
     async def start_close(self, channel: bytes) -> Transaction:
         """Close without the provider; `finalise` after the challenge period. Raises as `Closing.together` does."""

@@ -8,38 +8,58 @@ from typing import Any
 
 from chain.ledger import Transaction
 from inference.engine import Request
-from p2p.answer import Answer
+from p2p.answer import Answer, Timing
 from p2p.buying import Deal
 from p2p.discovery import Found
 from p2p.host import PeerPath
-from p2p.patience import patiently
 from p2p.peer import LightPeer
 from p2p.protocol.price import Prices
 from p2p.ranking import as_json
-from p2p.story import gram, per_million
-
-BUSY_PATIENCE_S = 60.0  # while every slot is in use
+from p2p.story import gram, per_million, short
 
 
 @dataclass(frozen=True)
 class Purchase:
-    """An answer that was given and paid."""
+    """An answer that was given and paid, in one part or, where providers failed, in several."""
 
     text: str
     found: Sequence[Found]
-    answer: Answer
-    path: PeerPath | None  # by which the provider was reached in the end
+    parts: Sequence[Answer]
+    path: PeerPath | None  # by which the last provider was reached in the end
+
+    @property
+    def answer(self) -> Answer:
+        """The last part."""
+        return self.parts[-1]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all parts: what is gone on from is read anew."""
+        return sum(part.prompt_tokens for part in self.parts)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all parts."""
+        return sum(part.completion_tokens for part in self.parts)
 
     @property
     def cost_nano(self) -> int:
-        """What this answer cost, as both signed for it."""
-        assert self.answer.receipt is not None, "an answer that ended well has one"
-        return self.answer.receipt.session_total_nano
+        """What this answer cost at all providers together."""
+        return sum(part.cost_nano for part in self.parts)
+
+    @property
+    def timing(self) -> Timing:
+        """To the first token of all, and over the time in which tokens came."""
+        speaking = [part for part in self.parts if part.completion_tokens]
+        if not speaking:
+            return self.answer.timing
+        seconds = sum(part.completion_tokens / part.timing.tokens_per_s for part in speaking)
+        return Timing(speaking[0].timing.ttft_ms, self.completion_tokens / seconds)
 
     @property
     def summary(self) -> dict[str, Any]:
         """For `--json`."""
-        deal, timing = self.answer.deal, self.answer.timing
+        deal, timing = self.answer.deal, self.timing
         return {
             "answer": self.text,
             "provider": deal.provider,
@@ -47,10 +67,8 @@ class Purchase:
             "path": self.path,
             "providers_found": len(self.found),
             "model": deal.quote.model,
-            "usage": {
-                "prompt_tokens": self.answer.prompt_tokens,
-                "completion_tokens": self.answer.completion_tokens,
-            },
+            "usage": {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens},
+            "parts": [_part(part) for part in self.parts],
             "price": _price(deal.quote.prices),
             "quoted_first": _price(deal.first_prices),
             "agreed": _price(deal.quote.prices),
@@ -67,9 +85,11 @@ class Purchase:
 
     def rows(self) -> list[tuple[str, str]]:
         """For a person."""
-        deal, timing = self.answer.deal, self.answer.timing
+        deal, timing = self.answer.deal, self.timing
+        several = self.parts if len(self.parts) > 1 else ()
         return [
-            ("tokens", f"{self.answer.prompt_tokens} in, {self.answer.completion_tokens} out"),
+            *((f"part by {short(part.deal.provider)}", _part_row(part)) for part in several),
+            ("tokens", f"{self.prompt_tokens} in, {self.completion_tokens} out"),
             ("price", per_million(deal.quote.prices.input, deal.quote.prices.output)),
             ("cost", amount(self.cost_nano)),
             ("authorised", f"{amount(self.answer.authorised_nano)} on this channel in all"),
@@ -86,16 +106,13 @@ async def buy(
     *,
     agreed: Callable[[Deal], None] = lambda _: None,
 ) -> Purchase:
-    """Find, agree, pay; `piece` gets the answer as it comes, once `agreed` was told. Raises what `LightPeer` raises."""
-    found = await peer.find(request.model)
-    deal = await patiently(lambda: peer.agree(found, request), BUSY_PATIENCE_S)
-    agreed(deal)
+    """Find, agree, pay. `agreed` gets each deal, then `piece` what comes of it. Raises what `LightPeer` raises."""
     text = []
-    async with peer.answer(deal, request) as answer:
-        async for part in answer:
-            text.append(part)
-            piece(part)
-    return Purchase("".join(text), found, answer, peer.path(deal.provider))
+    async with peer.ask(request, agreed=agreed) as answer:
+        async for some in answer:
+            text.append(some)
+            piece(some)
+    return Purchase("".join(text), answer.found, answer.parts, peer.path(answer.parts[-1].deal.provider))
 
 
 def amount(nano: int) -> str:
@@ -112,6 +129,22 @@ def transaction_json(transaction: Transaction) -> dict[str, Any]:
         "exit_code": transaction.exit_code,
         "balance_nano": transaction.balance_nano,
     }
+
+
+def _part(part: Answer) -> dict[str, Any]:
+    return {
+        "provider": part.deal.provider,
+        "channel": part.channel.hex(),
+        "prompt_tokens": part.prompt_tokens,
+        "completion_tokens": part.completion_tokens,
+        "cost_nano": part.cost_nano,
+        "receipt": part.receipt is not None,
+    }
+
+
+def _part_row(part: Answer) -> str:
+    receipt = "" if part.receipt else "; no receipt"
+    return f"{part.prompt_tokens} in, {part.completion_tokens} out, {amount(part.cost_nano)}{receipt}"
 
 
 def _price(prices: Prices) -> dict[str, int]:

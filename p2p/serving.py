@@ -20,7 +20,7 @@ from p2p.keys import verify_by_peer
 from p2p.payees import Payees
 from p2p.protocol.negotiate import Quote, Refusal
 from p2p.protocol.receipt import Receipt, Sampling
-from p2p.protocol.sales import require_fits
+from p2p.protocol.sales import require_continues, require_fits
 from p2p.protocol.session import (
     Check,
     Completed,
@@ -194,6 +194,7 @@ class Serving:
         request: Request = decode(start.request, Request)
         if request.model != quote.model or not 0 < request.max_tokens <= quote.max_tokens:
             raise RemoteError("wrong_quote", "the request is not the one that was quoted")
+        require_continues(model, request)
         first = Claim(start.channel, start.payment.channel_total_nano, start.payment.signature)
         payee = await self._leases.enter_async_context(self._payees.lease(first, quote))
         self._payee, self.channel = payee, start.channel

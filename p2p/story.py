@@ -172,9 +172,23 @@ def _reachable(f: Mapping[str, Any]) -> str:
     return "  [red]nobody can reach me[/]: nothing that I listen on is open, and no relay takes me in"
 
 
+def _answer_failed(f: Mapping[str, Any]) -> str:
+    """On a line of its own: it breaks into an answer."""
+    what = {"unavailable": "fell silent", "engine_failed": "has an engine that broke"}.get(f["why"], "broke the rules")
+    return f"\n  [yellow]provider {short(f['peer'])} {what}[/]"
+
+
+def _failover(f: Mapping[str, Any]) -> str:
+    begun = f["tokens"] > 0
+    return f"  [green]{short(f['peer'])} {'goes on from here' if begun else 'answers instead'}[/]"
+
+
 LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "found": _found,
     "probe_failed": lambda f: f"  [dim]{short(f['peer'])} is announced but does not answer: left out[/]",
+    "answer_failed": _answer_failed,
+    "failover": _failover,
+    "no_failover": lambda f: f"  [red]nobody goes on[/]: {escape(f['why'])}",
     "quote": _quote,
     "no_quote": lambda f: f"  [dim]{short(f['peer'])} made no quote: {escape(f['why'])}[/]",
     "counter": _counter,

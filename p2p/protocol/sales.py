@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from inference.engine import Capacity, ModelInfo
+from inference.engine import CONTINUE, Capacity, ModelInfo, Request
 from p2p.errors import Refused, RemoteError
 from p2p.protocol.advert import ChannelOffer, ModelOffer
 from p2p.protocol.negotiate import (
@@ -105,6 +105,7 @@ class Sales:
                 tokens_per_s=speeds[model.id].tokens_per_s,
                 slots_free=load.free,
                 slots_total=load.total,
+                features=model.features,
             )
             for model in self._models.values()
         )
@@ -210,6 +211,12 @@ class Sales:
             nonce=ask.nonce,
         )
         return sign(quote, self._signer)
+
+
+def require_continues(model: ModelInfo, request: Request) -> None:
+    """Raises `Refused` for an answer that is begun where the model cannot go on with one."""
+    if request.continues and CONTINUE not in model.features:
+        raise Refused("cannot_continue", f"{model.id} does not go on with an answer that is begun")
 
 
 def require_fits(model: ModelInfo, prompt_tokens: int, max_tokens: int) -> None:

@@ -31,7 +31,7 @@ SESSION_ID_BYTES = 16
 SESSIONS_PER_CHANNEL_MAX = 8
 HEARTBEAT_S = 5.0
 SILENCE_S = 20.0  # four heartbeats missed
-PROGRESS_PATIENCE_S = 120.0  # how long a client hears heartbeats and nothing else, a slow machine's prompt included
+RECEIPT_PATIENCE_S = 2.0  # how long a client waits for the receipt of a provider that it gives up as stalled
 PAYMENT_PATIENCE_S = 30.0  # how long a paused provider waits for a voucher, and for the last one
 
 

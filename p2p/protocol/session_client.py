@@ -15,7 +15,7 @@ from p2p.protocol.receipt import Receipt, ResponseHash, countersign, request_has
 from p2p.protocol.session import (
     CLIENT_HEARS,
     ENDED,
-    PROGRESS_PATIENCE_S,
+    RECEIPT_PATIENCE_S,
     Begun,
     Cancel,
     Close,
@@ -40,6 +40,7 @@ from p2p.protocol.session import (
     State,
     ToClient,
 )
+from p2p.protocol.stall import patience_s
 from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, open_signed
 
 # Byte-level vocabularies have no token shorter than a byte, so a count beyond the bytes received is made up. The
@@ -49,6 +50,8 @@ COUNT_SLACK_TOKENS = 8
 BYTES_PER_TOKEN_MAX = 16
 # Several times the longest token of any vocabulary in use: more text than that for its tokens is a flood.
 TOKEN_BYTES_MAX = 1024
+# A look at the time that comes so late shows that it was us who were busy, or asleep.
+LATE_S = 1.0
 
 
 class ClientSession:
@@ -86,9 +89,10 @@ class ClientSession:
         self._receipt: Receipt | None = None
         self._signed_receipt: Signed | None = None
         self._cancelled = False
+        self._stalled = False
         self._liveness = Liveness()
         self._progress_at = 0.0
-        self._lane: Lane
+        self._lane = Lane()
 
     @property
     def tokens(self) -> Tokens:
@@ -104,6 +108,21 @@ class ClientSession:
     def cost_nano(self) -> int:
         """What was delivered so far costs."""
         return cost_nano(self._quote.prices, self._done)
+
+    @property
+    def paid_nano(self) -> int:
+        """What was authorised for this session, what it is ahead included."""
+        return self._lane.paid_nano
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The provider's, once it has come and is found right."""
+        return self._receipt
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it was ended because the provider made no progress."""
+        return self._stalled
 
     def start(self, now: float) -> list[Event]:
         """Open the session with a first, small voucher."""
@@ -162,17 +181,41 @@ class ClientSession:
         """When `tick` wants to be called, at the latest."""
         if self.state in ENDED or self.state is State.NEW:
             return None
-        return min(self._liveness.deadline(), self._progress_at + PROGRESS_PATIENCE_S)
+        return min(self._liveness.deadline(), self._progress_at + self._patience_s)
 
     def tick(self, now: float) -> list[Event]:
         """Time has passed."""
-        if self.deadline() is None:
+        deadline = self.deadline()
+        if deadline is None:
             return []
+        if now > deadline + LATE_S:  # what was said meanwhile is still to be heard
+            self._progress_at = now
         if self._liveness.silent(now):
             return self._fail(Unavailable("the provider fell silent; only what came is paid for: ask again"))
-        if now >= self._progress_at + PROGRESS_PATIENCE_S:
-            return self._fail(Unavailable("the provider makes no progress"))
+        if now >= self._progress_at + self._patience_s:
+            return self._give_up(now)
         return [self._send(Heartbeat(), now)] if self._liveness.heartbeat_due(now) else []
+
+    @property
+    def _patience_s(self) -> float:
+        """For the next sign of progress."""
+        if self._stalled:
+            return RECEIPT_PATIENCE_S
+        left = {State.STARTING: self._quote.prompt_tokens, State.PREFILL: self._prompt_tokens - self._done.input}
+        return patience_s(
+            ttft_ms=self._quote.ttft_ms,
+            tokens_per_s=self._quote.tokens_per_s,
+            prompt_tokens=left.get(self.state),
+        )
+
+    def _give_up(self, now: float) -> list[Event]:
+        """The provider stalls. If it is there, it is still receipted and paid for what it did."""
+        stop = [] if self._stalled else self.cancel(now)
+        if not stop:
+            return self._fail(Unavailable("the provider makes no progress; only what came is paid for: ask again"))
+        self._stalled = True
+        self._progress_at = now
+        return stop
 
     def _handle(self, message: ToClient, now: float) -> list[Event]:
         match message:
@@ -212,8 +255,11 @@ class ClientSession:
 
     def _paused(self, message: Pause, now: float) -> list[Event]:
         """Answer also if nothing is to be added: the voucher that says so may have died with another session."""
+        before_nano = self._payer.authorised_nano
         self._payer.asked_for(message.due_nano)
         saved, payment = self._pay()
+        if self._payer.authorised_nano > before_nano:  # it was for us that it waited
+            self._progress_at = now
         return [saved, self._send(payment, now)]
 
     def _progress(self, message: Progress, now: float) -> list[Event]:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from inference.admission import check_fit, check_request, find_model
+from inference.admission import check_begun, check_fit, check_request, find_model
 from inference.engine import Message, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 from inference.scripted import SCRIPTED_MODEL
@@ -25,6 +25,8 @@ def test_a_good_request_passes() -> None:
         {"messages": (Message("tool", "secret"),)},  # type: ignore[arg-type]
         {"messages": (Message("user", "secret \ud800"),)},
         {"messages": (Message("user", 5),)},  # type: ignore[arg-type]
+        {"messages": (Message("user", "hello"), Message("assistant", ""))},
+        {"messages": (Message("assistant", "secret"), Message("assistant", "more"))},
         {"max_tokens": 0},
         {"max_tokens": -1},
         {"max_tokens": "secret"},
@@ -53,6 +55,16 @@ def test_the_prompt_and_the_answer_must_fit_together() -> None:
     with pytest.raises(ContextOverflow) as caught:
         check_fit(91, 10, 100)
     assert (caught.value.prompt_tokens, caught.value.context) == (91, 100)
+
+
+def test_an_answer_is_gone_on_with_only_by_a_model_that_can() -> None:
+    begun = GOOD.rest("secret", 0).messages
+    check_begun(SCRIPTED_MODEL, begun)
+    plain = msgspec.structs.replace(SCRIPTED_MODEL, features=())
+    check_begun(plain, GOOD.messages)
+    with pytest.raises(BadRequest, match="does not go on") as caught:
+        check_begun(plain, begun)
+    assert "secret" not in str(caught.value)
 
 
 def test_only_loaded_models_are_found() -> None:

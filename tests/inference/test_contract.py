@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import structs
 
-from inference.engine import Capacity, Delta, Engine, Finished, Message, Request
+from inference.engine import CONTINUE, Capacity, Delta, Engine, Finished, Message, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 from inference.llamacpp import LlamaCpp, open_llamacpp
 from inference.scripted import Scripted, open_scripted
@@ -105,11 +106,39 @@ async def check_prefill(ask: Asker) -> None:
     assert finished.usage.cached_tokens == prompt_tokens - 1
 
 
+async def check_an_answer_that_is_begun_goes_on(ask: Asker) -> None:
+    assert CONTINUE in ask.model.features
+    whole_request = ask.request("Count from one to twenty, in words.", 24)
+    async with ask.engine.generate(whole_request) as items:
+        deltas = [item async for item in items if isinstance(item, Delta)]
+    whole, parts = "".join(delta.text for delta in deltas), deltas[:9]
+    begun, tokens = "".join(delta.text for delta in parts), sum(delta.tokens for delta in parts)
+    rest = whole_request.rest(begun, tokens)
+    assert rest.max_tokens == 24 - tokens
+    prompt_tokens = await ask.engine.count(rest.model, rest.messages)
+    assert await ask.engine.prefill(rest, prompt_tokens + 100) == prompt_tokens
+    text, finished = await ask.text(rest)
+    assert begun + text == whole, "not a character is lost or said twice"
+    assert finished.usage.prompt_tokens == prompt_tokens > await ask.engine.count(rest.model, whole_request.messages)
+    assert finished.reason == "length"
+    # A stop string in what is there already ends nothing, one in what is new does.
+    said, stop = begun[-4:], text[len(text) // 2 :][:4]
+    stopped, finished = await ask.text(structs.replace(rest, stop=(said + "never said", stop)))
+    assert (stopped, finished.reason) == (text[: text.index(stop)], "stop")
+    seeded = structs.replace(rest, temperature=1.0, seed=5)
+    await ask.text(seeded)  # warms the cache, see above
+    assert (await ask.text(seeded))[0] == (await ask.text(seeded))[0]
+
+
 async def check_refusals(ask: Asker) -> None:
     with pytest.raises(BadRequest):
         await ask.text(ask.request(max_tokens=0))
     with pytest.raises(BadRequest):
         await ask.engine.count(ask.model.id, ())
+    with pytest.raises(BadRequest, match="empty"):
+        await ask.text(structs.replace(ask.request(), messages=(Message("user", "a"), Message("assistant", ""))))
+    with pytest.raises(BadRequest, match="one message"):
+        await ask.engine.count(ask.model.id, (Message("assistant", "a"), Message("assistant", "b")))
     with pytest.raises(ModelMissing):
         await ask.engine.count("another/model", (Message("user", "a"),))
     too_long = ask.request("word " * 9000)
@@ -136,6 +165,7 @@ CHECKS = [
     check_cancel,
     check_queue,
     check_prefill,
+    check_an_answer_that_is_begun_goes_on,
     check_refusals,
     check_errors_of_the_reader,
 ]

@@ -57,6 +57,16 @@ def test_a_shorter_answer_begins_the_longer_one(request: Request) -> None:
     assert unlimited.text.startswith(read(request).text)
 
 
+@given(requests.filter(lambda request: not request.continues and request.messages), st.integers(1, 600))
+def test_from_wherever_it_breaks_off_it_goes_on_to_the_same_end(request: Request, characters: int) -> None:
+    unlimited = msgspec.structs.replace(request, max_tokens=10_000, stop=())
+    whole = read(unlimited).text
+    begun = whole[:characters]
+    assert begun + read(unlimited.rest(begun, len(begun.split()))).text == whole
+    again = unlimited.rest(begun[:-1], 1).rest(begun[-1], 1) if begun[:-1] else unlimited.rest(begun, 2)
+    assert again == unlimited.rest(begun, 2)
+
+
 @pytest.mark.parametrize(
     "change", [{"seed": 1}, {"temperature": 0.5}, {"model": "other"}, {"messages": (Message("user", "b"),)}]
 )

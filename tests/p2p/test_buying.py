@@ -379,8 +379,8 @@ async def test_a_conversation_goes_on_with_who_answered_it_before(tmp_path: Path
         for turn in range(4):
             async with client.peer.chat(messages, model=MODEL, max_tokens=20) as answer:
                 text = "".join([piece async for piece in answer])
-            first = first or answer.deal.provider
-            assert answer.deal.provider == first
+            first = first or answer.parts[0].deal.provider
+            assert answer.parts[0].deal.provider == first
             messages += [Message("assistant", text), Message("user", f"and then, {turn}")]
 
 

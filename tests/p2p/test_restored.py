@@ -123,7 +123,7 @@ async def ask(client: Customer) -> Answer:
     async with client.peer.chat(question().messages, model=MODEL, max_tokens=40) as answer:
         async for _ in answer:
             pass
-    return answer
+    return answer.parts[-1]
 
 
 async def asked(market: Market) -> Answer:

@@ -12,7 +12,7 @@ from p2p.protocol.price import Prices, Tokens
 from p2p.protocol.receipt import Sampling
 from p2p.protocol.session import (
     HEARTBEAT_S,
-    PROGRESS_PATIENCE_S,
+    RECEIPT_PATIENCE_S,
     Begun,
     Cancel,
     Check,
@@ -22,6 +22,7 @@ from p2p.protocol.session import (
     Finished,
     Generate,
     Heartbeat,
+    Pause,
     Payment,
     Prefill,
     Progress,
@@ -31,6 +32,8 @@ from p2p.protocol.session import (
     State,
     StopEngine,
 )
+from p2p.protocol.session_client import LATE_S
+from p2p.protocol.stall import FLOOR_S, patience_s
 from p2p.protocol.wire import Message, sign
 
 SAMPLING = Sampling(max_tokens=1000, temperature=0.0, top_p=1.0, seed=0)
@@ -195,12 +198,60 @@ def test_the_same_progress_twice_is_refused() -> None:
     assert error.code == "bad_progress"
 
 
+def heartbeats(wired: Wired, since: float, seconds: float) -> list[Event]:
+    """What the client says to nothing but heartbeats, looking at the time whenever it wants to."""
+    events: list[Event] = []
+    now = since
+    while (deadline := wired.client.deadline()) is not None and deadline <= since + seconds:
+        now = max(now, deadline)
+        wired.client.receive(Heartbeat(), now)
+        events += wired.client.tick(now)
+    return events
+
+
 def test_a_provider_that_only_sends_heartbeats_is_given_up() -> None:
     wired = Wired()
     wired.client.start(1000.0)
-    for second in range(5, 120, 5):
-        wired.client.receive(Heartbeat(), 1000.0 + second)
-        assert not [e for e in wired.client.tick(1000.0 + second) if isinstance(e, Failed)]
-    failed = wired.client.tick(1000.0 + PROGRESS_PATIENCE_S)[-1]
-    assert isinstance(failed, Failed)
-    assert isinstance(failed.error, Unavailable)
+    quote = wired.quote
+    wait_s = patience_s(ttft_ms=quote.ttft_ms, tokens_per_s=quote.tokens_per_s, prompt_tokens=quote.prompt_tokens)
+    assert errors(heartbeats(wired, 1000.0, wait_s - 0.1)) == []
+    (error,) = errors(heartbeats(wired, 1000.0 + wait_s - 0.1, 0.2))
+    assert isinstance(error, Unavailable)
+
+
+def streaming() -> Wired:
+    """One whose answer has begun and does not go on."""
+    wired = Wired(to_client=lambda m: None if isinstance(m, Finished) else m).run()
+    assert wired.client.state is State.STREAMING
+    return wired
+
+
+def test_one_that_stalls_is_stopped_first_and_then_given_up() -> None:
+    wired = streaming()
+    said = heartbeats(wired, wired.now, FLOOR_S)
+    assert sent(said)[-1] == Cancel()
+    assert errors(said) == []
+    assert wired.client.stalled
+    (error,) = errors(heartbeats(wired, wired.now + FLOOR_S, RECEIPT_PATIENCE_S))
+    assert isinstance(error, Unavailable)
+
+
+def test_a_client_that_was_asleep_hears_first_what_was_said_meanwhile() -> None:
+    wired = streaming()
+    late = wired.now + FLOOR_S + LATE_S + 5.0
+    wired.client.receive(Heartbeat(), late)
+    wired.client.tick(late)
+    assert not wired.client.stalled
+    heartbeats(wired, late, FLOOR_S)
+    assert wired.client.stalled
+
+
+def test_a_pause_for_our_own_payment_is_no_stall_and_one_that_was_paid_for_is() -> None:
+    wired = streaming()
+    due_nano, paused_at = wired.payer.authorised_nano + 1, wired.now + FLOOR_S / 2
+    wired.client.receive(Pause(due_nano=due_nano), paused_at)
+    heartbeats(wired, paused_at, FLOOR_S - 0.1)
+    assert not wired.client.stalled
+    wired.client.receive(Pause(due_nano=due_nano), paused_at + FLOOR_S - 0.05)
+    heartbeats(wired, paused_at + FLOOR_S - 0.05, 0.1)
+    assert wired.client.stalled

@@ -1,0 +1,193 @@
+"""One answer, whoever gives it: where a provider fails, the next goes on from the text that has come.
+
+Each part is an answer of its own, with its own price, channel, count and receipt, and each provider is paid for its
+part. Only the reader sees one answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from inference.engine import CONTINUE, Request
+from inference.nursery import open_background
+from p2p.answer import Answer
+from p2p.buying import Deal
+from p2p.discovery import Found
+from p2p.errors import EngineError, Error, Refused, RemoteError, Unavailable
+from p2p.patience import patiently
+from p2p.trace import Trace
+
+if TYPE_CHECKING:
+    from p2p.peer import LightPeer
+
+PROVIDERS_MAX = 4  # that one answer is asked of
+BUSY_PATIENCE_S = 60.0  # while every slot is in use
+
+# What another provider may do better.
+THEIR_FAULTS = (Unavailable, RemoteError, EngineError, Refused)
+# Refusals that others would repeat: it is the request.
+EVERYWHERE = frozenset({"prompt_over_quote", "too_long"})
+
+
+class LastingAnswer:
+    """Iterate over it for the text, piece by piece; `parts` are the answers that it consists of, the last one last.
+
+    The iteration raises what `Answer` raises, when nobody is left who goes on: for lack of providers, of ones that can
+    continue a text (`CONTINUE`), of money, or after `PROVIDERS_MAX`.
+    """
+
+    def __init__(
+        self,
+        peer: LightPeer,
+        request: Request,
+        found: Sequence[Found],
+        *,
+        cost_max_nano: int | None,
+        agreed: Callable[[Deal], None],
+        trace: Trace,
+    ) -> None:
+        self.found = found
+        self.parts: list[Answer] = []
+        self._peer = peer
+        self._request = request
+        self._cost_max_nano = cost_max_nano
+        self._agreed = agreed
+        self._trace = trace
+        self._text: list[str] = []
+        self._left_out: set[str] = set()
+        self._error: Error | None = None
+        self._send, self._pieces = trio.open_memory_channel[str](0)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Received so far."""
+        return sum(part.completion_tokens for part in self.parts)
+
+    @property
+    def cost_nano(self) -> int:
+        """What all parts cost so far."""
+        return sum(part.cost_nano for part in self.parts)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            return await self._pieces.receive()
+        except trio.EndOfChannel:
+            if self._error is not None:
+                raise self._error from None
+            raise StopAsyncIteration from None
+
+    async def run(self) -> None:
+        """Buy part after part, until the answer is whole or nobody goes on; the error is for the reader."""
+        try:
+            deal = await patiently(lambda: self._agree(self.found, self._request), BUSY_PATIENCE_S)
+            while (error := await self._read(deal)) is not None:
+                deal = await self._successor(deal.provider, error)
+        except Error as error:
+            self._error = error
+        finally:
+            self._send.close()
+
+    async def _read(self, deal: Deal) -> Error | None:
+        """One part, to its end; what is wrong with it, if it is not the answer's end and another provider may help."""
+        before = len(self.parts)
+        try:
+            async with self._peer.answer(deal, self._rest()) as part:
+                self.parts.append(part)
+                async for piece in part:
+                    self._text.append(piece)
+                    await self._send.send(piece)
+        except THEIR_FAULTS as error:
+            if isinstance(error, Refused) and error.reason in EVERYWHERE:
+                raise
+            came = self.parts[before:]
+            whole = self.completion_tokens >= self._request.max_tokens or any(part.whole for part in came)
+            return None if whole else error
+        return None
+
+    def _rest(self) -> Request:
+        """What is still to be answered."""
+        text, tokens = "".join(self._text), self.completion_tokens
+        if text:
+            return self._request.rest(text, tokens)
+        return msgspec.structs.replace(self._request, max_tokens=self._request.max_tokens - tokens)
+
+    async def _successor(self, failed: str, error: Error) -> Deal:
+        """Who goes on after the one that failed. Raises `error` if nobody does."""
+        self._left_out.add(failed)
+        self._peer.give_up(failed, error)
+        if len(self._left_out) >= PROVIDERS_MAX:
+            raise error
+        try:
+            deal = await patiently(self._agree_with_another, BUSY_PATIENCE_S)
+        except Error as nobody:
+            self._trace("no_failover", peer=failed, why=str(nobody), reason=nobody.word)
+            raise error from nobody
+        self._trace("failover", peer=deal.provider, failed=failed, tokens=self.completion_tokens)
+        return deal
+
+    async def _agree_with_another(self) -> Deal:
+        """One that was found already and to which a channel is open, or else any such, or else one that is looked for.
+
+        To open a channel takes longer than a reader likes to wait.
+        """
+        rest, standbys = self._rest(), await self._peer.standbys()
+        known = self._able(self.found, rest)
+        warm = [one for one in known if one.peer in standbys]
+        cold = [one for one in known if one.peer not in standbys]
+        problem: Error = Unavailable("nobody else was found who can go on")
+        for some in filter(None, (warm, cold)):
+            try:
+                return await self._agree(some, rest)
+            except Error as error:
+                problem = error
+        fresh = self._able(await self._peer.find(rest.model), rest)
+        self.found = [*self.found, *(one for one in fresh if one not in known)]
+        if not fresh:
+            raise problem
+        return await self._agree(fresh, rest)
+
+    def _able(self, found: Sequence[Found], rest: Request) -> list[Found]:
+        """Those that have not failed, and that can go on if there is something to go on from."""
+        needed = {CONTINUE} if self._text else set()
+        return [one for one in found if one.peer not in self._left_out and needed <= {*one.model.features}]
+
+    async def _agree(self, found: Sequence[Found], request: Request) -> Deal:
+        deal = await self._peer.agree(found, request, self._prompt_tokens_bound())
+        worst_nano = self.cost_nano + deal.quote.worst_cost_nano
+        if self._cost_max_nano is not None and worst_nano > self._cost_max_nano:
+            raise Refused("over_budget", f"it could cost {worst_nano} nano in all: more than answer_max_nano allows")
+        self._agreed(deal)
+        return deal
+
+    def _prompt_tokens_bound(self) -> int | None:
+        """Of the prompt with the text so far, where it was counted; other tokens may spell the same text."""
+        counted = max((part.prompt_tokens for part in self.parts), default=0)
+        if not counted:
+            return None
+        tokens = self.parts[0].prompt_tokens + self.completion_tokens
+        return tokens + tokens // 8 + 16
+
+
+@asynccontextmanager
+async def open_lasting_answer(
+    peer: LightPeer, request: Request, *, cost_max_nano: int | None, agreed: Callable[[Deal], None], trace: Trace
+) -> AsyncIterator[LastingAnswer]:
+    """The answer to `request`, from whom `peer` finds; `agreed` is told of each deal.
+
+    Leaving the context early cancels the answer and pays what was done.
+
+    Raises as `LightPeer.find`; later errors come from iterating.
+    """
+    found = await peer.find(request.model)
+    answer = LastingAnswer(peer, request, found, cost_max_nano=cost_max_nano, agreed=agreed, trace=trace)
+    async with open_background() as background:
+        background.start_soon(answer.run)
+        yield answer
