@@ -90,8 +90,6 @@ async def test_one_of_theirs_without_the_key_is_shut_out() -> None:
     async with a_host("ours", swarm_key=KEY) as ours, js_peer("theirs") as js:
         with pytest.raises(JsError):
             await js.do("dial", address=ours.addresses()[0])
-        with pytest.raises(Unavailable):
-            await ours.connect(js.addresses[0])
         assert not ours.peers()
 
 
@@ -174,6 +172,22 @@ async def test_each_finds_the_other_as_a_provider(js_dials: bool) -> None:
         await found(ours, f"model:{MODEL}", {js.peer})
         (one,) = await cold.find(MODEL)
         assert (one.peer, one.advert) == (js.peer, theirs)
+
+
+async def test_a_provider_that_stops_is_found_no_more_by_theirs() -> None:
+    """It takes its records back from our servers, which js asks."""
+    key = f"model:{MODEL}"
+    async with a_host("keeper") as keeper, js_peer("theirs", server=False) as js:
+        await meet(keeper, js, js_dials=True)
+        await js.until(lambda size: size == 1, "table")
+        async with a_host("provider") as provider, open_background() as background:
+            await provider.connect(keeper.addresses()[0])
+            advert = advert_of(provider.peer, provider.addresses())
+            await background.start(Announcer(provider, lambda: (advert, sign(advert, signer("provider")))).run)
+            found = await js.until(lambda found: provider.peer in found, "providers", key=key)
+            assert found.keys() == {provider.peer}
+        await js.until(lambda found: not found, "providers", key=key)
+        assert not await keeper.find_providers(key, 20)
 
 
 def advert_of(peer: str, addresses: Sequence[str]) -> Advert:
