@@ -26,6 +26,8 @@ from chain.ledger import ChannelTerms, Network
 from chain.records import Channel, Receipt, Records, Role, Settlement
 from chain.voucher import Claim
 
+EVIDENCE_PER_PEER = 100
+
 
 class Book(Records):
     """One role's channels and receipts. A context manager; `close` gives the role's lock back.
@@ -177,6 +179,18 @@ class Book(Records):
                 " ON CONFLICT DO UPDATE SET signed = excluded.signed, cost_nano = excluded.cost_nano, at = excluded.at,"
                 " channel_total_nano = excluded.channel_total_nano",
                 (*astuple(receipt), self.role),
+            )
+
+    def save_evidence(self, peer: str, at: int, body: bytes) -> None:
+        """Remember how a peer behaved, in its owner's own words. The oldest beyond `EVIDENCE_PER_PEER` is forgotten."""
+        with self._write():
+            self._db.execute(
+                "INSERT INTO evidence (role, peer, at, body) VALUES (?, ?, ?, ?)", (self.role, peer, at, body)
+            )
+            self._db.execute(
+                "DELETE FROM evidence WHERE rowid IN (SELECT rowid FROM evidence WHERE role = ? AND peer = ?"
+                " ORDER BY at DESC, rowid DESC LIMIT -1 OFFSET ?)",
+                (self.role, peer, EVIDENCE_PER_PEER),
             )
 
     def _write(self) -> AbstractContextManager[None]:

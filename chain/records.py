@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -156,6 +156,12 @@ class Records:
             " FROM settlements WHERE role = ? GROUP BY day ORDER BY day"
         )
         return [DayFees(*row) for row in self._read(query, self.role)]
+
+    def evidence(self, peers: Collection[str] = ()) -> Sequence[tuple[str, bytes]]:
+        """How these peers behaved, or all of them: each peer and what was saved of it, oldest first."""
+        which = f" AND peer IN ({', '.join('?' * len(peers))})" if peers else ""
+        query = f"SELECT peer, body FROM evidence WHERE role = ?{which} ORDER BY at, rowid"  # noqa: S608 - only marks
+        return [(peer, body) for peer, body in self._read(query, self.role, *peers)]
 
     def last_fee(self) -> int | None:
         """What the last settlement cost, in nano; `None` before the first."""

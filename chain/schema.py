@@ -73,6 +73,15 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "UPDATE channels SET retired_at = CAST(strftime('%s', 'now') AS INTEGER) WHERE restored",
         "ALTER TABLE channels DROP COLUMN restored",
     ),
+    (
+        """CREATE TABLE evidence (
+            role TEXT NOT NULL,
+            peer TEXT NOT NULL,
+            at INTEGER NOT NULL,
+            body BLOB NOT NULL
+        )""",
+        "CREATE INDEX evidence_by_peer ON evidence (role, peer, at)",
+    ),
 )
 
 

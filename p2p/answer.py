@@ -58,7 +58,8 @@ class Answer:
         )
         # An answer is bounded by max_tokens, so a reader that is slow costs this much memory and no more.
         self._send, self._pieces = trio.open_memory_channel[str](deal.quote.max_tokens + 1)
-        self._error: Error | None = None
+        self.error: Error | None = None  # what it ended with, if it did not end well
+        self.left = False  # whether we had enough before it was over
         self._over = trio.Event()
         # A reader that is cancelled leaves in good order: what came is still paid and receipted.
         self._work = trio.CancelScope(shield=True)
@@ -105,7 +106,7 @@ class Answer:
     @property
     def refusal(self) -> Refused | None:
         """The provider's no, if that is what it ended with."""
-        return self._error if isinstance(self._error, Refused) else None
+        return self.error if isinstance(self.error, Refused) else None
 
     @property
     def timing(self) -> Timing:
@@ -121,8 +122,8 @@ class Answer:
         try:
             return await self._pieces.receive()
         except trio.EndOfChannel:
-            if self._error is not None:
-                raise self._error from None
+            if self.error is not None:
+                raise self.error from None
             raise StopAsyncIteration from None
 
     async def run(self) -> None:
@@ -132,7 +133,7 @@ class Answer:
             with self._work:
                 await self._shell.run(self._core.start)
         except Error as error:
-            self._error = error
+            self.error = error
         finally:
             self._send.close()
             self._over.set()
@@ -140,6 +141,7 @@ class Answer:
     async def cancel(self) -> None:
         """Stop the answer, pay what was done, and wait for the end as long as is decent."""
         if self._core.state is not State.NEW and not self._over.is_set():
+            self.left = True
             await self._shell.step(self._leave)
             with trio.move_on_after(CANCEL_TIMEOUT_S):
                 await self._over.wait()
@@ -160,9 +162,9 @@ class Answer:
             case Completed(receipt, signed):
                 self.receipt, self.signed_receipt = receipt, signed
                 if receipt.reason == "failed":
-                    self._error = EngineError("the provider's engine failed in the middle of the answer")
+                    self.error = EngineError("the provider's engine failed in the middle of the answer")
                 elif self._core.stalled and receipt.reason == "cancelled":
-                    self._error = Unavailable("the provider made no progress any more; what came is paid")
+                    self.error = Unavailable("the provider made no progress any more; what came is paid")
             case _:
                 raise AssertionError(f"{event} is not for a client")
 

@@ -63,7 +63,11 @@ def _parser() -> Parser:
     _command(commands, "earnings", "what you earned with which model on which day, and what fees you paid")
     _watch(_command(commands, "watch", "settle for a provider that is away, before its clients can take money back"))
     _wallet(_command(commands, "wallet", "show, make, lock, back up or empty your wallet"))
-    _peers(_command(commands, "peers", "who is there, how far away, by which path, and who is shut out and why"))
+    _peers(
+        _command(
+            commands, "peers", "who is there, how far away and by which path; or why a provider is thought of as it is"
+        )
+    )
     _doctor(_command(commands, "doctor", "look for what stands in the way of asking or selling, and say what to do"))
     return parser
 
@@ -235,6 +239,8 @@ def _wallet(parser: argparse.ArgumentParser) -> None:
 
 
 def _peers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("list", "why"), default="list")
+    parser.add_argument("peer", nargs="?", default="", help="of why: a provider, by the end of its id")
     parser.add_argument("--provider", action="store_true", help="whom the provider that runs on this home sees")
     _neighbours(parser, "look for peers on the local network, too")
 

@@ -44,6 +44,11 @@ class Deal:
     def provider(self) -> str:
         return self.quote.provider
 
+    @property
+    def rtt_ms(self) -> int:
+        """To the provider, as it was probed."""
+        return next(score.candidate.rtt_ms for score in self.ranked if score.candidate.peer == self.provider)
+
 
 @dataclass(frozen=True)
 class Experience:

@@ -44,6 +44,7 @@ from p2p import (
     swarm_key,
     wallet_commands,
     watching,
+    why_command,
 )
 from p2p.buying import Deal
 from p2p.config import Config, ProvideConfig
@@ -532,7 +533,10 @@ def _passing_by(config: Config, network: NetworkFile, listen: Sequence[str] = ()
 
 
 async def peers(session: Session) -> None:
-    """Who is there."""
+    """Who is there, or why one is thought of as it is."""
+    if session.options.action == "why":
+        why_command.why(session)
+        return
 
     @asynccontextmanager
     async def joined_host(network: NetworkFile) -> AsyncIterator[Host]:

@@ -39,6 +39,7 @@ from p2p.protocol.strategy import AskForLess, BuyerStrategy
 from p2p.protocol.wire import encode
 from p2p.stream import open_messages
 from p2p.trace import Trace, silent
+from p2p.track_record import TrackRecord
 
 # What opening and closing a channel costs on TON, from fees measured at the prices of August 2026.
 CHANNEL_LIFE_FEE_NANO = 3_200_000
@@ -107,6 +108,7 @@ class LightPeer:
         )
         self._payers = Payers(ledger=ledger, keeper=keeper, signer=payer_key, funding=self._funding, trace=trace)
         self._conversations = Conversations()
+        self._track_record = TrackRecord(keeper, clock, trace)
         self._closing = Closing(host=host, ledger=ledger, keeper=keeper, trace=trace)
 
     async def load(self) -> None:
@@ -152,7 +154,7 @@ class LightPeer:
             need=need,
             strategy=self._budget.strategy,
             window_max_nano=self._budget.window_max_nano,
-            experience=await self._experience(request),
+            experience=await self._experience(willing, request),
             failed=self._directory.fail,
             draw=secrets.randbelow,
             clock=self._clock,
@@ -186,8 +188,9 @@ class LightPeer:
             block=budget.block,
         )
 
-    async def _experience(self, request: Request) -> Experience:
+    async def _experience(self, found: Sequence[Found], request: Request) -> Experience:
         return Experience(
+            standings=await self._track_record.standings([one.peer for one in found]),
             ready=await self._payers.providers(),
             opening_fee_nano=CHANNEL_LIFE_FEE_NANO,
             holder=self._conversations.holder(request.messages),
@@ -225,7 +228,8 @@ class LightPeer:
             finally:
                 with trio.CancelScope(shield=True):
                     await answer.cancel()
-                    if answer.receipt is not None:
+                    await self._track_record.note(answer, deal.rtt_ms)
+                    if answer.receipt is not None and answer.error is None:
                         self._conversations.answered(request.messages, deal.provider)
                     if answer.refusal is not None:
                         await self._payers.heed(payer.channel, answer.refusal, int(self._clock()))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from chain.records import Receipt, open_records
 from p2p.console import Session
 from p2p.errors import LocalError, RemoteError
 from p2p.foreign import translated
 from p2p.keys import verify_by_peer
 from p2p.network_file import NetworkFile
+from p2p.protocol.receipt import Receipt as ReceiptBody
 from p2p.protocol.receipt import SignedReceipt, verify_receipt
 from p2p.protocol.wire import decode
 from p2p.purchase import amount
@@ -42,6 +45,12 @@ def _as_json(one: Receipt) -> dict[str, Any]:
     }
 
 
+def _said(receipt: ReceiptBody) -> dict[str, Any]:
+    """What both sides signed for, in plain values; its times are the provider's word."""
+    plain: dict[str, Any] = msgspec.to_builtins(receipt, builtin_types=(bytes,))
+    return {key: value.hex() if isinstance(value, bytes) else value for key, value in plain.items()}
+
+
 def _verify(session: Session, network: NetworkFile) -> None:
     path: Path | None = session.options.file
     if path is None:
@@ -55,7 +64,7 @@ def _verify(session: Session, network: NetworkFile) -> None:
     except RemoteError as error:
         raise RemoteError(error.code, f"{path} is not a receipt that provider and client both signed") from error
     if session.options.json:
-        session.print_json({"verified": True, "provider": receipt.provider, "client": receipt.client})
+        session.print_json({"verified": True, **_said(receipt)})
         return
     session.story.say(
         f"Good: {short(receipt.provider)} and {short(receipt.client)} both signed for {receipt.tokens.input} tokens "

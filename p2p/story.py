@@ -234,6 +234,7 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "settle_failed": lambda f: f"  [red]not settled yet[/]: {escape(f['why'])}; the voucher stays good",
     "released": lambda f: f"  [green]released[/] channel {f['channel'][:8]}…: the client may close it",
     "closed": lambda f: f"  [green]closed[/] channel {f['channel'][:8]}… together (fee {gram(f['fee_nano'])})",
+    "not_noted": lambda f: f"  [red]not remembered[/] how {short(f['peer'])} did: {escape(f['why'])}",
     "strategy_failed": lambda f: f"  [red]the strategy failed[/], and the price stays: {escape(f['why'])}",
     "refused": lambda f: f"  [dim]refused {short(f['peer'])}: {escape(f['why'])}[/]",
 }

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain import locks
-from chain.book import Book
+from chain.book import EVIDENCE_PER_PEER, Book
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
 from chain.ledger import ChannelTerms, Network
@@ -368,6 +368,20 @@ def test_no_book_yet_reads_as_an_empty_one_and_an_old_one_is_left_alone(path: Pa
         pass
 
 
+def test_evidence_is_kept_by_peer_in_bounded_room_and_the_oldest_goes(book: Book, path: Path) -> None:
+    for number in range(EVIDENCE_PER_PEER + 3):
+        book.save_evidence("one", NOON + number, bytes([number]))
+    book.save_evidence("two", NOON - 1, b"other")
+    book.save_evidence("one", NOON, b"late")  # it is among the oldest, and goes at once
+    kept = [bytes([number]) for number in range(3, EVIDENCE_PER_PEER + 3)]
+    with open_records(path, "payer", DEVNET) as records:
+        assert records.evidence({"one"}) == [("one", body) for body in kept]
+        assert records.evidence({"two", "nobody"}) == [("two", b"other")]
+        assert records.evidence() == [("two", b"other"), *(("one", body) for body in kept)]
+    with open_records(path, "payee", DEVNET) as records:
+        assert records.evidence() == []
+
+
 def test_files_are_for_the_owner_only(book: Book, path: Path) -> None:
     book.save_claim(claim(1))
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
@@ -488,7 +502,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from chain import locks
-from chain.book import Book
+from chain.book import EVIDENCE_PER_PEER, Book
 from chain.ledger import Network
 from chain.voucher import Claim
 book = Book(Path(sys.argv[1]), "payer", Network("devnet", -239))

@@ -120,6 +120,32 @@ def test_receipts_can_be_shown_to_strangers(
     assert "no receipt" in junk.complaint
 
 
+def test_a_receipt_says_what_was_promised_and_sold(customer: Customer, tmp_path: Path) -> None:
+    kept = customer.node("receipts", "--json").result[1]
+    file = tmp_path / "receipt.hex"
+    file.write_text(kept["receipt"])
+    said = customer.node("receipts", "verify", file, "--json").result
+    assert said["verified"] is True
+    assert (said["provider"], said["session"]) == (kept["peer"], kept["session"])
+    assert said["session_total_nano"] == customer.second["cost_nano"]
+    assert said["promised_tokens_per_s"] > 0
+
+
+def test_what_was_seen_of_a_provider_is_listed(customer: Customer, network: Local) -> None:
+    end = network.provider.peer[-6:]
+    found = customer.node("peers", "why", end, "--json").result
+    assert found["peer"] == network.provider.peer
+    assert [one["kind"] for one in found["evidence"]] == ["answered", "answered"]
+    assert found["evidence"][0]["tokens"] == customer.second["usage"]["completion_tokens"]
+    assert found["failure_permille"] < 40
+    shown = customer.node("peers", "why", f"…{end}").out
+    assert f"answered {customer.second['usage']['completion_tokens']} tokens, the first after" in shown
+    assert "answers that fail" in shown
+    nobody = customer.node("peers", "why", "nobody")
+    assert nobody.code == 2
+    assert "has had no answer" in nobody.complaint
+
+
 def test_leaving_gives_the_rest_back(customer: Customer, network: Local) -> None:
     channel = customer.second["channel"]
     before = customer.node("wallet", "--json").result
