@@ -256,7 +256,7 @@ class Gossiper:
         await self.send(rpc_pb2.RPC(publish=[message]))
 
     async def send(self, rpc: Protobuf) -> None:
-        await self._intruder.say(self._stream, chunk(rpc.SerializeToString()))
+        await self._intruder.say_in_turn(self._stream, chunk(rpc.SerializeToString()))
 
 
 def an_advert(abuser: Abuser, signer: Ed25519Signer, **changes: object) -> Signed:
@@ -289,14 +289,17 @@ def an_advert(abuser: Abuser, signer: Ed25519Signer, **changes: object) -> Signe
 
 
 async def advert_flood(abuser: Abuser, count: int) -> None:
-    """Good adverts of providers that nobody has heard of, and that are not there."""
-    gossipers = 2 * len(abuser.targets)
+    """Good adverts of providers that nobody has heard of, and that are not there. What they take is theirs for a while.
+
+    They expire soon, so that whoever looks for what is left need not wait for long.
+    """
+    gossipers = 8 * len(abuser.targets)  # peers take a steady number from each
 
     async def one(intruder: Intruder) -> None:
         gossiper = Gossiper(abuser, intruder)
         await gossiper.begin()
         for _ in range(max(1, count // gossipers)):
-            with trio.fail_after(10):
+            with trio.fail_after(10):  # a peer that takes no more has cut us off
                 await gossiper.publish(encode(an_advert(abuser, Ed25519Signer(abuser.dice.randbytes(32)))))
 
     await abuser.visit(gossipers, one)

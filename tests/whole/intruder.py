@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ TIMEOUT_S = 15.0
 DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 MULTISTREAM, NOISE, YAMUX = "/multistream/1.0.0", "/noise", "/yamux/1.0.0"
+HEADER = struct.Struct(">BBHII")  # version, kind, flags, stream, length
+WINDOW_BYTES = 256 * 1024
 GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, IOException)
 
 
@@ -84,11 +87,13 @@ async def _agree(write: Any, read: Any, protocol: str) -> None:
 
 
 class Intruder:
-    """Speaks Yamux frame by frame. Nothing of it is checked."""
+    """Speaks Yamux frame by frame. Nothing of it is checked. `listen` must run for what waits for a window."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
         self._next_id = 1
+        self._windows: defaultdict[int, int] = defaultdict(lambda: WINDOW_BYTES)
+        self._wider = trio.lowlevel.ParkingLot()
 
     async def send(self, kind: int, flags: int, stream: int, length: int, body: bytes = b"") -> None:
         """One frame."""
@@ -96,12 +101,13 @@ class Intruder:
 
     async def send_many(self, kind: int, flags: int, stream: int, length: int, count: int, body: bytes = b"") -> None:
         """The same frame so many times."""
-        await self._session.write(count * (struct.pack(">BBHII", 0, kind, flags, stream, length) + body))
+        await self._session.write(count * (HEADER.pack(0, kind, flags, stream, length) + body))
 
     async def open(self, protocol: str = "", said: bytes = b"") -> int:
         """A stream, and all that is said on it at once: the agreement on a protocol, and what comes then."""
         stream, self._next_id = self._next_id, self._next_id + 2
         body = (line(MULTISTREAM) + line(protocol) if protocol else b"") + said
+        self._windows[stream] -= len(body)
         await self.send(DATA, SYN, stream, len(body), body)
         return stream
 
@@ -111,12 +117,27 @@ class Intruder:
             piece = data[start : start + 65_000]
             await self.send(DATA, 0, stream, len(piece), piece)
 
-    async def listen(self) -> int:
-        """Read until it is over; how many bytes there were."""
-        total = 0
+    async def say_in_turn(self, stream: int, data: bytes) -> None:
+        """The same, but not before there is room for it in the window. One at a time."""
+        while self._windows[stream] < len(data):
+            await self._wider.park()
+        self._windows[stream] -= len(data)
+        await self.say(stream, data)
+
+    async def listen(self) -> None:
+        """Read until it is over, and heed nothing but windows that are made wider."""
+        heard = bytearray()
         try:
             while data := await self._session.read():
-                total += len(data)
+                heard += data
+                while len(heard) >= HEADER.size:
+                    _, kind, _, stream, length = HEADER.unpack_from(heard)
+                    size = HEADER.size + (length if kind == DATA else 0)
+                    if len(heard) < size:
+                        break
+                    del heard[:size]
+                    if kind == WINDOW_UPDATE:
+                        self._windows[stream] += length
+                        self._wider.unpark_all()
         except GONE:
             pass
-        return total

@@ -23,7 +23,7 @@ from p2p.network_file import read_network
 
 WITHIN = 1.2  # of what a node held at the start, it may hold afterwards
 LIMIT_S = 1200.0  # for one abuse at its full count on a busy machine
-SETTLE_S = 40.0  # for what was left hanging to time out
+SETTLE_S = 130.0  # for what was left hanging to time out, and for adverts to expire and be tidied away
 LOOK_EVERY_S = 0.5
 KINDS = ("answer", "newcomer")
 FULL = {

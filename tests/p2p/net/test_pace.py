@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from p2p.net.pace import BURST_S, MAX_WAIT_S, SHARE, Pace
+from p2p.net.pace import BURST_S, MAX_WAIT_S, SHARE, SHARE_IN_ALL, Pace
 
 CHUNK_S = 0.016  # of work at a time
 
@@ -42,6 +42,15 @@ async def test_however_many_flood_from_one_address_they_get_what_one_would(
                 nursery.start_soon(flood, Pace("bad", held), taken_s)
     assert sum(taken_s) <= floods * (BURST_S + CHUNK_S) + 2 * 60 * SHARE
     assert not held
+
+
+async def test_from_however_many_addresses_they_come_they_leave_half_of_the_time(autojump_clock: MockClock) -> None:
+    held, taken_s = Counter[str](), list[float]()
+    with trio.move_on_after(600):
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(flood, Pace(f"bad {number}", held), taken_s)
+    assert sum(taken_s) <= 20 * (BURST_S + CHUNK_S) + 1.1 * 600 * SHARE_IN_ALL
 
 
 async def test_neighbours_of_a_flood_wait_little_and_strangers_not_at_all(autojump_clock: MockClock) -> None:
