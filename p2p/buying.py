@@ -28,6 +28,8 @@ MAX_ASKED = 5
 # Once one provider has quoted, those that take longer than this are done without.
 GRACE_S = 2.0
 
+NOBODY: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Deal:
@@ -117,11 +119,18 @@ class Negotiations:
         self._refusals: list[Error] = []
         self._left_out: dict[str, LeftOut] = {}
 
-    async def agree(self, found: Sequence[Found], ask: Callable[[], Ask]) -> Deal:
-        """One agreement; `ask` makes one for each provider, with a fresh nonce.
+    async def agree(
+        self, found: Sequence[Found], ask: Callable[[], Ask], *, unsuitable: Mapping[str, str] = NOBODY
+    ) -> Deal:
+        """One agreement; `ask` makes one for each provider, with a fresh nonce. Who is `unsuitable`, and why, is not
+        asked.
 
         Raises `Refused` when nobody wants to, with the last reason that was given.
         """
+        for one in found:
+            if one.peer in unsuitable:
+                self._leave_out(self._candidate(one, one.model), unsuitable[one.peer])
+        found = [one for one in found if one.peer not in unsuitable]
         async with AsyncExitStack() as streams:
             await self._gather(found, ask, streams)
             while self._talks:

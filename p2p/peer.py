@@ -171,7 +171,8 @@ class LightPeer:
                 nonce=secrets.token_bytes(NONCE_BYTES),
             )
 
-        return await negotiations.agree(willing, ask)
+        unsuitable = {peer: why for peer, why in objections.items() if why}
+        return await negotiations.agree(found, ask, unsuitable=unsuitable)
 
     async def _need(self, tokens: Tokens) -> Need:
         budget = self._budget

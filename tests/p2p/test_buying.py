@@ -216,6 +216,8 @@ async def test_a_light_peer_asks_only_those_whose_channel_it_would_open(
         fair = await market.seller(name="fair", prices=DEAR)
         deal = await client.peer.agree(await client.peer.find(MODEL), question())
         assert deal.provider == fair.peer
+        (left_out,) = deal.left_out
+        assert "wants a deposit" in left_out.why
 
 
 async def test_nobody_within_the_cap_is_asked_or_taken(tmp_path: Path, autojump_clock: MockClock) -> None:
