@@ -14,7 +14,7 @@ from p2p.net.limits import InboundLimits
 from p2p.net.tally import Tally
 from p2p.net.turns import Turns
 
-MAX_STREAMS = 16_384  # in all; for each peer as many as for a connection
+MAX_STREAMS = 2048  # in all, shared out by `Tally`: to each peer at most as many as for a connection, some 12 kB each
 RESET_TIMEOUT_S = 1.0
 
 _log = logging.getLogger(__name__)
