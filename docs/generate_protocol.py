@@ -55,6 +55,7 @@ LIMITS: tuple[tuple[ModuleType, str, str], ...] = (
     (advert_book, "MIN_RENEWAL_S", "seconds between two adverts of one peer that are passed on"),
     (gossip_reader, "MAX_PAYLOAD_BYTES", "bytes of what is gossiped"),
     (discovery, "RENEW_S", "seconds after which provider records and adverts are renewed"),
+    (discovery, "FIRST_RENEWAL_S", "seconds after which they are renewed for the first time; then the time doubles"),
     (negotiate, "MAX_ROUNDS", "quotes of one negotiation"),
     (negotiate, "QUOTE_LIFETIME_S", "seconds for which our quotes bind"),
     (places, "HOLD_S", "seconds for which a slot is kept after `accepted`"),

@@ -26,6 +26,8 @@ from p2p.trace import Trace, silent
 
 # A provider record and an advert are renewed twice within the advert's life.
 RENEW_S = 240.0
+# At first we know little of the network, and it of us: what is announced then is announced again soon, and ever later.
+FIRST_RENEWAL_S = 30.0
 # At the start, for an address to be known; and between two announcements, or the second would be taken for noise.
 SETTLE_S = MIN_RENEWAL_S + 1.0
 PROBE_TIMEOUT_S = 5.0
@@ -79,12 +81,14 @@ class Announcer:
                 await self._host.moved(())
             announced = await self._renew(())
             task_status.started()
+            wait_s = FIRST_RENEWAL_S
             while True:
                 settled_at = trio.current_time() + SETTLE_S
-                with trio.move_on_after(RENEW_S):
+                with trio.move_on_after(wait_s):
                     await self._host.moved(announced)
                     await trio.sleep_until(settled_at)
                 announced = await self._renew(announced)
+                wait_s = min(2 * wait_s, RENEW_S)
         finally:
             with trio.move_on_after(WITHDRAW_TIMEOUT_S, shield=True):
                 await self._withdraw()

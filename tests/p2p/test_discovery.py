@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from memory_host import MemoryHost, MemoryNetwork, open_memory_network
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2p.discovery import (
+    FIRST_RENEWAL_S,
     GRACE_S,
     MAX_FOUND,
     PROBE_TIMEOUT_S,
@@ -180,12 +182,27 @@ async def test_an_announcement_is_renewed_though_the_network_fails_meanwhile(aut
         await world.announce("one")
         world.network.dht_is_down = False
         assert await world.find() == []
-        await trio.sleep(RENEW_S + 1)
+        await trio.sleep(FIRST_RENEWAL_S + 1)
         assert await world.find() == [peer("one")]
         (first,) = await world.directory.find(MODEL)
         await trio.sleep(MAX_LIFETIME_S)
         (later,) = await world.directory.find(MODEL)
         assert later.advert.seq > first.advert.seq
+
+
+async def test_announcements_are_renewed_soon_at_first_and_then_in_time(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        at_s: list[float] = []
+
+        def announced() -> tuple[Advert, Signed]:
+            at_s.append(trio.current_time())
+            return advert("one")
+
+        host = await world.network.join(peer("one"))
+        with trio.move_on_after(1000):
+            await Announcer(host, announced).run()
+        (*gaps_s, _) = [later - earlier for earlier, later in itertools.pairwise(at_s)]  # the last is the withdrawal
+        assert gaps_s == [FIRST_RENEWAL_S, 2 * FIRST_RENEWAL_S, 4 * FIRST_RENEWAL_S, RENEW_S, RENEW_S, RENEW_S]
 
 
 async def test_one_that_leaves_takes_its_announcements_back(autojump_clock: MockClock) -> None:
