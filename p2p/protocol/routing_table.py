@@ -63,8 +63,12 @@ class RoutingTable:
         """A server answered us. Returns the one to check if there is no place: whoever has been silent for longest."""
         entry = Entry(contact, origin, now)
         bucket = self._buckets.setdefault(shared_prefix_bits(self._me, entry.id), _Bucket())
-        if contact.peer not in bucket.entries and (len(bucket.entries) >= K or _crowds(bucket, origin)):
+        known = bucket.entries.get(contact.peer)
+        if known is None and (len(bucket.entries) >= K or _crowds(bucket, origin)):
             return self._let_wait(bucket, entry)
+        if known is not None and known.origin != origin and _crowds(bucket, origin):
+            self.failed(contact.peer)  # it has moved to where there is no place for one more
+            return None
         bucket.waiting.pop(contact.peer, None)
         self._remove(bucket, contact.peer)
         self._insert(bucket, entry)

@@ -99,6 +99,19 @@ def test_one_origin_gets_few_places_in_a_bucket() -> None:
     assert table.get(peers[0].peer) is not None, "who is in stays in"
 
 
+def test_one_that_moves_to_an_origin_with_all_its_places_taken_loses_its_own_to_who_waits() -> None:
+    table, inside, outside = full_bucket()
+    for contact in inside[:MAX_PER_ORIGIN]:
+        table.heard(contact, "a", 100.0)
+    table.heard(outside[0], "", 100.0)
+    table.heard(inside[0], "a", 101.0)
+    assert table.get(inside[0].peer) is not None, "it is one of those"
+    assert table.heard(inside[-1], "a", 102.0) is None
+    assert table.get(inside[-1].peer) is None
+    assert table.get(outside[0].peer) is not None
+    assert [entry.origin for entry in table].count("a") == MAX_PER_ORIGIN
+
+
 def test_one_that_waited_is_left_out_if_its_origin_has_its_places_by_then() -> None:
     table, inside, outside = full_bucket()
     table.heard(outside[0], "x", 0.0)
