@@ -14,7 +14,7 @@ from p2p.net.limits import InboundLimits
 from p2p.net.tally import Tally
 from p2p.net.turns import Turns
 
-MAX_STREAMS = 2048  # in all, shared out by `Tally`: to each peer at most as many as for a connection, some 12 kB each
+MAX_STREAMS = 1024  # in all, some 12 kB each; `Tally` shares them out: to each peer 128 at most
 RESET_TIMEOUT_S = 1.0
 
 _log = logging.getLogger(__name__)

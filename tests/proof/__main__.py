@@ -174,7 +174,7 @@ def abuse(seed: int) -> Sequence[str]:
     import siege
 
     with tempfile.TemporaryDirectory() as directory:
-        report = siege.run_siege(Path(directory), siege.FULL, peace_s=10.0, hold_s=12.0, seed=seed)
+        report = siege.run_siege(Path(directory), siege.FULL, peace_s=60.0, hold_s=12.0, seed=seed)
     if faults := [*report.lost, *report.kept]:
         raise DoesNotHold("\n".join([*faults, "", *siege.table(report)]))
     return [
