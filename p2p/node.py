@@ -1,4 +1,4 @@
-"""`python -m p2p.node`: the command line, and the only place where concrete parts are wired together."""
+"""`python -m p2p.node`: the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,6 @@ import msgspec
 import trio
 from rich.console import Console
 
-from chain.book import Book
-from chain.keeper import BookKeeper
-from chain.keys import Ed25519Signer
-from chain.purse import Purse
 from chain.wallet import WALLET_MARGIN_NANO, WalletKey
 from inference.engine import Message, Request
 from inference.link import Spec
@@ -53,46 +49,41 @@ from p2p.console import Session
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.earnings import earnings
 from p2p.ending import DONE, explain, signalled
-from p2p.errors import LocalError, PaymentError, Unavailable
+from p2p.errors import LocalError, PaymentError
 from p2p.foreign import translated
 from p2p.home import Home
 from p2p.host import Host
 from p2p.interrupt import Interrupt
-from p2p.joining import Lan, joined
+from p2p.joining import joined
 from p2p.keys import SEED_BYTES, load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.metrics import metrics
-from p2p.net.limits import InboundLimits
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
-from p2p.peer import Budget, LightPeer
+from p2p.peer import LightPeer
 from p2p.protocol.sales import PriceList
 from p2p.provider import Provider
 from p2p.purchase import buy
 from p2p.receipt_commands import receipts
 from p2p.recording import recording
 from p2p.story import JsonLines, Story, answer_to, gram, short
-from p2p.strategies import buyer_strategy, seller_strategy
+from p2p.strategies import seller_strategy
 from p2p.terminal import Terminal
-from p2p.trace import Trace, among, silent
+from p2p.trace import Trace, among
 from p2p.wallet_commands import Wiring
+from p2p.wiring import (
+    PEERS_FILE,
+    Node,
+    fund,
+    inbound_limits,
+    lan_of,
+    open_client,
+    open_ledger,
+    open_node,
+    open_passerby,
+)
 
 if TYPE_CHECKING:
     from chain.tonledger import TonLedger
-
-FAUCET_NANO = 2_000_000_000
-PEERS_FILE = "peers.json"  # the DHT servers that were known last
-
-
-@dataclass(frozen=True)
-class Node:
-    """A role on the network, wired: host, money, keys."""
-
-    host: Host
-    ledger: TonLedger
-    keeper: BookKeeper
-    identity: Ed25519Signer
-    channel_key: Ed25519Signer
-    network: NetworkFile
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -155,80 +146,6 @@ def _session(options: argparse.Namespace, config: Config, terminal: Terminal, tr
     return Session(options, config, story, among(trace, *traces), terminal, Interrupt(), trio.Event())
 
 
-@asynccontextmanager
-async def open_node(
-    session: Session, network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], *, alone: bool = False
-) -> AsyncIterator[Node]:
-    """Keys, book, chain and network of one role; no peer is needed `alone`. Raises `LocalError` or `Unavailable`."""
-    member_key = swarm_key.key_for(session.config, network)
-    # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
-    from p2p.net.libp2p_host import open_host
-
-    with translated():
-        identity = Ed25519Signer(load_or_create_seed(home.identity))
-        channel_key = Ed25519Signer(load_or_create_seed(home.channel_key))
-        async with AsyncExitStack() as stack:
-            book = stack.enter_context(Book(home.book, home.role, network.chain_network))
-            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, session.trace))
-            libp2p = open_host(
-                identity.seed,
-                listen,
-                dht_server=bool(listen),
-                network=network.mark.name,
-                peers_file=home.folder / PEERS_FILE,
-                upnp=session.config.upnp,
-                inbound=_inbound(session.config),
-                swarm_key=member_key,
-            )
-            host = await stack.enter_async_context(libp2p)
-            if not alone:
-                lan = _lan(session.config, network, host)
-                await stack.enter_async_context(joined(host, network.bootstraps, lan, trace=session.trace))
-            yield Node(host, ledger, BookKeeper(book), identity, channel_key, network)
-
-
-def open_ledger(
-    network: NetworkFile, key: WalletKey, purse: Purse, trace: Trace = silent
-) -> AbstractAsyncContextManager[TonLedger]:
-    """The wallet of `key` on the network's chain."""
-    from chain.ton import open_ton  # pytoniq takes a second to import, too
-
-    def dropped(server: str, why: str) -> None:
-        trace("lite_server_dropped", server=server, why=why)
-
-    return open_ton(network.chain, key, network=network.chain_network, purse=purse, dropped=dropped)
-
-
-def _lan(config: Config, network: NetworkFile, host: Host) -> Lan | None:
-    """The local network, if the user wants to be known there."""
-    if not config.mdns:
-        return None
-    from p2p.net.mdns import on_lan
-
-    return lambda found: on_lan(config.mdns, network=network.mark.name, addresses=host.listening(), found=found)
-
-
-async def fund(network: NetworkFile, address: str) -> None:
-    """Play money from a devnet's faucet. Raises `LocalError` elsewhere."""
-    control = network.mark.control
-    if not control:
-        raise LocalError(f"there is no faucet on {network.mark.name}: send GRAM to {address}")
-    from chain.devnet.control import ControlFailed, open_control
-
-    try:
-        async with open_control(control) as faucet:
-            await faucet.faucet(address, FAUCET_NANO)
-    except ControlFailed as error:
-        raise Unavailable(f"the devnet's faucet: {error}") from error
-
-
-def _inbound(config: Config) -> InboundLimits:
-    return InboundLimits(**msgspec.structs.asdict(config.limits))
-
-
-# Commands
-
-
 async def relay(session: Session) -> None:
     """A bootstrap peer, through which those can be reached that cannot be dialled."""
     from p2p.net.libp2p_host import open_host
@@ -249,7 +166,7 @@ async def relay(session: Session) -> None:
         peers_file=home / PEERS_FILE,
         relay=config.relay.limits,
         upnp=config.upnp,
-        inbound=_inbound(config),
+        inbound=inbound_limits(config),
         swarm_key=key,
     )
     async with libp2p as host:
@@ -263,7 +180,7 @@ async def relay(session: Session) -> None:
         session.up.set()
         # A bootstrap peer carries everybody's adverts, so it listens to every family.
         directory = Directory(host, network=name, verify=verify_by_peer, clock=time.time)
-        async with joined(host, (), _lan(config, network, host), trace=session.trace):
+        async with joined(host, (), lan_of(config, network, host), trace=session.trace):
             await directory.listen(KNOWN_FAMILIES)
 
 
@@ -331,41 +248,6 @@ def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any])
     for model, speed in measured.items():
         session.story.say(f"Serving {model}: {speed.ttft_ms} ms to the first token, {speed.tokens_per_s} tokens/s.")
     session.story.say(f"I am {short(node.host.peer)}, paid to {node.ledger.wallet.address}. Ctrl-C ends it.")
-
-
-@asynccontextmanager
-async def open_client(
-    session: Session, network: NetworkFile, *, alone: bool = False
-) -> AsyncIterator[tuple[Node, LightPeer]]:
-    """A light peer: it dials and is not dialled."""
-    ask = session.config.ask
-    strategy = buyer_strategy(ask, session.trace)
-    home = Home(session.config, "payer")
-    key = await home.unlock(network.chain_network, session.terminal)
-    async with open_node(session, network, home, key, (), alone=alone) as node:
-        peer = LightPeer(
-            host=node.host,
-            ledger=node.ledger,
-            keeper=node.keeper,
-            identity=node.identity,
-            payer_key=node.channel_key,
-            budget=Budget(
-                prices_max=ask.prices_max,
-                deposit_nano=ask.deposit_nano,
-                channels_max=ask.channels_max,
-                answer_max_nano=ask.answer_max_nano,
-                nano_per_second=ask.weights.nano_per_second,
-                tier=ask.weights.tier,
-                features=ask.features,
-                allow=ask.allow,
-                block=ask.block,
-                strategy=strategy,
-            ),
-            clock=time.time,
-            trace=session.trace,
-        )
-        await peer.load()
-        yield node, peer
 
 
 def _request(config: Config, prompt: str) -> Request:
@@ -523,15 +405,6 @@ async def watch(session: Session) -> None:
     await watching.watch(session, Wiring(partial(open_ledger, trace=session.trace), fund))
 
 
-def _passing_by(config: Config, network: NetworkFile, listen: Sequence[str] = ()) -> AbstractAsyncContextManager[Host]:
-    """Somebody who only looks, under an identity that is thrown away."""
-    from p2p.net.libp2p_host import open_host
-
-    key, upnp = swarm_key.key_for(config, network), config.upnp and bool(listen)
-    seed = secrets.token_bytes(SEED_BYTES)
-    return open_host(seed, listen, dht_server=False, network=network.mark.name, upnp=upnp, swarm_key=key)
-
-
 async def peers(session: Session) -> None:
     """Who is there, or why one is thought of as it is."""
     if session.options.action == "why":
@@ -541,7 +414,10 @@ async def peers(session: Session) -> None:
     @asynccontextmanager
     async def joined_host(network: NetworkFile) -> AsyncIterator[Host]:
         config = session.config
-        async with _passing_by(config, network) as host, joined(host, network.bootstraps, _lan(config, network, host)):
+        async with (
+            open_passerby(config, network) as host,
+            joined(host, network.bootstraps, lan_of(config, network, host)),
+        ):
             yield host
 
     await peers_command.run(session, joined_host)
@@ -554,7 +430,7 @@ async def examine(session: Session) -> None:
         return open_ledger(network, WalletKey(secrets.token_bytes(SEED_BYTES)), home.purse)
 
     config = session.config
-    look, listen = partial(_passing_by, config), partial(_passing_by, config, listen=config.listen)
+    look, listen = partial(open_passerby, config), partial(open_passerby, config, listen=config.listen)
     await doctor.run(session, doctor.Wiring(look, listen, ledger))
 
 

@@ -107,7 +107,7 @@ CONCRETE = {
     "inference.scripted",
     "inference.worker",
 }
-WIRING = {"p2p.node", "p2p.net"}
+WIRING = {"p2p.node", "p2p.wiring", "p2p.net"}
 
 # Written so that this file does not find itself.
 FORBIDDEN_TEXT = {
@@ -200,12 +200,12 @@ def libraries_stay_behind_seams(module: Module) -> Iterator[str]:
 
 
 def only_node_wires(module: Module) -> Iterator[str]:
-    """In `p2p`, only `node` imports what stands behind a seam."""
+    """In `p2p`, only `node` and `wiring` import what stands behind a seam."""
     if not within(module.name, {"p2p"}) or within(module.name, WIRING):
         return
     for imported in imports(module):
         if any(within(name, CONCRETE) for name in imported.names):
-            yield f"line {imported.line}: {imported.names[-1]} is for p2p.node to wire"
+            yield f"line {imported.line}: {imported.names[-1]} is for p2p.wiring"
 
 
 def sizes_are_small(module: Module) -> Iterator[str]:

@@ -31,7 +31,7 @@ from local import SCRIPTED, start_bare  # noqa: E402
 from processes import Processes  # noqa: E402
 
 from inference.engine import Message  # noqa: E402
-from p2p import arguments, node  # noqa: E402
+from p2p import arguments, node, wiring  # noqa: E402
 from p2p.config import load as load_config  # noqa: E402
 from p2p.terminal import Terminal  # noqa: E402
 
@@ -71,8 +71,8 @@ async def ask(network: Path, home: Path, deltas: int, begin: Callable[[], None])
     config = load_config(None, {}, arguments.overrides(options))
     session = node._session(options, config, Terminal(os.environ), ())
     got = answers = 0
-    async with node.open_client(session, session.network()) as (ours, peer):
-        await node.fund(ours.network, ours.ledger.wallet.address)
+    async with wiring.open_client(session, session.network()) as (ours, peer):
+        await wiring.fund(ours.network, ours.ledger.wallet.address)
         while got < deltas:
             prompt = (Message("user", f"question {answers}"),)
             async with peer.chat(prompt, model=SCRIPTED, max_tokens=400) as answer:

@@ -17,7 +17,7 @@ from functools import partial
 import trio
 
 from inference.engine import Message
-from p2p import node
+from p2p import node, wiring
 from p2p.console import Session
 from p2p.discovery import Directory
 from p2p.errors import Error
@@ -45,8 +45,8 @@ async def _tell(what: str, do: Callable[[], Awaitable[float]]) -> None:
 async def ask_for_ever(session: Session) -> None:
     """In place of the command `ask`: buys from whoever sells, and has newcomers look at the same provider."""
     network = session.network()
-    async with node.open_client(session, network) as (mine, peer):
-        await node.fund(mine.network, mine.ledger.wallet.address)
+    async with wiring.open_client(session, network) as (mine, peer):
+        await wiring.fund(mine.network, mine.ledger.wallet.address)
         (provider,) = await peer.find()
 
         async with trio.open_nursery() as nursery:

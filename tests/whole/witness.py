@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from inference.engine import Message, Request
-from p2p import node
+from p2p import node, wiring
 from p2p.answer import Answer
 from p2p.console import Session
 from p2p.errors import Error, Refused, RemoteError
@@ -89,9 +89,9 @@ def _agreed(answer: str, delivered_nano: int, authorised_nano: int, **more: obje
 
 async def ask_for_ever(session: Session) -> None:
     """One answer alone, so that both ends agree, then several at once until one of them fails; and again."""
-    async with node.open_client(session, session.network()) as (mine, peer):
+    async with wiring.open_client(session, session.network()) as (mine, peer):
         if not await peer.can_pay():
-            await node.fund(mine.network, mine.ledger.wallet.address)
+            await wiring.fund(mine.network, mine.ledger.wallet.address)
         while True:
             answer = await _one_for_certain(peer)
             assert answer.receipt is not None

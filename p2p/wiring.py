@@ -1,0 +1,167 @@
+"""What commands work with, wired of concrete parts: a host, a ledger, a role with its keys and book, a light peer."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from chain.book import Book
+from chain.keeper import BookKeeper
+from chain.keys import Ed25519Signer
+from chain.purse import Purse
+from chain.wallet import WalletKey
+from p2p import swarm_key
+from p2p.config import Config
+from p2p.console import Session
+from p2p.errors import LocalError, Unavailable
+from p2p.foreign import translated
+from p2p.home import Home
+from p2p.host import Host
+from p2p.joining import Lan, joined
+from p2p.keys import SEED_BYTES, load_or_create_seed
+from p2p.net.limits import InboundLimits
+from p2p.network_file import NetworkFile
+from p2p.peer import Budget, LightPeer
+from p2p.strategies import buyer_strategy
+from p2p.trace import Trace, silent
+
+if TYPE_CHECKING:
+    from chain.tonledger import TonLedger
+
+FAUCET_NANO = 2_000_000_000
+PEERS_FILE = "peers.json"  # the DHT servers that were known last
+
+
+@dataclass(frozen=True)
+class Node:
+    """A role on the network, wired: host, money, keys."""
+
+    host: Host
+    ledger: TonLedger
+    keeper: BookKeeper
+    identity: Ed25519Signer
+    channel_key: Ed25519Signer
+    network: NetworkFile
+
+
+@asynccontextmanager
+async def open_node(
+    session: Session, network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], *, alone: bool = False
+) -> AsyncIterator[Node]:
+    """Keys, book, chain and network of one role; no peer is needed `alone`. Raises `LocalError` or `Unavailable`."""
+    member_key = swarm_key.key_for(session.config, network)
+    # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
+    from p2p.net.libp2p_host import open_host
+
+    with translated():
+        identity = Ed25519Signer(load_or_create_seed(home.identity))
+        channel_key = Ed25519Signer(load_or_create_seed(home.channel_key))
+        async with AsyncExitStack() as stack:
+            book = stack.enter_context(Book(home.book, home.role, network.chain_network))
+            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, session.trace))
+            libp2p = open_host(
+                identity.seed,
+                listen,
+                dht_server=bool(listen),
+                network=network.mark.name,
+                peers_file=home.folder / PEERS_FILE,
+                upnp=session.config.upnp,
+                inbound=inbound_limits(session.config),
+                swarm_key=member_key,
+            )
+            host = await stack.enter_async_context(libp2p)
+            if not alone:
+                lan = lan_of(session.config, network, host)
+                await stack.enter_async_context(joined(host, network.bootstraps, lan, trace=session.trace))
+            yield Node(host, ledger, BookKeeper(book), identity, channel_key, network)
+
+
+@asynccontextmanager
+async def open_client(
+    session: Session, network: NetworkFile, *, alone: bool = False
+) -> AsyncIterator[tuple[Node, LightPeer]]:
+    """A light peer: it dials and is not dialled."""
+    ask = session.config.ask
+    strategy = buyer_strategy(ask, session.trace)
+    home = Home(session.config, "payer")
+    key = await home.unlock(network.chain_network, session.terminal)
+    async with open_node(session, network, home, key, (), alone=alone) as node:
+        peer = LightPeer(
+            host=node.host,
+            ledger=node.ledger,
+            keeper=node.keeper,
+            identity=node.identity,
+            payer_key=node.channel_key,
+            budget=Budget(
+                prices_max=ask.prices_max,
+                deposit_nano=ask.deposit_nano,
+                channels_max=ask.channels_max,
+                answer_max_nano=ask.answer_max_nano,
+                nano_per_second=ask.weights.nano_per_second,
+                tier=ask.weights.tier,
+                features=ask.features,
+                allow=ask.allow,
+                block=ask.block,
+                strategy=strategy,
+            ),
+            clock=time.time,
+            trace=session.trace,
+        )
+        await peer.load()
+        yield node, peer
+
+
+def open_ledger(
+    network: NetworkFile, key: WalletKey, purse: Purse, trace: Trace = silent
+) -> AbstractAsyncContextManager[TonLedger]:
+    """The wallet of `key` on the network's chain."""
+    from chain.ton import open_ton  # pytoniq takes a second to import, too
+
+    def dropped(server: str, why: str) -> None:
+        trace("lite_server_dropped", server=server, why=why)
+
+    return open_ton(network.chain, key, network=network.chain_network, purse=purse, dropped=dropped)
+
+
+def open_passerby(
+    config: Config, network: NetworkFile, listen: Sequence[str] = ()
+) -> AbstractAsyncContextManager[Host]:
+    """Somebody who only looks, under an identity that is thrown away."""
+    from p2p.net.libp2p_host import open_host
+
+    key, upnp = swarm_key.key_for(config, network), config.upnp and bool(listen)
+    seed = secrets.token_bytes(SEED_BYTES)
+    return open_host(seed, listen, dht_server=False, network=network.mark.name, upnp=upnp, swarm_key=key)
+
+
+def lan_of(config: Config, network: NetworkFile, host: Host) -> Lan | None:
+    """The local network, if the user wants to be known there."""
+    if not config.mdns:
+        return None
+    from p2p.net.mdns import on_lan
+
+    return lambda found: on_lan(config.mdns, network=network.mark.name, addresses=host.listening(), found=found)
+
+
+def inbound_limits(config: Config) -> InboundLimits:
+    return InboundLimits(**msgspec.structs.asdict(config.limits))
+
+
+async def fund(network: NetworkFile, address: str) -> None:
+    """Play money from a devnet's faucet. Raises `LocalError` elsewhere."""
+    control = network.mark.control
+    if not control:
+        raise LocalError(f"there is no faucet on {network.mark.name}: send GRAM to {address}")
+    from chain.devnet.control import ControlFailed, open_control
+
+    try:
+        async with open_control(control) as faucet:
+            await faucet.faucet(address, FAUCET_NANO)
+    except ControlFailed as error:
+        raise Unavailable(f"the devnet's faucet: {error}") from error
