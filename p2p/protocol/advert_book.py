@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ModelOffer, open_advert
-from p2p.protocol.wire import PeerVerifier, Signed
+from p2p.protocol.wire import PeerVerifier, Signed, decode
 
-# Some 12,000 adverts of one model each. In memory they take about eight times as much.
+# Some 12,000 adverts of one model each.
 MAX_BOOK_BYTES = 8 << 20
 MAX_FAILURES = 10_000
 # Who did not answer is not asked again for so long, unless nobody else is there or a newer advert came.
@@ -32,10 +32,17 @@ class Listing(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    advert: Advert
+    """An advert as its provider encoded it: decoded it would take eight times as much memory."""
+
+    body: bytes
+    seq: int
+    expires_at: int
     source: str  # the peer that handed it to us; the provider itself once it answered a probe
     heard_at: float
-    size: int
+
+    @property
+    def advert(self) -> Advert:
+        return decode(self.body, Advert)
 
 
 class _Failure(NamedTuple):
@@ -73,7 +80,7 @@ class AdvertBook:
         if known is not None and known.source == advert.peer:
             source = advert.peer
         self._failures.pop(advert.peer, None)
-        self._keep(_Kept(advert, source, now, len(signed.body)))
+        self._keep(advert.peer, _Kept(signed.body, advert.seq, advert.expires_at, source, now))
         self._make_room(now)
         return advert
 
@@ -85,7 +92,7 @@ class AdvertBook:
     def fail(self, peer: str, now: float) -> None:
         """The peer did not answer, or not as it should: forget it, and take no replay of what it said before."""
         known, before = self._forget(peer), self._failures.pop(peer, None)
-        seq = known.advert.seq if known else before.seq if before else -1
+        seq = known.seq if known else before.seq if before else -1
         self._failures[peer] = _Failure(seq, now)
         if len(self._failures) > MAX_FAILURES:
             del self._failures[next(iter(self._failures))]
@@ -98,7 +105,7 @@ class AdvertBook:
     def tick(self, now: float) -> None:
         """Forget what has expired."""
         self._swept_at = now
-        for peer in [peer for peer, kept in self._kept.items() if kept.advert.expires_at <= now]:
+        for peer in [peer for peer, kept in self._kept.items() if kept.expires_at <= now]:
             self._forget(peer)
         for peer in [peer for peer, failure in self._failures.items() if failure.at + MAX_LIFETIME_S <= now]:
             del self._failures[peer]
@@ -106,8 +113,9 @@ class AdvertBook:
     def listings(self, model: str | None, now: float) -> Iterator[Listing]:
         """Every live offer of `model`, or of any model."""
         for kept in self._kept.values():
-            if kept.advert.expires_at > now:
-                yield from (Listing(kept.advert, offer) for offer in kept.advert.models if model in (None, offer.id))
+            if kept.expires_at > now:
+                advert = kept.advert
+                yield from (Listing(advert, offer) for offer in advert.models if model in (None, offer.id))
 
     def candidates(self, model: str | None, now: float, limit: int, draw: Callable[[int], int]) -> Sequence[str]:
         """Whom to probe: up to `limit` peers that offer the model, first those that answered before.
@@ -125,28 +133,28 @@ class AdvertBook:
     def _is_news(self, advert: Advert, source: str, now: float) -> bool:
         known, failure = self._kept.get(advert.peer), self._failures.get(advert.peer)
         if source == advert.peer:
-            return (known is None or advert.seq > known.advert.seq) and (failure is None or advert.seq >= failure.seq)
-        if known is not None and (advert.seq <= known.advert.seq or now < known.heard_at + MIN_RENEWAL_S):
+            return (known is None or advert.seq > known.seq) and (failure is None or advert.seq >= failure.seq)
+        if known is not None and (advert.seq <= known.seq or now < known.heard_at + MIN_RENEWAL_S):
             return False
         return failure is None or advert.seq > failure.seq
 
     def _prove(self, advert: Advert, source: str) -> None:
         """The provider itself has said again what we knew from others."""
         known = self._kept.get(advert.peer)
-        if source == advert.peer and known is not None and known.advert.seq == advert.seq:
+        if source == advert.peer and known is not None and known.seq == advert.seq:
             self._forget(advert.peer)
-            self._keep(known._replace(source=source))
+            self._keep(advert.peer, known._replace(source=source))
 
-    def _keep(self, kept: _Kept) -> None:
-        self._kept[kept.advert.peer] = kept
-        self._bytes_of[kept.source] += kept.size
-        self._bytes += kept.size
+    def _keep(self, peer: str, kept: _Kept) -> None:
+        self._kept[peer] = kept
+        self._bytes_of[kept.source] += len(kept.body)
+        self._bytes += len(kept.body)
 
     def _forget(self, peer: str) -> _Kept | None:
         kept = self._kept.pop(peer, None)
         if kept is not None:
-            self._bytes -= kept.size
-            self._bytes_of[kept.source] -= kept.size
+            self._bytes -= len(kept.body)
+            self._bytes_of[kept.source] -= len(kept.body)
             if not self._bytes_of[kept.source]:
                 del self._bytes_of[kept.source]
         return kept
