@@ -37,12 +37,16 @@ class _Kept(NamedTuple):
     body: bytes
     seq: int
     expires_at: int
+    models: tuple[str, ...]
     source: str  # the peer that handed it to us; the provider itself once it answered a probe
     heard_at: float
 
     @property
     def advert(self) -> Advert:
         return decode(self.body, Advert)
+
+    def offers(self, model: str | None, now: float) -> bool:
+        return self.expires_at > now and (model in self.models if model is not None else bool(self.models))
 
 
 class _Failure(NamedTuple):
@@ -80,7 +84,8 @@ class AdvertBook:
         if known is not None and known.source == advert.peer:
             source = advert.peer
         self._failures.pop(advert.peer, None)
-        self._keep(advert.peer, _Kept(signed.body, advert.seq, advert.expires_at, source, now))
+        models = tuple(model.id for model in advert.models)
+        self._keep(advert.peer, _Kept(signed.body, advert.seq, advert.expires_at, models, source, now))
         self._make_room(now)
         return advert
 
@@ -113,7 +118,7 @@ class AdvertBook:
     def listings(self, model: str | None, now: float) -> Iterator[Listing]:
         """Every live offer of `model`, or of any model."""
         for kept in self._kept.values():
-            if kept.expires_at > now:
+            if kept.offers(model, now):
                 advert = kept.advert
                 yield from (Listing(advert, offer) for offer in advert.models if model in (None, offer.id))
 
@@ -122,7 +127,7 @@ class AdvertBook:
 
         The others are taken from each source by turns. `draw(n)` gives a number below n, at random.
         """
-        peers = list(dict.fromkeys(listing.advert.peer for listing in self.listings(model, now)))
+        peers = [peer for peer, kept in self._kept.items() if kept.offers(model, now)]
         proven = [peer for peer in reversed(peers) if self._kept[peer].source == peer]
         rumoured: defaultdict[str, list[str]] = defaultdict(list)
         for peer in peers:
