@@ -245,7 +245,7 @@ def main() -> int:
         try:
             lines = part(arguments.seed)
         except (DoesNotHold, AssertionError) as fault:
-            lines, broken = [f"**Does not hold.** {fault}"], True
+            lines, broken = ["**Does not hold.**", "", str(fault)], True
         section = "\n".join([*lines, "", _circumstances(arguments.seed, time.monotonic() - began)])
         sys.stdout.write(f"## {title}\n\n{section}\n\n")
         sys.stdout.flush()
