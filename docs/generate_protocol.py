@@ -56,6 +56,7 @@ LIMITS: tuple[tuple[ModuleType, str, str], ...] = (
     (gossip_reader, "MAX_PAYLOAD_BYTES", "bytes of what is gossiped"),
     (discovery, "RENEW_S", "seconds after which provider records and adverts are renewed"),
     (discovery, "FIRST_RENEWAL_S", "seconds after which they are renewed for the first time; then the time doubles"),
+    (discovery, "RENEWAL_SPREAD", "each of these waits is shorter by a random part of up to so much"),
     (negotiate, "MAX_ROUNDS", "quotes of one negotiation"),
     (negotiate, "QUOTE_LIFETIME_S", "seconds for which our quotes bind"),
     (places, "HOLD_S", "seconds for which a slot is kept after `accepted`"),

@@ -8,6 +8,7 @@ passed on. Nothing is announced unless `Announcer` runs.
 from __future__ import annotations
 
 import math
+import random
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -28,6 +29,8 @@ from p2p.trace import Trace, silent
 RENEW_S = 240.0
 # At first we know little of the network, and it of us: what is announced then is announced again soon, and ever later.
 FIRST_RENEWAL_S = 30.0
+# Each wait is shorter by up to this share, so that those who began together do not go on together.
+RENEWAL_SPREAD = 0.25
 # At the start, for an address to be known; and between two announcements, or the second would be taken for noise.
 SETTLE_S = MIN_RENEWAL_S + 1.0
 PROBE_TIMEOUT_S = 5.0
@@ -65,10 +68,18 @@ class Announcer:
     """Serves our advert to whoever pulls it, and renews it in the DHT and by gossip while it runs: in time, and when
     our addresses change."""
 
-    def __init__(self, host: Host, make_advert: Callable[[], tuple[Advert, Signed]], trace: Trace = silent) -> None:
+    def __init__(
+        self,
+        host: Host,
+        make_advert: Callable[[], tuple[Advert, Signed]],
+        trace: Trace = silent,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """`draw` gives numbers from 0 to 1."""
         self._host = host
         self._trace = trace
         self._make_advert = make_advert
+        self._draw = draw
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Announce until cancelled; `started` once the DHT knows of us, as far as it could be reached.
@@ -84,7 +95,7 @@ class Announcer:
             wait_s = FIRST_RENEWAL_S
             while True:
                 settled_at = trio.current_time() + SETTLE_S
-                with trio.move_on_after(wait_s):
+                with trio.move_on_after(wait_s * (1 - RENEWAL_SPREAD * self._draw())):
                     await self._host.moved(announced)
                     await trio.sleep_until(settled_at)
                 announced = await self._renew(announced)

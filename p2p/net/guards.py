@@ -13,18 +13,22 @@ from typing import Any
 
 import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.network.swarm as swarm
+import libp2p.protocol_muxer.multiselect_communicator as multiselect_communicator
 import trio
+from libp2p.exceptions import ParseError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.rcmgr.connection_limits import ConnectionLimits
 from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from p2p.net.muxer import YamuxNegotiation
 
 MAX_CONNECTIONS = 2048  # in and out; those that come in have their own limits (`arrivals`)
 MAX_CONNECTIONS_PER_PEER = 8  # the processes of one client share its identity
 UPGRADE_TIMEOUT_S = 10.0  # for the handshakes of a new connection, and of a new stream
+MAX_PROTOCOL_BYTES = 1024  # of one line of a negotiation, as in js-libp2p
 _UNLIMITED = 1 << 31
 
 
@@ -93,6 +97,7 @@ def guard_process() -> int:
     logging.getLogger("libp2p").setLevel(logging.CRITICAL)
     swarm_connection.SwarmConn._add_stream = _add_stream_whole
     TrioTCPStream.get_remote_address = _remote_address
+    multiselect_communicator.read_delim = _read_line
     # Fault: this module logs to the root logger, which also installs a handler on it that prints to stderr.
     swarm_connection.logging = logging.getLogger("libp2p.network.connection")
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -111,6 +116,18 @@ def _remote_address(stream: Any) -> tuple[str, int] | None:
     except (OSError, ValueError):  # it has gone already, or is of no network
         return None
     return host, port
+
+
+async def _read_line(reader: Any) -> bytes:
+    """One line of a negotiation, without its end.
+
+    Fault: the library asks the socket for as many bytes at once as the line claims to have, terabytes if it says so,
+    and gathers what comes of them.
+    """
+    line = await read_varint_prefixed_bytes_limited(reader, MAX_PROTOCOL_BYTES)
+    if not line.endswith(b"\n"):
+        raise ParseError("a line of the negotiation has no end")
+    return line[:-1]
 
 
 async def _add_stream_whole(connection: Any, muxed_stream: Any) -> Any:

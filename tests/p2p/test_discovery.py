@@ -20,6 +20,7 @@ from p2p.discovery import (
     MAX_FOUND,
     PROBE_TIMEOUT_S,
     RENEW_S,
+    RENEWAL_SPREAD,
     SETTLE_S,
     TIDY_S,
     Announcer,
@@ -190,7 +191,10 @@ async def test_an_announcement_is_renewed_though_the_network_fails_meanwhile(aut
         assert later.advert.seq > first.advert.seq
 
 
-async def test_announcements_are_renewed_soon_at_first_and_then_in_time(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("drawn", [0.0, 1.0])
+async def test_announcements_are_renewed_soon_at_first_and_then_in_time(
+    drawn: float, autojump_clock: MockClock
+) -> None:
     async with open_world() as world:
         at_s: list[float] = []
 
@@ -200,9 +204,10 @@ async def test_announcements_are_renewed_soon_at_first_and_then_in_time(autojump
 
         host = await world.network.join(peer("one"))
         with trio.move_on_after(1000):
-            await Announcer(host, announced).run()
+            await Announcer(host, announced, draw=lambda: drawn).run()
         (*gaps_s, _) = [later - earlier for earlier, later in itertools.pairwise(at_s)]  # the last is the withdrawal
-        assert gaps_s == [FIRST_RENEWAL_S, 2 * FIRST_RENEWAL_S, 4 * FIRST_RENEWAL_S, RENEW_S, RENEW_S, RENEW_S]
+        waits_s = [FIRST_RENEWAL_S, 2 * FIRST_RENEWAL_S, 4 * FIRST_RENEWAL_S, RENEW_S, RENEW_S, RENEW_S]
+        assert gaps_s[:6] == pytest.approx([wait_s * (1 - RENEWAL_SPREAD * drawn) for wait_s in waits_s])
 
 
 async def test_one_that_leaves_takes_its_announcements_back(autojump_clock: MockClock) -> None:

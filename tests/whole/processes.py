@@ -116,6 +116,11 @@ class Process:
         assert found, f"not in {self.out.text!r}, nor instead of it {self.err.text!r}"
         return found
 
+    @property
+    def code(self) -> int | None:
+        """With what it ended, if it has."""
+        return self._popen.poll()
+
     def signal(self, number: signal.Signals) -> None:
         """To this process alone."""
         self._popen.send_signal(number)

@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ LIMIT_S = 1200.0  # for one abuse at its full count on a busy machine
 SETTLE_S = 130.0  # for what was left hanging to time out, and for adverts to expire and be tidied away
 LOOK_EVERY_S = 0.5
 KINDS = ("answer", "newcomer")
+SAID = 4000  # characters of what a node said before it ended
 FULL = {
     "garbage": 10_000,
     "half_handshakes": 3_000,
@@ -100,7 +102,7 @@ class Report:
         found = []
         for one in self.assaults:
             for kind, seen in zip(KINDS, one.noticed, strict=True):
-                found += [f"{one.name}, {kind}: {why}" for why in seen.failures]
+                found += [f"{one.name}, {kind}, {times} times: {why}" for why, times in Counter(seen.failures).items()]
                 if not seen.tried:
                     found.append(f"{one.name}, {kind}: none was under way meanwhile")
         return found
@@ -116,22 +118,26 @@ class Report:
         ]
 
 
+class Fallen(Exception):
+    """A node ended, which no abuse may do. With the last that it said."""
+
+
 class Siege:
     """A network, its customers and its abuser, all running."""
 
     def __init__(self, processes: Processes, network: Local, seed: int) -> None:
-        self._nodes = (network.relay, network.provider)
+        self._nodes = {"bootstrap peer": network.relay, "provider": network.provider}
         home = processes.directory / "customer"
         flags = ("--network", network.file, "--home", home, "--model", SCRIPTED)
         here = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent)))}
         self._customer = processes.start("customer", "ask", "for ever", *flags, environment=here)
-        about = (read_network(network.file).mark.name, str(seed), *(node.address for node in self._nodes))
+        about = (read_network(network.file).mark.name, str(seed), *(node.address for node in self._nodes.values()))
         self._abuser = processes.start("abuses", *about, stdin=subprocess.PIPE, environment=here)
         self._orders = 0
 
     def memory(self) -> tuple[float, ...]:
         """What each node holds, in MiB."""
-        return tuple(_resident_mib(node.process.pid) for node in self._nodes)
+        return tuple(_resident_mib(node.process.pid) for node in self._nodes.values())
 
     def watch(self, seconds: float) -> Noticed:
         """Peace, for so long."""
@@ -148,6 +154,7 @@ class Siege:
         while _kinds_since(_records(self._customer.out.text), since) != set(KINDS):
             refused += self._order(f"{name} {count} {hold_s}")["refused"]
             times += 1
+            self._check_standing(name)
         until = time.time()
         noticed = self._noticed(since, until)
         deadline = time.monotonic() + SETTLE_S
@@ -156,6 +163,13 @@ class Siege:
                 break
             time.sleep(LOOK_EVERY_S)
         return Assault(name, times * count, until - since, refused, noticed, before, self.memory())
+
+    def _check_standing(self, abuse: str) -> None:
+        """Raises `Fallen` if a node has ended."""
+        for name, node in self._nodes.items():
+            if (code := node.process.code) is not None:
+                said = f"{node.process.out.whole()[-SAID:]}\n{node.process.err.whole()[-SAID:]}"
+                raise Fallen(f"the {name} ended with code {code} under {abuse}:\n{said}")
 
     def _order(self, line: str) -> dict[str, Any]:
         """Have the abuser do it; what it says when it has done it."""

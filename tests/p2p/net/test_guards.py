@@ -19,7 +19,7 @@ from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
-from libp2p.utils.varint import encode_varint_prefixed
+from libp2p.utils.varint import encode_uvarint, encode_varint_prefixed
 from loopback import ECHO, LISTEN, a_host, echo, raw, read_exactly, seed, stock_host, until
 from multiaddr import Multiaddr
 from visiting import visit
@@ -92,6 +92,17 @@ async def test_garbage_and_silence_on_the_port() -> None:
         await assert_serves(a)
         for stream in silent:
             await stream.aclose()
+
+
+async def test_a_negotiation_is_of_short_lines() -> None:
+    hello = b"\x13/multistream/1.0.0\n"
+    async with a_host("a") as a, await trio.open_tcp_stream("127.0.0.1", port_of(a)) as stream:
+        await stream.send_all(hello + encode_uvarint(guards.MAX_PROTOCOL_BYTES + 1))
+        answered = b""
+        with trio.fail_after(guards.UPGRADE_TIMEOUT_S / 2), suppress(trio.BrokenResourceError):
+            while piece := await stream.receive_some():  # to its end: the rest of the line is not waited for
+                answered += piece
+        assert answered in (b"", hello)
 
 
 @pytest.mark.slow
