@@ -239,8 +239,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=PAGE, help="the page (docs/BENCHMARKS.md)")
     arguments = parser.parse_args()
     broken = False
-    for name in arguments.only or PARTS:
+    names = arguments.only or list(PARTS)
+    for number, name in enumerate(names, 1):
         title, part = PARTS[name]
+        sys.stderr.write(f"{datetime.now():%H:%M} part {number} of {len(names)}, some minutes: {title}\n")
         began = time.monotonic()
         try:
             lines = part(arguments.seed)
