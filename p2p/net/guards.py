@@ -124,7 +124,7 @@ async def _read_line(reader: Any) -> bytes:
     Fault: the library asks the socket for as many bytes at once as the line claims to have, terabytes if it says so,
     and gathers what comes of them.
     """
-    line = await read_varint_prefixed_bytes_limited(reader, MAX_PROTOCOL_BYTES)
+    line: bytes = await read_varint_prefixed_bytes_limited(reader, MAX_PROTOCOL_BYTES)
     if not line.endswith(b"\n"):
         raise ParseError("a line of the negotiation has no end")
     return line[:-1]
