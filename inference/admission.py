@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
-from inference.engine import CONTINUE, Message, ModelInfo, Request
+from inference.engine import CONTINUE, SCORE, Message, ModelInfo, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 
 MAX_TEMPERATURE = 100  # beyond this every token is as likely as any other
 MAX_SEED = 1 << 31  # what every engine's random generator takes
 
 _messages = msgspec.msgpack.Decoder(tuple[Message, ...])
+_text = msgspec.msgpack.Decoder(str)
 _request = msgspec.msgpack.Decoder(Request)
 
 
@@ -41,6 +42,15 @@ def check_begun(model: ModelInfo, messages: tuple[Message, ...]) -> None:
     """Raises `BadRequest` for an answer that is begun where the model cannot go on with one."""
     if messages[-1].role == "assistant" and CONTINUE not in model.features:
         raise BadRequest("that model does not go on with an answer")
+
+
+def check_text(model: ModelInfo, text: str) -> None:
+    """Raises `BadRequest` for a text that cannot be scored, or a model that scores none."""
+    if SCORE not in model.features:
+        raise BadRequest("that model does not score texts")
+    if not text or "\0" in text:
+        raise BadRequest("a text to be scored must not be empty, nor hold a NUL")
+    _check_types(text, _text)
 
 
 def check_request(request: Request) -> None:

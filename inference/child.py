@@ -78,7 +78,7 @@ class _Worker:
         del self._scopes[job.id]
         await self._outbox.send(link.encode(final))
 
-    async def _work(self, job: link.Job) -> link.Value | link.Done:
+    async def _work(self, job: link.Job) -> link.Value | link.Done | link.Read:
         match job:
             case link.Health():
                 await self._engine.health()
@@ -89,6 +89,8 @@ class _Worker:
                 return link.Value(job.id, await self._engine.prefill(request, tokens))
             case link.Generate(request=request):
                 return link.Done(job.id, await self._answer(job.id, request))
+            case link.Score(request=request, text=text):
+                return link.Read(job.id, await self._engine.score(request, text))
 
     async def _answer(self, job: int, request: Request) -> Finished:
         async with self._engine.generate(request) as items:

@@ -11,6 +11,8 @@ import msgspec
 FinishReason = Literal["stop", "length"]
 CONTINUE = "continue"
 """A model's feature: it goes on with an answer that is begun. See `Engine.generate`."""
+SCORE = "score"
+"""A model's feature: it says how likely it finds a text of somebody else's. See `Engine.score`."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +76,30 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     usage: Usage
 
 
+class Figures(msgspec.Struct, frozen=True, array_like=True):
+    """How a model finds one token where it stands. All are in nats, but for the variance, in nats squared.
+
+    They are of the distribution that the request draws from; where it is greedy, of the model's own, at temperature 1.
+    """
+
+    logprob: float  # of this token
+    best: float  # of the likeliest
+    mean: float  # what is to be expected of a token that is drawn: the negative entropy
+    variance: float  # of the same
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """How a model finds a text: as its answer to a request.
+
+    `tokens` are as many as it takes to spell it. There are figures for each that completes a character; `end` are those
+    of ending there, if the text was read to its end.
+    """
+
+    tokens: int
+    figures: tuple[Figures, ...]
+    end: Figures | None = None
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A model as it is offered. `digest` is the SHA-256 of the weights, in hex; `features` is what not all can do."""
 
@@ -131,5 +157,13 @@ class Engine(Protocol):
         it is said again, and a word may be begun in one and ended in the other. It is part of the prompt for `count`,
         `prefill` and `usage`; `max_tokens` and `stop` are about what is new. Without the feature such a request is
         `BadRequest`.
+        """
+        ...
+
+    async def score(self, request: Request, text: str) -> Scored:
+        """How likely `text` is as the answer to `request`, of which it reads at most `max_tokens` tokens.
+
+        It takes a place and about the time of the answer itself. `stop` and `top_p` play no part. Needs the feature
+        `SCORE`; without it, and for a text that is empty or has a NUL in it, `BadRequest`.
         """
         ...

@@ -1,7 +1,8 @@
 """What an engine's worker and its owner say to each other over a pair of pipes.
 
 A frame is its length (32 bits, big-endian) and one MessagePack map. The owner sends `Open` first and nothing else
-until `Ready`. Then every message with an id gets exactly one final word: `Done`, `Value`, `Failed` or `Cancelled`.
+until `Ready`. Then every message with an id gets exactly one final word: `Done`, `Value`, `Read`, `Failed` or
+`Cancelled`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 import trio
 
-from inference.engine import Delta, Finished, Message, ModelInfo, Request
+from inference.engine import Delta, Finished, Message, ModelInfo, Request, Scored
 from inference.errors import BadRequest, ContextOverflow, EngineDied, EngineError, ModelMissing
 from inference.llamacpp import LlamaCpp
 from inference.scripted import Scripted
@@ -48,6 +49,12 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
     request: Request
 
 
+class Score(msgspec.Struct, frozen=True, tag="score"):
+    id: int
+    request: Request
+    text: str
+
+
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     id: int
 
@@ -72,6 +79,11 @@ class Value(msgspec.Struct, frozen=True, tag="value"):
     value: int
 
 
+class Read(msgspec.Struct, frozen=True, tag="read"):
+    id: int
+    scored: Scored
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """`id` 0 is the start itself. `text` never quotes a prompt."""
 
@@ -86,9 +98,9 @@ class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
     id: int
 
 
-Job = Health | Count | Prefill | Generate
+Job = Health | Count | Prefill | Generate | Score
 ToWorker = Open | Job | Cancel
-FromWorker = Ready | Piece | Done | Value | Failed | Cancelled
+FromWorker = Ready | Piece | Done | Value | Read | Failed | Cancelled
 
 _HEADER = struct.Struct(">I")
 _encoder = msgspec.msgpack.Encoder()

@@ -20,11 +20,12 @@ from typing import Any, cast
 import msgspec
 import trio
 
-from inference.admission import check_begun, check_fit, check_messages, check_request, find_model
+from inference.admission import check_begun, check_fit, check_messages, check_request, check_text, find_model
 from inference.answer import Answer
-from inference.engine import CONTINUE, Capacity, Delta, Finished, Message, ModelInfo, Request
+from inference.engine import CONTINUE, SCORE, Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
 from inference.errors import EngineError
 from inference.llamachunks import ChunkReader, answer_body, check_chunk, completion_body
+from inference.llamascore import ScoreReader, score_body
 from inference.models import Weights, embedded_model, gguf_model
 from inference.nursery import open_background
 from inference.slots import Slots
@@ -97,6 +98,23 @@ class LlamaCppEngine:
                 job.left = True
                 with trio.CancelScope(shield=True):  # one token, or one batch of the prompt
                     await job.over.wait()
+
+    async def score(self, request: Request, text: str) -> Scored:
+        prompt = await self._admit(request)
+        check_text(self._model, text)
+        reader = ScoreReader(request)
+
+        def on_chunk(chunk: dict[str, Any]) -> bool:
+            trio.from_thread.check_cancelled()
+            reader.feed(chunk)
+            return reader.done
+
+        async with self._slot(prompt) as slot:
+            body = score_body(request, prompt, slot, text)
+            await trio.to_thread.run_sync(self._server.complete, body, on_chunk, limiter=self._threads)
+        if not reader.done:
+            raise EngineError("llama.cpp ended the reading of a text without a finish")
+        return reader.scored
 
     async def _admit(self, request: Request) -> list[int]:
         """The prompt's token ids, if the request is good and fits."""
@@ -269,13 +287,13 @@ def _find(model: GgufFile | None) -> Weights:
 
 
 async def _features(server: _Server) -> tuple[str, ...]:
-    """Tried out: a template can refuse, close or trim an answer that is begun."""
+    """What goes on with an answer is tried out: a template can refuse, close or trim one that is begun."""
     asked, begun = Message("user", "Say hello."), Message("assistant", "Hello, ")
     try:
         goes_on = await server.apply_template((asked, begun)) == await server.apply_template((asked,)) + begun.content
     except EngineError:
-        return ()
-    return (CONTINUE,) if goes_on else ()
+        goes_on = False
+    return (CONTINUE, SCORE) if goes_on else (SCORE,)
 
 
 @asynccontextmanager

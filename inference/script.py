@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 import msgspec
 
-from inference.engine import Delta, Finished, Message, Request, Usage
+from inference.engine import Delta, Figures, Finished, Message, Request, Scored, Usage
 from inference.stopping import StopFilter
 
 SHORTEST_TOKENS = 64
@@ -21,6 +23,8 @@ _VOCABULARY = (
     "bramble bronze candle dapple echo fathom glade heron indigo jasper kestrel linden mirror north opal prairie rain"
 )
 _WORDS = _VOCABULARY.split()
+_TOKEN = re.compile(r" ?[^ ]+| ")
+_EXPECTED_LOGPROB, _OTHER_LOGPROB = -0.7, -8.0
 
 
 def count_tokens(messages: tuple[Message, ...]) -> int:
@@ -42,6 +46,29 @@ def answer(request: Request, cached_tokens: int = 0) -> Iterator[Delta | Finishe
     ended = filtered.stopped or len(words) < request.max_tokens
     usage = Usage(count_tokens(request.messages), cached_tokens, delivered)
     yield Finished("stop" if ended else "length", usage)
+
+
+def scored(request: Request, text: str) -> Scored:
+    """How an engine finds a text: a word is likely where the answer has it, and hardly to be thought of elsewhere."""
+    expected = _words(request)
+    given = _TOKEN.findall(text)
+    read = given[: request.max_tokens]
+    found = tuple(_figures(request, word, word == own) for word, own in zip_longest(read, expected[: len(read)]))
+    end = _figures(request, "", len(given) == len(expected)) if read == given else None
+    return Scored(len(read), found, end)
+
+
+def _figures(request: Request, word: str, expected: bool) -> Figures:
+    """What is drawn is the one or the other of two words, of which every second word of the vocabulary is the likelier.
+
+    They differ by one nat, and are drawn as often: that makes no sense of one word, but the sum is what it should be.
+    """
+    logprob = _EXPECTED_LOGPROB if expected else _OTHER_LOGPROB
+    if request.temperature == 0:
+        return Figures(logprob, _EXPECTED_LOGPROB, _EXPECTED_LOGPROB, 0.0)
+    likelier = _WORDS.index(word.strip()) % 2 if word.strip() in _WORDS else 0
+    drawn = logprob + (0.5 if likelier else -0.5)
+    return Figures(drawn, _EXPECTED_LOGPROB + 0.5, _EXPECTED_LOGPROB, 0.25)
 
 
 def _deltas(words: Sequence[str], filtered: StopFilter) -> Iterator[Delta]:

@@ -10,10 +10,10 @@ from contextlib import aclosing, asynccontextmanager
 import msgspec
 import trio
 
-from inference.admission import check_begun, check_fit, check_messages, check_request, find_model
-from inference.engine import CONTINUE, Capacity, Delta, Finished, Message, ModelInfo, Request
+from inference.admission import check_begun, check_fit, check_messages, check_request, check_text, find_model
+from inference.engine import CONTINUE, SCORE, Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
 from inference.errors import EngineError
-from inference.script import answer, count_tokens
+from inference.script import answer, count_tokens, scored
 
 SCRIPTED_MODEL = ModelInfo(
     id="bombyx/scripted",
@@ -21,14 +21,18 @@ SCRIPTED_MODEL = ModelInfo(
     quantisation="none",
     digest=hashlib.sha256(b"bombyx/scripted").hexdigest(),
     context=8192,
-    features=(CONTINUE,),
+    features=(CONTINUE, SCORE),
 )
 
 
 class Scripted(msgspec.Struct, frozen=True, kw_only=True, tag="scripted"):
-    """How the engine behaves. `fail_after` and `stall_after` count the tokens after which every answer goes wrong."""
+    """How the engine behaves. `fail_after` and `stall_after` count the tokens after which every answer goes wrong.
+
+    `weights` name what answers really, where that is not the model that it says it is.
+    """
 
     model: ModelInfo = SCRIPTED_MODEL
+    weights: str = ""
     slots: int = 4
     ttft_s: float = 0.05  # of a prompt of which nothing is cached
     tokens_per_s: float = 100.0  # of each answer, whatever the others do
@@ -75,6 +79,17 @@ class ScriptedEngine:
         async with self._slots, aclosing(self._paced(request)) as items:
             yield items
 
+    async def score(self, request: Request, text: str) -> Scored:
+        self._admit(request)
+        check_text(self._settings.model, text)
+        async with self._slots:
+            await trio.sleep(self._settings.ttft_s)
+        return scored(self._weighed(request), text)
+
+    def _weighed(self, request: Request) -> Request:
+        """The request as the weights see it."""
+        return msgspec.structs.replace(request, model=self._settings.weights or request.model)
+
     def _admit(self, request: Request) -> int:
         model = find_model(self.models(), request.model)
         check_request(request)
@@ -88,7 +103,7 @@ class ScriptedEngine:
         prompt_tokens, cached = count_tokens(request.messages), self._cached(request)
         due_s = trio.current_time() + settings.ttft_s * (prompt_tokens - cached) / prompt_tokens
         produced = 0
-        for item in answer(request, cached):
+        for item in answer(self._weighed(request), cached):
             await trio.sleep_until(due_s + produced / settings.tokens_per_s)
             await self._misbehave(produced)
             if isinstance(item, Finished):

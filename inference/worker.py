@@ -19,7 +19,7 @@ from inference import link
 from inference.admission import check_request
 from inference.answer import Answer
 from inference.backoff import Backoff
-from inference.engine import Capacity, Delta, Finished, Message, ModelInfo, Request
+from inference.engine import Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
 from inference.errors import EngineDied, EngineError
 from inference.nursery import open_background
 
@@ -47,8 +47,8 @@ class _Child:
         self._ids = itertools.count(1)
 
     def busy(self) -> int:
-        """Answers and prefills in the worker, those included that were cancelled and not yet confirmed."""
-        return sum(isinstance(job, link.Generate | link.Prefill) for job, _ in self._jobs.values())
+        """What takes a place in the worker, that included which was cancelled and is not yet confirmed."""
+        return sum(isinstance(job, link.Generate | link.Prefill | link.Score) for job, _ in self._jobs.values())
 
     @contextmanager
     def job(self, make: Callable[[int], link.Job], limit: int) -> Iterator[Answer[Any]]:
@@ -98,6 +98,10 @@ class _Child:
                     answer.end()
                 case link.Health() | link.Count() | link.Prefill(), link.Value(value=value):
                     answer.put(value)
+                    answer.end()
+                case link.Score(), link.Read(scored=scored):
+                    self.worked = True
+                    answer.put(scored)
                     answer.end()
                 case _, link.Failed():
                     answer.end(link.raised(message))
@@ -161,6 +165,13 @@ class Worker:
         child = await self.start()
         with child.job(lambda job: link.Generate(job, request), limit=request.max_tokens + 3) as answer:
             yield answer
+
+    async def score(self, request: Request, text: str) -> Scored:
+        check_request(request)
+        child = await self.start()
+        with child.job(lambda job: link.Score(job, request, text), limit=1) as answer:
+            scored: Scored = await anext(answer)
+            return scored
 
     async def start(self) -> _Child:
         """The running process, started if need be."""

@@ -10,7 +10,7 @@ import pytest
 import trio
 from msgspec import structs
 
-from inference.engine import CONTINUE, Capacity, Delta, Engine, Finished, Message, Request
+from inference.engine import CONTINUE, SCORE, Capacity, Delta, Engine, Finished, Message, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 from inference.llamacpp import LlamaCpp, open_llamacpp
 from inference.scripted import Scripted, open_scripted
@@ -130,6 +130,38 @@ async def check_an_answer_that_is_begun_goes_on(ask: Asker) -> None:
     assert (await ask.text(seeded))[0] == (await ask.text(seeded))[0]
 
 
+async def check_scores(ask: Asker) -> None:
+    """An answer's own figures beside those of the same text after another prompt."""
+    assert SCORE in ask.model.features
+    greedy = ask.request("Describe the sea in a few sentences.", 20)
+    drawn = structs.replace(greedy, temperature=0.8, seed=3)
+    for request in (greedy, drawn):
+        text, _ = await ask.text(request)
+        own = await ask.engine.score(request, text)
+        assert own.tokens == len(own.figures) == 20
+        assert own.end is not None
+        assert all(one.logprob <= one.best <= 0 for one in own.figures)
+        other = await ask.engine.score(ask.request("List three prime numbers.", 20), text)
+        assert own.tokens == other.tokens
+        assert sum(one.logprob for one in own.figures) > sum(one.logprob for one in other.figures) + 10
+    text, _ = await ask.text(greedy)
+    own = await ask.engine.score(greedy, text)
+    assert max(one.best - one.logprob for one in own.figures) < 0.5, "a greedy answer is what the model likes best"
+    part = await ask.engine.score(structs.replace(greedy, max_tokens=5), text)
+    assert (part.tokens, len(part.figures), part.end) == (5, 5, None)
+    assert [one.logprob for one in part.figures] == pytest.approx([one.logprob for one in own.figures[:5]], abs=0.2)
+    with pytest.raises(ModelMissing):
+        await ask.engine.score(structs.replace(greedy, model="another/model"), text)
+    for bad in ("", "a\0b", "\ud800"):
+        with pytest.raises(BadRequest):
+            await ask.engine.score(greedy, bad)
+    odd = await ask.engine.score(greedy, 'A "quoted" \\ and\n\t\x7f a 🦋, [x] | ( ) 漢字.')
+    assert odd.tokens >= len(odd.figures) > 0
+    with trio.move_on_after(0):
+        await ask.engine.score(greedy, text)
+    await ask.until_free()
+
+
 async def check_refusals(ask: Asker) -> None:
     with pytest.raises(BadRequest):
         await ask.text(ask.request(max_tokens=0))
@@ -166,6 +198,7 @@ CHECKS = [
     check_queue,
     check_prefill,
     check_an_answer_that_is_begun_goes_on,
+    check_scores,
     check_refusals,
     check_errors_of_the_reader,
 ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import mean, stdev
 
 import msgspec
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engine import Delta, Finished, Message, Request
-from inference.script import SHORTEST_TOKENS, answer, count_tokens
+from inference.script import SHORTEST_TOKENS, answer, count_tokens, scored
 
 requests = st.builds(
     Request,
@@ -73,3 +74,27 @@ def test_from_wherever_it_breaks_off_it_goes_on_to_the_same_end(request: Request
 def test_whatever_decides_the_answer_changes_it(change: dict[str, object]) -> None:
     request = Request(model="m", messages=(Message("user", "a"),), max_tokens=20)
     assert read(request).text != read(msgspec.structs.replace(request, **change)).text
+
+
+@given(requests)
+def test_an_answer_is_as_likely_as_answers_of_these_weights_are(request: Request) -> None:
+    whole = read(msgspec.structs.replace(request, stop=()))
+    found = scored(request, whole.text)
+    assert found.tokens == len(found.figures) == whole.tokens
+    assert found.end is not None
+    assert found.end.logprob > -2 or whole.finished.reason == "length"
+    likely = [one.logprob for one in found.figures]
+    assert min(likely) > -2
+    other = scored(msgspec.structs.replace(request, model=request.model + "x"), whole.text)
+    assert sum(one.logprob for one in other.figures) <= sum(likely)
+
+
+def test_what_is_drawn_is_as_likely_as_was_to_be_expected() -> None:
+    deviations = []
+    for seed in range(100):
+        request = Request(model="m", messages=(Message("user", "a"),), max_tokens=50, temperature=1.0, seed=seed)
+        found = scored(request, read(request).text).figures
+        deviation = sum(one.logprob - one.mean for one in found)
+        deviations.append(deviation / sum(one.variance for one in found) ** 0.5)
+    assert abs(mean(deviations)) < 0.3
+    assert 0.7 < stdev(deviations) < 1.3
