@@ -23,7 +23,7 @@ from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable
 from chain.leases import Leases
 from chain.ledger import ChannelTerms, Network
-from chain.records import Channel, Receipt, Records, Role, Settlement
+from chain.records import Channel, Receipt, Records, Role, Settlement, StandingQuote
 from chain.voucher import Claim
 
 EVIDENCE_PER_PEER = 100
@@ -192,6 +192,33 @@ class Book(Records):
                 " ORDER BY at DESC, rowid DESC LIMIT -1 OFFSET ?)",
                 (self.role, peer, EVIDENCE_PER_PEER),
             )
+
+    def save_standing_quote(self, quote: StandingQuote, now: int) -> None:
+        """Begin to count what a standing quote is good for. Those that are over are forgotten."""
+        with self._write():
+            self._db.execute("DELETE FROM standing_quotes WHERE uses_left = 0 OR valid_until <= ?", (now,))
+            self._db.execute(
+                "INSERT INTO standing_quotes (quote, body, uses_left, valid_until, role) VALUES (?, ?, ?, ?, ?)",
+                (*astuple(quote), self.role),
+            )
+
+    def use_standing_quote(self, quote: bytes) -> bool:
+        """One more answer begins under it; False if it is good for none."""
+        query = "UPDATE standing_quotes SET uses_left = uses_left - 1 WHERE role = ? AND quote = ? AND uses_left > 0"
+        with self._write():
+            return self._db.execute(query, (self.role, quote)).rowcount == 1
+
+    def give_back_standing_quote(self, quote: bytes) -> None:
+        """An answer under it did not begin after all."""
+        with self._write():
+            self._db.execute(
+                "UPDATE standing_quotes SET uses_left = uses_left + 1 WHERE role = ? AND quote = ?", (self.role, quote)
+            )
+
+    def forget_standing_quote(self, quote: bytes) -> None:
+        """Nobody honours it any more."""
+        with self._write():
+            self._db.execute("DELETE FROM standing_quotes WHERE role = ? AND quote = ?", (self.role, quote))
 
     def _write(self) -> AbstractContextManager[None]:
         return nullcontext() if self._db.in_transaction else self.batch()

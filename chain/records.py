@@ -85,6 +85,15 @@ class Settlement(msgspec.Struct, frozen=True):
     why: str
 
 
+class StandingQuote(msgspec.Struct, frozen=True):
+    """One that this side holds (payer) or gave (payee)."""
+
+    quote: bytes  # its 32-byte id
+    body: bytes  # in its owner's own words
+    uses_left: int  # answers that it is still good for
+    valid_until: int  # unix seconds
+
+
 class Earning(msgspec.Struct, frozen=True):
     """What one model earned on one day (payee), or was paid (payer)."""
 
@@ -162,6 +171,14 @@ class Records:
         which = f" AND peer IN ({', '.join('?' * len(peers))})" if peers else ""
         query = f"SELECT peer, body FROM evidence WHERE role = ?{which} ORDER BY at, rowid"  # noqa: S608 - only marks
         return [(peer, body) for peer, body in self._read(query, self.role, *peers)]
+
+    def standing_quotes(self, now: int) -> Sequence[StandingQuote]:
+        """Those that are good for another answer, oldest first."""
+        query = (
+            "SELECT quote, body, uses_left, valid_until FROM standing_quotes"
+            " WHERE role = ? AND uses_left > 0 AND valid_until > ? ORDER BY rowid"
+        )
+        return [StandingQuote(*row) for row in self._read(query, self.role, now)]
 
     def last_fee(self) -> int | None:
         """What the last settlement cost, in nano; `None` before the first."""

@@ -82,6 +82,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX evidence_by_peer ON evidence (role, peer, at)",
     ),
+    (
+        """CREATE TABLE standing_quotes (
+            role TEXT NOT NULL CHECK (role IN ('payer', 'payee')),
+            quote BLOB NOT NULL CHECK (length(quote) = 32),
+            body BLOB NOT NULL,
+            uses_left INTEGER NOT NULL CHECK (uses_left >= 0),
+            valid_until INTEGER NOT NULL,
+            UNIQUE (role, quote)
+        )""",
+    ),
 )
 
 

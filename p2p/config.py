@@ -46,6 +46,9 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     price_output: Nano = 180_000_000
     strategy: str = "utilisation"  # or `fixed`, `concession`, or one of your own: docs/MARKET.md
     discount_percent: Percent = 0  # how far the price may fall; nothing is ever sold for less
+    bulk_discount_percent: Percent = 0  # how far below the list many answers are sold by a standing quote
+    standing_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = 50  # of the slots' time, promised by such; 0: none
+    standing_max_s: Nano = 86_400  # for which a standing quote binds at most
     surge_percent: Annotated[int, msgspec.Meta(ge=0, le=900)] = 0  # how far it may rise while clients wait for a slot
     concede: Tactic = Tactic.EVENLY  # how `concession` gives way: early, evenly or late
     window_cap_nano: Nano = 1_000_000  # the most that is ever unpaid on one answer
@@ -63,6 +66,10 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def prices_least(self) -> Prices:
         return self.prices.scaled(PERCENT - self.discount_percent, PERCENT)
+
+    @property
+    def prices_least_standing(self) -> Prices:
+        return self.prices.scaled(PERCENT - max(self.discount_percent, self.bulk_discount_percent), PERCENT)
 
     @property
     def settle_policy(self) -> SettlePolicy:

@@ -61,6 +61,7 @@ from p2p.metrics import metrics
 from p2p.network_file import NetworkFile, read_chain, read_network, write_network
 from p2p.peer import LightPeer
 from p2p.protocol.sales import PriceList
+from p2p.protocol.standing import StandingLimits
 from p2p.provider import Provider
 from p2p.purchase import buy
 from p2p.receipt_commands import receipts
@@ -238,7 +239,13 @@ def _gguf(model: str) -> GgufFile | None:
 
 
 def _price_list(config: ProvideConfig, trace: Trace) -> PriceList:
-    return PriceList(seller_strategy(config, trace), config.window_cap_nano, config.prices_least)
+    return PriceList(
+        seller_strategy(config, trace),
+        config.window_cap_nano,
+        config.prices_least,
+        config.prices_least_standing,
+        StandingLimits(config.standing_percent, config.standing_max_s),
+    )
 
 
 def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any]) -> None:

@@ -77,6 +77,10 @@ class Payees:
         """A channel that we know and that is not closed."""
         return self._channels.get(channel)
 
+    def clients(self) -> frozenset[str]:
+        """Those who have a channel to us that answers may be paid through."""
+        return frozenset(incoming.client for incoming in self if incoming.payee.state is State.OPEN)
+
     def drop(self, incoming: Incoming) -> None:
         """The channel is gone from the chain. Sessions that still run on it find that it takes no voucher."""
         if self._channels.pop(incoming.channel, None) is not None:

@@ -90,6 +90,8 @@ class Provider:
             measured=measured,
             price_list=price_list,
             channel=self._channel,
+            funded=self._payees.clients,
+            keeper=keeper,
             clock=clock,
             trace=trace,
         )
@@ -99,6 +101,7 @@ class Provider:
         """Serve until cancelled; `started` once others can find us."""
         await self._payees.load()
         await self._settlements.load(self._payees)
+        await self._sales.load()
         async with trio.open_nursery() as nursery:
             self._host.serve(negotiate.PROTOCOL, self._sales.negotiate)
             self._host.serve(session.PROTOCOL, self._serve_session, timeout_s=math.inf)  # the core has its deadlines

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
+from chain.book import Book
+from chain.keeper import BookKeeper
+from chain.records import StandingQuote
 from inference.engine import Capacity, Engine, ModelInfo
 from inference.measure import Measured
+from p2p.foreign import translated
 from p2p.host import Stream
 from p2p.keys import verify_by_peer
 from p2p.protocol.advert import ChannelOffer, ModelOffer
 from p2p.protocol.negotiate import ENDED, Accepted, Offer, Quote, Seller, ToClient, ToProvider
 from p2p.protocol.sales import PriceList, Sales, Speed
-from p2p.protocol.wire import BodySigner, Signed, decode
+from p2p.protocol.wire import BodySigner, Signed, decode, encode
 from p2p.stream import MessageStream
 from p2p.trace import Trace, silent
 
@@ -36,9 +41,12 @@ class Selling:
         measured: Mapping[str, Measured],
         price_list: PriceList,
         channel: ChannelOffer,
+        funded: Callable[[], Collection[str]],
+        keeper: BookKeeper,
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
+        """`funded` are the clients that have a channel to us."""
         speeds = {model: Speed(one.ttft_ms, one.tokens_per_s) for model, one in measured.items()}
         self._sales = Sales(
             network=network,
@@ -50,11 +58,20 @@ class Selling:
             rtt_ms=lambda _: ASSUMED_RTT_MS,
             price_list=price_list,
             channel=channel,
+            funded=funded,
         )
         self._engine = engine
+        self._keeper = keeper
         self._clock = clock
         self._trace = trace
         self._sessions = 0  # begun; each will use a slot, though its engine may not have started yet
+
+    async def load(self) -> None:
+        """Take up the standing quotes of the book. Raises `LocalError`."""
+        now = int(self._clock())
+        with translated():
+            for known in await self._keeper.do(partial(Book.standing_quotes, now=now)):
+                self._sales.standing.give(known.quote, decode(decode(known.body, Signed).body, Quote), known.uses_left)
 
     def offers(self) -> tuple[ModelOffer, ...]:
         """What the advert says right now."""
@@ -66,20 +83,32 @@ class Selling:
         while seller.state not in ENDED:
             message = await messages.answer(TURN_TIMEOUT_S)
             reply = self._sales.answer(seller, message, messages.peer, self._capacity(), self._clock())
+            if isinstance(reply, Accepted) and seller.standing is not None:
+                assert seller.signed is not None
+                await self._keep(seller.signed, seller.standing)
             self._tell(reply, messages.peer)
             await messages.send(reply)
         await messages.close()
 
-    @contextmanager
-    def redeemed(self, signed: Signed, peer: str) -> Iterator[tuple[Quote, ModelInfo]]:
+    @asynccontextmanager
+    async def redeemed(self, signed: Signed, peer: str) -> AsyncIterator[tuple[Quote, ModelInfo]]:
         """A quote shown to start a session, which has a slot while the context lasts. Raises as `Sales.redeem`."""
         redeemed = self._sales.redeem(signed, peer, self._capacity(), self._clock())
         self._sessions += 1
         try:
+            if redeemed[0].standing:
+                with translated():
+                    await self._keeper.do(partial(Book.use_standing_quote, quote=signed.id))
             yield redeemed
         finally:
             self._sessions -= 1
             self._sales.ended(signed.id)
+
+    async def _keep(self, signed: Signed, quote: Quote) -> None:
+        """Have it on disk before the client hears that it stands. Raises `LocalError`."""
+        given = StandingQuote(signed.id, encode(signed), quote.uses, quote.valid_until)
+        with translated():
+            await self._keeper.do(partial(Book.save_standing_quote, quote=given, now=int(self._clock())))
 
     def _tell(self, reply: ToClient, client: str) -> None:
         match reply:

@@ -190,7 +190,7 @@ class Serving:
 
     async def _examine(self, start: Start) -> tuple[Quote, Payee, Sampling, int]:
         """Everything that is checked before work begins. Raises `Refused` or `RemoteError`."""
-        quote, model = self._leases.enter_context(self._sales.redeemed(start.quote, self._peer))
+        quote, model = await self._leases.enter_async_context(self._sales.redeemed(start.quote, self._peer))
         request: Request = decode(start.request, Request)
         if request.model != quote.model or not 0 < request.max_tokens <= quote.max_tokens:
             raise RemoteError("wrong_quote", "the request is not the one that was quoted")

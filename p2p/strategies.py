@@ -27,6 +27,7 @@ from p2p.protocol.strategy import (
     SellerStrategy,
     TakeIt,
     UtilisationPrice,
+    Volume,
 )
 from p2p.trace import Trace, silent
 
@@ -36,11 +37,19 @@ BUYER_GROUP = "bombyx.buyer_strategies"
 T = TypeVar("T")
 
 SELLERS: Mapping[str, Callable[[ProvideConfig], SellerStrategy]] = {
-    "fixed": lambda settings: FixedPrice(settings.prices),
+    "fixed": lambda settings: FixedPrice(settings.prices, bulk_discount_percent=settings.bulk_discount_percent),
     "utilisation": lambda settings: UtilisationPrice(
-        settings.prices, settings.discount_percent, settings.surge_percent
+        settings.prices,
+        settings.discount_percent,
+        settings.surge_percent,
+        bulk_discount_percent=settings.bulk_discount_percent,
     ),
-    "concession": lambda settings: ConcedingPrice(settings.prices, settings.prices_least, settings.concede),
+    "concession": lambda settings: ConcedingPrice(
+        settings.prices,
+        settings.prices_least,
+        settings.concede,
+        bulk_discount_percent=settings.bulk_discount_percent,
+    ),
 }
 BUYERS: Mapping[str, Callable[[AskConfig], BuyerStrategy]] = {
     "take": lambda _: TakeIt(),
@@ -105,6 +114,9 @@ class _CarefulSeller(_Careful):
             return Bid(_priced(prices), bool(final))
 
         return self._ask(ask, Bid(turn.quoted, final=True))
+
+    def standing(self, volume: Volume) -> Prices:
+        return self._ask(lambda: _priced(self._own.standing(volume)), self._list_prices)
 
 
 class _CarefulBuyer(_Careful):

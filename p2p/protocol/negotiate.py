@@ -41,7 +41,10 @@ Detail = Annotated[str, msgspec.Meta(max_length=1024, pattern=SHOWN)]
 
 
 class Ask(Message, frozen=True, kw_only=True, tag="ask"):
-    """What a client wants a price for. The sizes are upper bounds; the prompt itself is not shown yet."""
+    """What a client wants a price for. The sizes are upper bounds; the prompt itself is not shown yet.
+
+    For more than one use it asks for a standing quote.
+    """
 
     model: Name
     prompt_tokens: Size
@@ -49,6 +52,13 @@ class Ask(Message, frozen=True, kw_only=True, tag="ask"):
     payer_key: Bytes32
     nonce: Nonce
     tier: Tier = "open"
+    uses: Size = 1  # answers that are wanted at these prices
+    until: Nat = 0  # of a standing quote: when the last of them is wanted, unix seconds
+
+    @property
+    def standing(self) -> bool:
+        """Whether a standing quote is asked for."""
+        return self.uses > 1
 
 
 class Quote(SignedBody, frozen=True, kw_only=True, tag="bombyx/quote/1"):
@@ -76,7 +86,22 @@ class Quote(SignedBody, frozen=True, kw_only=True, tag="bombyx/quote/1"):
     @property
     def worst_cost_nano(self) -> int:
         """What one use costs at most."""
-        return cost_nano(self.prices, Tokens(input=self.prompt_tokens, output=self.max_tokens))
+        return self.cost_at_most_nano(self.prompt_tokens, self.max_tokens)
+
+    def cost_at_most_nano(self, prompt_tokens: int, max_tokens: int) -> int:
+        """What one use costs at most that has no more tokens than these."""
+        most = Tokens(input=min(prompt_tokens, self.prompt_tokens), output=min(max_tokens, self.max_tokens))
+        return cost_nano(self.prices, most)
+
+    @property
+    def longest_ms(self) -> int:
+        """How long one use takes at most, as promised."""
+        return self.ttft_ms + -(-1000 * self.max_tokens // max(1, self.tokens_per_s))
+
+    @property
+    def standing(self) -> bool:
+        """Whether it is for many answers. Such a one is accepted once, and then shown to begin each of them."""
+        return self.uses > 1
 
 
 class Offer(Message, frozen=True, kw_only=True, tag="quote"):
@@ -247,6 +272,8 @@ class Buyer(_Party):
             raise RemoteError("wrong_quote", "it is for another peer, key, model, request or tier")
         if quote.prompt_tokens < ask.prompt_tokens or quote.max_tokens < ask.max_tokens:
             raise RemoteError("wrong_quote", "it covers less than was asked for")
+        if quote.uses > ask.uses or quote.standing != ask.standing:
+            raise RemoteError("wrong_quote", "it is for another number of answers than was asked for")
         if quote.valid_until <= now:
             raise RemoteError("wrong_quote", "expired")
         self.quote, self.signed, self.final = quote, offer.quote, offer.final
@@ -260,6 +287,7 @@ class Seller(_Party):
         self.asked: Ask | None = None
         self.signed: Signed | None = None
         self.turn: Turn | None = None  # since the first quote
+        self.standing: Quote | None = None  # the quote, if it is a standing one
         self.final = False
 
     @property
@@ -285,7 +313,8 @@ class Seller(_Party):
         message = Offer(quote=quote, final=final or self.last_round)
         self._said(message)
         self.signed, self.final = quote, message.final
-        prices: Prices = decode(quote.body, Quote).prices
+        body: Quote = decode(quote.body, Quote)
+        prices, self.standing = body.prices, body if body.standing else None
         self.turn = Turn(self.turn.opening if self.turn else prices, prices, self.rounds)
         return message
 

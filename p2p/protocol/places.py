@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 HOLD_S = 30
 HOLDS_PER_PEER = 2
@@ -22,7 +23,8 @@ class Places:
 
     def __init__(self) -> None:
         self._holds: dict[bytes, tuple[str, float]] = {}
-        self._ends: dict[bytes, float] = {}  # when the answers under way should be over, by the quote of each
+        # When the answers under way should be over, by their quote: a standing quote has several at a time.
+        self._ends: defaultdict[bytes, list[float]] = defaultdict(list)
 
     def hold(self, quote_id: bytes, peer: str, *, slots_free: int, now: float) -> bool:
         """Keep a slot for `HOLD_S`; False when there is none left, or the peer holds enough already."""
@@ -45,11 +47,13 @@ class Places:
 
     def begin(self, quote_id: bytes, until: float) -> None:
         """An answer is under way that should be over by then."""
-        self._ends[quote_id] = until
+        self._ends[quote_id].append(until)
 
     def end(self, quote_id: bytes) -> None:
         """It is over."""
-        self._ends.pop(quote_id, None)
+        ends = self._ends.pop(quote_id, [])
+        if ends[1:]:
+            self._ends[quote_id] = sorted(ends)[1:]
 
     def retry_after_s(self, now: float) -> int:
         """When it is worth asking again: once the first answer under way should be over.
@@ -57,7 +61,7 @@ class Places:
         A promised slot may be given back, or taken by an answer that says more, at any moment.
         """
         self._expire(now)
-        ends = [end - now for end in self._ends.values() if end > now]
+        ends = [end - now for some in self._ends.values() for end in some if end > now]
         soonest = min(ends, default=BUSY_RETRY_S)
         return math.ceil(min(soonest, BUSY_RETRY_S if self._holds else BUSY_RETRY_MAX_S))
 

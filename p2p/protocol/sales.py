@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from inference.engine import CONTINUE, Capacity, ModelInfo, Request
 from p2p.errors import Refused, RemoteError
@@ -24,7 +26,8 @@ from p2p.protocol.negotiate import (
 )
 from p2p.protocol.places import HOLD_S, Places, Queue
 from p2p.protocol.price import Prices
-from p2p.protocol.strategy import Bid, Load, SellerStrategy
+from p2p.protocol.standing import NONE_AHEAD, USES_LEAST, StandingLimits, StandingQuotes
+from p2p.protocol.strategy import Bid, Load, SellerStrategy, Volume
 from p2p.protocol.window import window_nano
 from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, open_signed, sign
 
@@ -35,12 +38,15 @@ FREE = Prices(0, 0, 0)
 class PriceList:
     """What every model is sold at, and the most that is ever unpaid on one answer.
 
-    Whatever the strategy says, nothing is sold below `least`, and no quote is dearer than the one before it.
+    Whatever the strategy says, nothing is sold below `least`, or by a standing quote below `least_standing`, and no
+    quote is dearer than the one before it.
     """
 
     strategy: SellerStrategy
     window_cap_nano: int
     least: Prices = FREE
+    least_standing: Prices = FREE
+    standing_limits: StandingLimits = NONE_AHEAD
 
     def opening(self, load: Load) -> Prices:
         """The first quote."""
@@ -50,6 +56,10 @@ class PriceList:
         """The quote after a counter."""
         bid = self.strategy.answer(wanted, turn, load)
         return bid._replace(prices=bid.prices.at_least(self.least).at_most(turn.quoted))
+
+    def standing(self, volume: Volume) -> Prices:
+        """The one quote for many answers."""
+        return self.strategy.standing(volume).at_least(self.least_standing)
 
 
 class Speed(NamedTuple):
@@ -74,8 +84,10 @@ class Sales:
         rtt_ms: Callable[[str], int],
         price_list: PriceList,
         channel: ChannelOffer,
+        funded: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """`speed` is of a model and a prompt of so many tokens, `rtt_ms` to a client."""
+        """`speed` is of a model and a prompt of so many tokens, `rtt_ms` to a client; `funded` are the clients that
+        have a channel to us."""
         self._network = network
         self._signer = signer
         self._verify = verify
@@ -88,6 +100,8 @@ class Sales:
         self._places = Places()
         self._queue = Queue()
         self._uses = QuoteUses()
+        self._funded = funded
+        self.standing = StandingQuotes(price_list.standing_limits)
 
     def offers(self, capacity: Capacity, now: float, *, prompt_tokens: int = 0) -> tuple[ModelOffer, ...]:
         """What the advert says right now; its times are for a prompt of so many tokens."""
@@ -130,13 +144,18 @@ class Sales:
         if model is None:  # quoted before a restart
             raise Refused("no_such_model", f"{quote.model} is not served here any more")
         try:
-            self._uses.use(signed.id, quote, now)
+            if quote.standing:
+                self.standing.require(signed.id, now)
+            else:
+                self._uses.use(signed.id, quote, now)
         except Refused as no:
             no.prices = self._price_list.opening(self._load(capacity, now))  # at which it would run
             raise
         if not self._places.take(signed.id, now):
             self._require_place(client, capacity, now)
-        self._places.begin(signed.id, now + quote.ttft_ms / 1000 + quote.max_tokens / max(1, quote.tokens_per_s))
+        if quote.standing:
+            self.standing.use(signed.id)
+        self._places.begin(signed.id, now + quote.longest_ms / 1000)
         return quote, model
 
     def ended(self, quote_id: bytes) -> None:
@@ -147,15 +166,22 @@ class Sales:
         match message:
             case Ask():
                 self._require_servable(message)
+                if message.standing:
+                    return seller.offer(self._standing_quote(message, client, capacity, now), final=True)
                 self._require_place(client, capacity, now)
                 self._queue.came_back(client)
                 prices = self._price_list.opening(self._load(capacity, now))
-                return seller.offer(self._quote(message, prices, client, now), final=False)
+                return seller.offer(sign(self._quote(message, prices, client, now), self._signer), final=False)
             case Counter(prices=wanted):
                 assert seller.asked is not None
                 assert seller.turn is not None
                 bid = self._price_list.answer(wanted, seller.turn, self._load(capacity, now))
-                return seller.offer(self._quote(seller.asked, bid.prices, client, now), final=bid.final)
+                quote = self._quote(seller.asked, bid.prices, client, now)
+                return seller.offer(sign(quote, self._signer), final=bid.final)
+            case Accept(quote_id=quote_id) if seller.standing is not None:
+                self._require_room(seller.standing, client, capacity, now)
+                self.standing.give(quote_id, seller.standing, seller.standing.uses)
+                return seller.confirm(int(now))
             case Accept(quote_id=quote_id):
                 if not self._places.hold(quote_id, client, slots_free=capacity.free, now=now):
                     raise self._busy(client, capacity, now)
@@ -183,7 +209,22 @@ class Sales:
         self._queue.sent_away(client, retry_after_s, now)
         return Refused("busy", "every slot is in use or promised", retry_after_s=retry_after_s, prices=prices)
 
-    def _quote(self, ask: Ask, prices: Prices, client: str, now: float) -> Signed:
+    def _standing_quote(self, ask: Ask, client: str, capacity: Capacity, now: float) -> Signed:
+        """For as many of the answers as there is room for."""
+        term_s = self.standing.term_s(ask, now)
+        prices = self._price_list.standing(Volume(ask.uses, ask.prompt_tokens, ask.max_tokens, term_s))
+        one = msgspec.structs.replace(self._quote(ask, prices, client, now), valid_until=int(now) + term_s)
+        room = self._require_room(one, client, capacity, now)
+        return sign(msgspec.structs.replace(one, uses=min(ask.uses, room)), self._signer)
+
+    def _require_room(self, quote: Quote, client: str, capacity: Capacity, now: float) -> int:
+        """How many answers of this quote there is room for. Raises `Refused` where those are too few."""
+        room = self.standing.room(client, quote, slots=capacity.total, funded=self._funded(), now=now)
+        if room < max(USES_LEAST, quote.uses):
+            raise Refused("standing_full", "so much is not to be promised ahead", prices=quote.prices)
+        return room
+
+    def _quote(self, ask: Ask, prices: Prices, client: str, now: float) -> Quote:
         speed = self._speed(ask.model, ask.prompt_tokens)
         window = window_nano(
             prices,
@@ -191,7 +232,7 @@ class Sales:
             tokens_per_s=speed.tokens_per_s,
             cap_nano=self._price_list.window_cap_nano,
         )
-        quote = Quote(
+        return Quote(
             network=self._network,
             provider=self._peer,
             client=client,
@@ -210,7 +251,6 @@ class Sales:
             valid_until=int(now) + QUOTE_LIFETIME_S,
             nonce=ask.nonce,
         )
-        return sign(quote, self._signer)
 
 
 def require_continues(model: ModelInfo, request: Request) -> None:

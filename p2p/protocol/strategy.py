@@ -7,7 +7,7 @@ provider's `PriceList`, a client's `Haggling`. docs/MARKET.md says how to bring 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,15 @@ class Bid(NamedTuple):
     final: bool = False
 
 
+class Volume(NamedTuple):
+    """What a standing quote is asked for."""
+
+    uses: int
+    prompt_tokens: int  # of each, at most
+    max_tokens: int
+    term_s: int  # for how long it would bind
+
+
 class SellerStrategy(Protocol):
     """How a provider prices one negotiation."""
 
@@ -43,6 +52,10 @@ class SellerStrategy(Protocol):
 
     def answer(self, wanted: Prices, turn: Turn, load: Load) -> Bid:
         """The quote after a counter that wants these prices. One that is dearer than the last is held to that."""
+        ...
+
+    def standing(self, volume: Volume) -> Prices:
+        """Those of a standing quote. They bind for long, and there is no haggling over them."""
         ...
 
 
@@ -74,10 +87,19 @@ class Tactic(StrEnum):
 
 
 @dataclass(frozen=True)
-class FixedPrice:
-    """Always the list price; there is no haggling."""
+class _Listed:
+    """Has a price list, of which many answers are sold for less."""
 
     list_prices: Prices
+    bulk_discount_percent: int = field(default=0, kw_only=True)
+
+    def standing(self, volume: Volume) -> Prices:
+        return self.list_prices.scaled(PERCENT - self.bulk_discount_percent, PERCENT)
+
+
+@dataclass(frozen=True)
+class FixedPrice(_Listed):
+    """Always the list price; there is no haggling."""
 
     def opening(self, load: Load) -> Prices:
         return self.list_prices
@@ -87,14 +109,13 @@ class FixedPrice:
 
 
 @dataclass(frozen=True)
-class UtilisationPrice:
+class UtilisationPrice(_Listed):
     """The price follows free slots and queue.
 
     It is up to `surge_percent` above the list the more clients wait, and may fall up to `discount_percent` the more
     slots are free. A counter at or above today's floor is taken at the client's price; a lower one meets the floor.
     """
 
-    list_prices: Prices
     discount_percent: int
     surge_percent: int = 0
 
@@ -117,10 +138,9 @@ class UtilisationPrice:
 
 
 @dataclass(frozen=True)
-class ConcedingPrice:
+class ConcedingPrice(_Listed):
     """From the list price down to `least`, round by round; a counter at or above the next step is taken."""
 
-    list_prices: Prices
     least: Prices
     tactic: Tactic = Tactic.EVENLY
 

@@ -23,7 +23,7 @@ from chain.book import EVIDENCE_PER_PEER, Book
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
 from chain.ledger import ChannelTerms, Network
-from chain.records import Channel, DayFees, Earning, Receipt, Role, Settlement, open_records
+from chain.records import Channel, DayFees, Earning, Receipt, Role, Settlement, StandingQuote, open_records
 from chain.schema import MIGRATIONS
 from chain.voucher import Claim
 
@@ -495,6 +495,27 @@ def test_a_full_disk_is_reported_and_nothing_is_half_kept(book: Book) -> None:
     book._db.execute("PRAGMA max_page_count = 100000")
     book.save_claim(claim(2))
     assert (book.channel(CHANNEL).authorised_nano, book.receipts()) == (2, [])
+
+
+def test_standing_quotes_are_counted_down_given_back_and_forgotten(path: Path) -> None:
+    one, other = (StandingQuote(bytes([n]) * 32, b"body", uses_left=2, valid_until=100 * n) for n in (1, 2))
+    with Book(path, "payer", DEVNET) as book:
+        for quote in (one, other):
+            book.save_standing_quote(quote, now=0)
+        assert book.standing_quotes(now=0) == [one, other]
+        assert book.standing_quotes(now=100) == [other]
+        assert [book.use_standing_quote(one.quote) for _ in range(3)] == [True, True, False]
+        assert book.standing_quotes(now=0) == [other]
+        book.give_back_standing_quote(one.quote)
+    with Book(path, "payer", DEVNET) as book:
+        assert book.standing_quotes(now=0) == [msgspec.structs.replace(one, uses_left=1), other]
+        book.forget_standing_quote(other.quote)
+        assert [left.quote for left in book.standing_quotes(now=0)] == [one.quote]
+        book.save_standing_quote(other, now=100)
+        assert not book.use_standing_quote(one.quote), "it was over, and is forgotten"
+    with Book(path, "payee", DEVNET) as book:
+        assert book.standing_quotes(now=0) == [], "those are the payer's"
+        assert not book.use_standing_quote(other.quote)
 
 
 # Says what it has saved, so that the parent can compare: a number on the pipe is a promise.

@@ -23,6 +23,7 @@ from p2p.protocol.strategy import (
     Tactic,
     TakeIt,
     UtilisationPrice,
+    Volume,
 )
 from p2p.strategies import BUYER_GROUP, SELLER_GROUP, buyer_strategy, seller_strategy
 
@@ -42,6 +43,8 @@ class Night:
         return self.prices.scaled(1, 2)
     def answer(self, wanted, turn, load):
         return Bid(wanted) if load.free else Bid(turn.quoted, final=True)
+    def standing(self, volume):
+        return self.prices.scaled(1, 4 if volume.uses > 100 else 3)
 
 class Mean:
     def __init__(self, settings):
@@ -90,6 +93,11 @@ def asking(**settings: Any) -> AskConfig:
 def test_ours_are_made_of_the_settings() -> None:
     less = {"discount_percent": 20, "surge_percent": 30, "concede": "late"}
     assert seller_strategy(selling()) == UtilisationPrice(LIST, 0)
+    bulk = {"bulk_discount_percent": 10}
+    assert seller_strategy(selling(**bulk)) == UtilisationPrice(LIST, 0, bulk_discount_percent=10)
+    assert seller_strategy(selling(strategy="fixed", **bulk)) == FixedPrice(LIST, bulk_discount_percent=10)
+    assert selling(discount_percent=20, **bulk).prices_least_standing == Prices(800, 400, 2400)
+    assert selling(**bulk).prices_least_standing == Prices(900, 450, 2700)
     assert seller_strategy(selling(**less)) == UtilisationPrice(LIST, 20, 30)
     assert seller_strategy(selling(strategy="fixed", **less)) == FixedPrice(LIST)
     conceding = ConcedingPrice(LIST, Prices(800, 400, 2400), Tactic.LATE)
@@ -106,6 +114,8 @@ def test_a_users_own_is_found_by_its_entry_point() -> None:
     assert own.opening(IDLE) == Prices(500, 250, 1500)
     assert own.answer(Prices(1, 1, 1), TURN, IDLE) == (Prices(1, 1, 1), False)
     assert own.answer(Prices(1, 1, 1), TURN, Load(0, 2)) == (LIST, True)
+    assert own.standing(Volume(100, 10, 10, 60)) == Prices(334, 167, 1000)
+    assert own.standing(Volume(101, 10, 10, 60)) == Prices(250, 125, 750)
     assert buyer_strategy(asking(strategy="mean")).counter(TURN) == Prices(100, 50, 300)
 
 
@@ -115,10 +125,12 @@ def test_one_that_fails_costs_the_haggling_and_not_the_node() -> None:
     own = seller_strategy(selling(strategy="broken"), diary)
     assert own.opening(IDLE) == LIST
     assert own.answer(Prices(1, 1, 1), TURN, IDLE) == (LIST, True)
+    assert own.standing(Volume(100, 10, 10, 60)) == LIST, "it has no price for many"
     assert buyer_strategy(asking(strategy="broken"), diary).counter(TURN) is None
     assert [record["why"].partition(":")[0] for record in diary.of("strategy_failed")] == [
         "ZeroDivisionError",
         "ValidationError",
+        "AttributeError",
         "ValidationError",
     ]
 

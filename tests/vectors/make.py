@@ -160,6 +160,15 @@ MESSAGES: dict[str, tuple[Message, ...]] = {
         negotiate.Ask(
             model=QUOTE.model, prompt_tokens=64, max_tokens=16, payer_key=TERMS.payer_key, nonce=NONCE, tier="open"
         ),
+        negotiate.Ask(
+            model=QUOTE.model,
+            prompt_tokens=64,
+            max_tokens=16,
+            payer_key=TERMS.payer_key,
+            nonce=NONCE,
+            uses=5000,
+            until=NOW + 86_400,
+        ),
         negotiate.Offer(quote=SIGNED_QUOTE, final=True),
         negotiate.Counter(prices=Prices(90_000_000, 45_000_000, 270_000_000)),
         negotiate.Accept(quote_id=SIGNED_QUOTE.id),

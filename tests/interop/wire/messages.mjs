@@ -72,7 +72,10 @@ export const PROTOCOLS = {
   "/bombyx/advert/1": { toProvider: union({ pull: {} }), toClient: signed },
   "/bombyx/negotiate/1": {
     toProvider: union({
-      ask: { model: name, prompt_tokens: size, max_tokens: size, payer_key: exactly(32), nonce: bytes(8, 64), tier },
+      ask: {
+        model: name, prompt_tokens: size, max_tokens: size, payer_key: exactly(32), nonce: bytes(8, 64), tier,
+        uses: optional(size, 1n), until: optional(nat, 0n),
+      }, // prettier-ignore
       counter: { prices },
       accept: { quote_id: exactly(32) },
     }),

@@ -43,6 +43,7 @@ from p2p.protocol.strategy import (
     Tactic,
     TakeIt,
     UtilisationPrice,
+    Volume,
 )
 from p2p.protocol.wire import Signed, encode
 
@@ -68,6 +69,9 @@ class Mad:
 
     def answer(self, wanted: Prices, turn: Turn, load: Load) -> Bid:
         return Bid(self._any(), final=self._chance.random() < 0.2)
+
+    def standing(self, volume: Volume) -> Prices:
+        return self._any()
 
     def counter(self, turn: Turn) -> Prices | None:
         return self._any() if self._chance.random() < 0.8 else None

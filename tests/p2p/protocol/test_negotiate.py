@@ -205,6 +205,7 @@ def test_an_expired_quote_cannot_be_accepted() -> None:
         (quoted(max_tokens=999), "wrong_quote"),
         (quoted(valid_until=1500), "wrong_quote"),
         (quoted(uses=0), "malformed"),
+        (quoted(uses=2), "wrong_quote"),
         (quoted(window_nano=0), "malformed"),
         (quoted(window_nano=1 << 63), "malformed"),
         (quoted(prices=Prices(-1, 0, 0)), "malformed"),
@@ -219,6 +220,19 @@ def test_a_quote_that_is_not_what_was_asked_for_is_refused(quote: Signed, code: 
         buyer.receive(Offer(quote=quote), NOW)
     assert caught.value.code == code
     assert buyer.quote is None
+
+
+@pytest.mark.parametrize(("uses", "fits"), [(1, False), (2, True), (9, True), (10, True), (11, False)])
+def test_a_standing_quote_may_be_for_fewer_answers_than_were_asked_for(uses: int, fits: bool) -> None:
+    buyer = new_buyer()
+    buyer.ask(msgspec.structs.replace(ASK, uses=10, until=2000))
+    if fits:
+        buyer.receive(Offer(quote=quoted(uses=uses)), NOW)
+        assert buyer.quote is not None
+        assert buyer.quote.standing
+    else:
+        with pytest.raises(RemoteError, match="another number"):
+            buyer.receive(Offer(quote=quoted(uses=uses)), NOW)
 
 
 def test_asking_for_an_attested_machine_is_not_answered_by_an_open_one() -> None:
@@ -246,7 +260,10 @@ def test_only_the_last_quote_can_be_accepted() -> None:
 
 
 def test_the_worst_cost_is_that_of_every_token() -> None:
-    assert make_quote()[0].worst_cost_nano == cost_nano(PRICES, Tokens(input=4000, output=1000))
+    quote, _ = make_quote()
+    assert quote.worst_cost_nano == cost_nano(PRICES, Tokens(input=4000, output=1000))
+    assert quote.cost_at_most_nano(10, 20) == cost_nano(PRICES, Tokens(input=10, output=20))
+    assert quote.cost_at_most_nano(5000, 2000) == quote.worst_cost_nano
 
 
 # Uses of a quote

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+import msgspec
 import pytest
 from back_to_back import CLIENT, NETWORK, PAYEE, PAYER, PRICES, PROVIDER, make_quote
 
@@ -13,7 +16,8 @@ from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Ask, Buyer, Refusal, Seller
 from p2p.protocol.places import HOLD_S
 from p2p.protocol.price import Prices
 from p2p.protocol.sales import PriceList, Sales, Speed
-from p2p.protocol.strategy import Bid, Load, UtilisationPrice
+from p2p.protocol.standing import StandingLimits
+from p2p.protocol.strategy import Bid, FixedPrice, Load, UtilisationPrice, Volume
 from p2p.protocol.wire import Signed, sign
 
 NOW = 1000.0
@@ -22,7 +26,7 @@ MODEL = ModelInfo(id="m", family="fam", quantisation="q4", digest="d", context=1
 BUYER, SELLER = peer_id_of(CLIENT.public_key), peer_id_of(PROVIDER.public_key)
 
 
-def new_sales(price_list: PriceList | None = None) -> Sales:
+def new_sales(price_list: PriceList | None = None, *, funded: Collection[str] = ()) -> Sales:
     return Sales(
         network=NETWORK,
         signer=PROVIDER,
@@ -33,6 +37,7 @@ def new_sales(price_list: PriceList | None = None) -> Sales:
         rtt_ms=lambda client: 100 if client == BUYER else 1000,
         price_list=price_list or PriceList(UtilisationPrice(PRICES, 50, surge_percent=20), 1 << 40),
         channel=ChannelOffer(payee="0:0", payee_key=PAYEE.public_key, deposit_min_nano=1, challenge_period_s=3600),
+        funded=lambda: funded,
     )
 
 
@@ -49,6 +54,9 @@ class Talk:
         ask = Ask(
             model=model, prompt_tokens=prompt_tokens, max_tokens=50, payer_key=PAYER.public_key, nonce=nonce_bytes
         )
+        self.start(ask, capacity)
+
+    def start(self, ask: Ask, capacity: Capacity) -> None:
         self.buyer.receive(self._sales.answer(self._seller, self.buyer.ask(ask), BUYER, capacity, NOW), NOW)
 
     def counter(self, percent: int, capacity: Capacity) -> None:
@@ -168,6 +176,69 @@ def test_a_used_or_expired_quote_is_refused_with_the_price_of_today() -> None:
         assert (caught.value.reason, caught.value.prices) == (reason, PRICES)
 
 
+BULK = PriceList(
+    FixedPrice(PRICES, bulk_discount_percent=30), 1 << 40, PRICES, PRICES.scaled(80, 100), StandingLimits(50, 3600)
+)
+WISH = Ask(
+    model="m",
+    prompt_tokens=40,
+    max_tokens=50,
+    payer_key=PAYER.public_key,
+    nonce=bytes(16),
+    uses=5000,
+    until=int(NOW) + 7200,
+)
+
+
+def standing(sales: Sales, wish: Ask = WISH, capacity: Capacity = FREE) -> Talk:
+    talk = Talk(sales)
+    talk.start(wish, capacity)
+    return talk
+
+
+def test_many_answers_get_a_quote_of_their_own_without_a_slot_and_without_haggling() -> None:
+    talk = standing(new_sales(BULK), capacity=FULL)
+    quote = talk.buyer.quote
+    assert quote is not None
+    assert quote.prices == PRICES.scaled(80, 100), "30 % less were below the owner's least"
+    assert quote.valid_until == NOW + 3600
+    assert quote.uses == 642, "one answer takes 1.4 s, and strangers may have a quarter of half of two slots"
+    assert talk.buyer.final
+    assert talk.accept(FULL) is None, "it takes no place"
+
+
+def test_a_standing_quote_is_good_for_its_uses_once_it_is_accepted_and_a_busy_moment_takes_none() -> None:
+    sales = new_sales(BULK)
+    talk = standing(sales, msgspec.structs.replace(WISH, uses=3))
+    with pytest.raises(Refused, match="never accepted"):
+        sales.redeem(talk.signed, BUYER, FREE, NOW)
+    assert talk.accept() is None
+    with pytest.raises(Refused, match="in use or promised"):
+        sales.redeem(talk.signed, BUYER, FULL, NOW)
+    for _ in range(3):
+        assert sales.redeem(talk.signed, BUYER, FREE, NOW + 3599)[0].standing
+    with pytest.raises(Refused) as caught:
+        sales.redeem(talk.signed, BUYER, FREE, NOW)
+    assert (caught.value.reason, caught.value.prices) == ("quote_used", PRICES)
+
+
+def test_what_was_quoted_to_several_is_promised_to_those_who_accept_first() -> None:
+    sales = new_sales(BULK)
+    first, second = standing(sales), standing(sales)
+    assert first.accept() is None
+    refusal = second.accept()
+    assert refusal is not None
+    assert (refusal.reason, refusal.prices) == ("standing_full", PRICES.scaled(80, 100))
+    assert standing(sales).buyer.refusal == refusal
+    assert standing(new_sales()).buyer.refusal is not None, "nothing is promised ahead unless the owner says so"
+
+
+def test_who_has_a_channel_is_no_stranger() -> None:
+    quote = standing(new_sales(BULK, funded={BUYER})).buyer.quote
+    assert quote is not None
+    assert quote.uses == 1285
+
+
 class Fickle:
     """A strategy that knows no limits."""
 
@@ -179,6 +250,9 @@ class Fickle:
 
     def answer(self, wanted: Prices, turn: Turn, load: Load) -> Bid:
         return Bid(next(self._answers))
+
+    def standing(self, volume: Volume) -> Prices:
+        return next(self._answers)
 
 
 def test_no_strategy_sells_below_its_owners_least_or_goes_up() -> None:

@@ -22,6 +22,7 @@ from p2p.protocol.strategy import (
     Tactic,
     TakeIt,
     UtilisationPrice,
+    Volume,
 )
 
 LIST = Prices(1000, 500, 3000)
@@ -29,6 +30,18 @@ NOTHING = Prices(0, 0, 0)
 FIRST = Turn(LIST, LIST, 1)
 IDLE = Load(4, 4)
 ANY = st.builds(Prices, *[st.integers(0, 1 << 40)] * 3)
+
+
+@pytest.mark.parametrize(
+    "seller",
+    [
+        FixedPrice(LIST, bulk_discount_percent=15),
+        UtilisationPrice(LIST, 50, 20, bulk_discount_percent=15),
+        ConcedingPrice(LIST, NOTHING, bulk_discount_percent=15),
+    ],
+)
+def test_many_answers_are_sold_below_the_list(seller: SellerStrategy) -> None:
+    assert seller.standing(Volume(1000, 200, 100, 86_400)) == Prices(850, 425, 2550)
 
 
 def test_a_fixed_price_stays_and_ends_the_haggling() -> None:
