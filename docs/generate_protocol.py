@@ -60,7 +60,7 @@ LIMITS: tuple[tuple[ModuleType, str, str], ...] = (
     (negotiate, "MAX_ROUNDS", "quotes of one negotiation"),
     (negotiate, "QUOTE_LIFETIME_S", "seconds for which our quotes bind"),
     (places, "HOLD_S", "seconds for which a slot is kept after `accepted`"),
-    (places, "HOLDS_PER_PEER", "slots kept for one client at a time"),
+    (places, "HOLDS_PER_PEER", "slots kept for one client at a time; half of the free ones where that is more"),
     (window, "MIN_WINDOW_TOKENS", "output tokens that a window covers at least, unless capped in money"),
     (session, "SESSIONS_PER_CHANNEL_MAX", "answers at a time over one channel"),
     (session, "HEARTBEAT_S", "seconds after which a side that said nothing says `heartbeat`"),

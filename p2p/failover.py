@@ -19,6 +19,7 @@ from p2p.answer import Answer
 from p2p.buying import Deal
 from p2p.discovery import Found
 from p2p.errors import EngineError, Error, Refused, RemoteError, Unavailable
+from p2p.funding import TooManyChannels
 from p2p.patience import patiently
 from p2p.trace import Trace
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 PROVIDERS_MAX = 4  # that one answer is asked of
 BUSY_PATIENCE_S = 60.0  # while every slot is in use
 
-# What another provider may do better.
-THEIR_FAULTS = (Unavailable, RemoteError, EngineError, Refused)
+# What another provider may do better, or one that can be paid already.
+OTHERS_MAY_DO = (Unavailable, RemoteError, EngineError, Refused, TooManyChannels)
 # Refusals that others would repeat: it is the request.
 EVERYWHERE = frozenset({"prompt_over_quote", "too_long"})
 
@@ -104,7 +105,7 @@ class LastingAnswer:
                 async for piece in part:
                     self._text.append(piece)
                     await self._send.send(piece)
-        except THEIR_FAULTS as error:
+        except OTHERS_MAY_DO as error:
             if isinstance(error, Refused) and error.reason in EVERYWHERE:
                 raise
             came = self.parts[before:]

@@ -6,6 +6,7 @@ A channel is in the book before it is on chain: whatever happens in between, the
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from functools import partial
 
 from chain.book import Book
@@ -62,6 +63,11 @@ class Funding:
         if offer.challenge_period_s > CHALLENGE_PERIOD_MAX_S:
             return f"the provider could hold the deposit for {offer.challenge_period_s} s"
         return ""
+
+    async def has_room(self) -> bool:
+        """Whether one more channel may be open. Raises `LocalError`."""
+        with translated():
+            return self._count(await self._keeper.do(Book.open_channels)) < self._channels_max
 
     async def open(self, provider: str, offer: ChannelOffer, cost_max_nano: int) -> tuple[Lock, Channel]:
         """A new channel that can pay for one answer, leased before anybody can know of it.
@@ -123,11 +129,13 @@ class Funding:
 
     def _begin(self, channel: bytes, terms: ChannelTerms, provider: str, book: Book) -> None:
         """Count and add in one: several processes may be about to open one."""
-        is_open = partial(_is_open, self._keeper.leases)
-        count = sum(map(is_open, book.open_channels()))
+        count = self._count(book.open_channels())
         if count >= self._channels_max:
             raise TooManyChannels(f"{count} channels are open, the limit; close one: python -m p2p.node channels")
         book.add_channel(channel, terms, provider)
+
+    def _count(self, channels: Iterable[Channel]) -> int:
+        return sum(map(partial(_is_open, self._keeper.leases), channels))
 
 
 def _is_open(leases: Leases, known: Channel) -> bool:

@@ -140,7 +140,7 @@ class LightPeer:
 
         Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
         """
-        objections = {one.peer: self._funding.objection(one.advert.channel) for one in found}
+        objections = await self._objections(found)
         willing = [one for one in found if not objections[one.peer]]
         if found and not willing:
             raise PaymentError(objections[found[0].peer])
@@ -173,6 +173,14 @@ class LightPeer:
 
         unsuitable = {peer: why for peer, why in objections.items() if why}
         return await negotiations.agree(found, ask, unsuitable=unsuitable)
+
+    async def _objections(self, found: Sequence[Found]) -> dict[str, str]:
+        """Why we would not pay each of them, or nothing. Where no more channels may be open, those that are must do."""
+        objections = {one.peer: self._funding.objection(one.advert.channel) for one in found}
+        ready = await self.standbys()
+        if any(one.peer in ready for one in found) and not await self._funding.has_room():
+            objections |= {one.peer: "as many channels are open as may be" for one in found if one.peer not in ready}
+        return objections
 
     async def _need(self, tokens: Tokens) -> Need:
         budget = self._budget
@@ -249,8 +257,8 @@ class LightPeer:
         return open_lasting_answer(self, request, cost_max_nano=limit, agreed=agreed, trace=self._trace)
 
     def give_up(self, provider: str, error: Error) -> None:
-        """It failed in the middle of an answer, or said no: others are asked first for a while if it is to blame."""
-        if isinstance(error, Refused):
+        """It failed in the middle, said no, or cannot be paid: others are asked first for a while if it is to blame."""
+        if isinstance(error, Refused | PaymentError):
             self._trace("no_deal", peer=provider, why=str(error), reason=error.word)
         else:
             self._directory.fail(provider, error.word, "answer_failed")

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 
 HOLD_S = 30
-HOLDS_PER_PEER = 2
+HOLDS_PER_PEER = 2  # or half of what is free, where that is more
 # Whoever was told to come back counts as waiting for so much longer than that, and then has gone elsewhere.
 WAITING_GRACE_S = 5
 MAX_WAITING = 1024
@@ -30,7 +30,7 @@ class Places:
         """Keep a slot for `HOLD_S`; False when there is none left, or the peer holds enough already."""
         self._expire(now)
         of_peer = sum(1 for holder, _ in self._holds.values() if holder == peer)
-        if len(self._holds) >= slots_free or of_peer >= HOLDS_PER_PEER:
+        if len(self._holds) >= slots_free or of_peer >= max(HOLDS_PER_PEER, slots_free // 2):
             return False
         self._holds[quote_id] = (peer, now + HOLD_S)
         return True

@@ -233,6 +233,41 @@ async def test_whoever_comes_later_is_looked_for_when_nobody_is_left(tmp_path: P
         assert {one.peer for one in purchase.found} == set(providers(purchase))
 
 
+async def test_where_no_more_channels_may_be_open_those_that_are_have_to_do(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        standby, client = await standing_by(
+            market, Budget(deposit_nano=DEPOSIT_NANO, strategy=TakeIt(), channels_max=1)
+        )
+        cheap = await market.seller(name="cheap")
+        deal = await client.peer.agree(await client.peer.find(MODEL), REQUEST)
+        assert deal.provider == standby.peer
+        assert [(one.candidate.peer, one.why) for one in deal.left_out] == [
+            (cheap.peer, "as many channels are open as may be")
+        ]
+        assert providers(await bought(client)) == [standby.peer]
+
+
+async def test_answers_that_begin_together_share_the_channels_that_may_be_open(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        for name in ("one", "other"):
+            await market.seller(Scripted(slots=2), name=name)
+        client = await market.customer(budget=Budget(deposit_nano=DEPOSIT_NANO, strategy=TakeIt(), channels_max=1))
+        texts = []
+
+        async def ask(number: int) -> None:
+            texts.append((await bought(client, question(f"{number}", 20))).text)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(ask, number)
+        assert sorted(texts) == sorted(whole(question(f"{number}", 20)) for number in range(4))
+        assert client.diary.kinds().count("channel") == 1
+
+
 async def test_not_everybody_is_tried(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_market(tmp_path) as market:
         for number in range(PROVIDERS_MAX + 1):

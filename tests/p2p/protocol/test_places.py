@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from p2p.protocol.places import (
     BUSY_RETRY_MAX_S,
     BUSY_RETRY_S,
@@ -26,12 +28,13 @@ def test_a_hold_takes_a_slot_until_it_is_used_or_expires() -> None:
     assert places.free(3, now=10 + HOLD_S) == 3
 
 
-def test_one_peer_holds_a_few_slots_at_most() -> None:
+@pytest.mark.parametrize(("slots", "most"), [(3, HOLDS_PER_PEER), (5, HOLDS_PER_PEER), (16, 8)])
+def test_one_peer_holds_a_few_slots_or_half_of_them_at_most(slots: int, most: int) -> None:
     places = Places()
-    held = [places.hold(bytes([n]), "greedy", slots_free=100, now=0) for n in range(HOLDS_PER_PEER + 1)]
-    assert held == [True] * HOLDS_PER_PEER + [False]
-    assert places.hold(b"x", "other", slots_free=100, now=0)
-    assert places.hold(b"y", "greedy", slots_free=100, now=HOLD_S)
+    held = [places.hold(bytes([n]), "greedy", slots_free=slots, now=0) for n in range(most + 1)]
+    assert held == [True] * most + [False]
+    assert places.hold(b"x", "other", slots_free=slots, now=0)
+    assert places.hold(b"y", "greedy", slots_free=slots, now=HOLD_S)
 
 
 def test_nobody_is_promised_a_slot_that_is_not_there() -> None:
