@@ -11,7 +11,6 @@ import logging
 import math
 import time
 import weakref
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -30,7 +29,7 @@ from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 
 from p2p.net import yamux, yamux_stream
 from p2p.net.address_group import address_of
-from p2p.net.pace import Pace
+from p2p.net.pace import Pace, Paces
 from p2p.net.unread import Account, Unread
 from p2p.net.yamux_stream import StreamEnded, StreamReset
 
@@ -128,7 +127,7 @@ class Shared:
 
     def __init__(self) -> None:
         self.unread = Unread()
-        self.held_back = Counter[str]()  # by address
+        self.paces = Paces()
 
 
 class MuxedConn(IMuxedConn):
@@ -141,7 +140,7 @@ class MuxedConn(IMuxedConn):
         self._conn = conn
         shared = shared or Shared()
         self._unread = Account(shared.unread)
-        self._pace = Pace(address_of(self), shared.held_back)
+        self._pace = Pace(address_of(self), shared.paces)
         # Weak: a stream that nobody holds has nobody to wake, and forgetting it needs no bookkeeping.
         self._streams: weakref.WeakValueDictionary[int, MuxedStream] = weakref.WeakValueDictionary()
         self._backlog = trio.open_memory_channel[MuxedStream](ACCEPT_BACKLOG)
