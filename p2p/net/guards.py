@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import resource
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import libp2p.network.connection.swarm_connection as swarm_connection
@@ -21,6 +22,7 @@ from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.rcmgr.connection_limits import ConnectionLimits
 from libp2p.rcmgr.manager import ResourceLimits, ResourceManager
+from libp2p.tools.anyio_service.trio_manager import TrioManager
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from p2p.net.muxer import YamuxNegotiation
@@ -30,6 +32,8 @@ MAX_CONNECTIONS_PER_PEER = 8  # the processes of one client share its identity
 UPGRADE_TIMEOUT_S = 10.0  # for the handshakes of a new connection, and of a new stream
 MAX_PROTOCOL_BYTES = 1024  # of one line of a negotiation, as in js-libp2p
 _UNLIMITED = 1 << 31
+
+_log = logging.getLogger(__name__)
 
 
 def connection_config() -> ConnectionConfig:
@@ -98,6 +102,7 @@ def guard_process() -> int:
     swarm_connection.SwarmConn._add_stream = _add_stream_whole
     TrioTCPStream.get_remote_address = _remote_address
     multiselect_communicator.read_delim = _read_line
+    TrioManager.run_task = _run_task
     # Fault: this module logs to the root logger, which also installs a handler on it that prints to stderr.
     swarm_connection.logging = logging.getLogger("libp2p.network.connection")
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -116,6 +121,35 @@ def _remote_address(stream: Any) -> tuple[str, int] | None:
     except (OSError, ValueError):  # it has gone already, or is of no network
         return None
     return host, port
+
+
+_stock_run_task = TrioManager.run_task
+
+
+def _run_task(
+    manager: Any,
+    do: Callable[..., Awaitable[Any]],
+    *args: Any,
+    daemon: bool = False,
+    name: str | None = None,
+    _internal: bool = False,
+) -> None:
+    """Start one of the many tasks that the library has for each peer, connection and stream.
+
+    Fault: whatever one of them raises ends the host. Fault: no task may have started more than a thousand that still
+    run, or the host ends as well, and one task starts those of all peers that gossip. Each start looks through all.
+    """
+    if daemon or _internal:  # few, and the host is nothing without them
+        _stock_run_task(manager, do, *args, daemon=daemon, name=name, _internal=_internal)
+    elif manager.is_running:
+        manager._task_nursery.start_soon(_contained, do, args, name=name)
+
+
+async def _contained(do: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+    try:
+        await do(*args)
+    except Exception as error:
+        _log.debug("a task of the library failed: %r", error)
 
 
 async def _read_line(reader: Any) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.custom_types import TProtocol
@@ -19,7 +20,9 @@ from libp2p.network.stream.exceptions import StreamError
 from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
+from libp2p.tools.anyio_service import background_trio_service
 from libp2p.utils.varint import encode_uvarint, encode_varint_prefixed
+from library_tasks import MANY, Tasks, fail
 from loopback import ECHO, LISTEN, a_host, echo, raw, read_exactly, seed, stock_host, until
 from multiaddr import Multiaddr
 from visiting import visit
@@ -127,6 +130,24 @@ async def test_an_exception_of_the_librarys_own_handlers_is_contained() -> None:
         with suppress(StreamFailure):  # the reset may overtake the end of the negotiation
             await raw(b).new_stream(info(a).peer_id, [TProtocol("/broken/1")])
         await assert_serves(a)
+
+
+async def test_a_task_of_the_librarys_that_fails_ends_alone() -> None:
+    guards.guard_process()
+    tasks = Tasks(1, fail)
+    async with background_trio_service(tasks):
+        await trio.testing.wait_all_tasks_blocked()
+        assert tasks.manager.is_running
+        assert not tasks.manager.is_cancelled
+
+
+async def test_the_library_may_have_any_number_of_tasks() -> None:
+    guards.guard_process()
+    tasks = Tasks(MANY, trio.sleep_forever)
+    async with background_trio_service(tasks):
+        with trio.fail_after(10):
+            await tasks.started.wait()
+        assert tasks.manager.is_running
 
 
 async def test_peers_that_we_hear_of_are_not_dialled_unasked() -> None:

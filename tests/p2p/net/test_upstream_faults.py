@@ -40,7 +40,10 @@ from libp2p.security.pnet.psk_conn import PskConn
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import Yamux as StockYamux
+from libp2p.tools.anyio_service import TooManyChildrenException, background_trio_service
+from libp2p.tools.anyio_service.trio_manager import TrioManager
 from libp2p.utils.varint import encode_varint_prefixed, read_delim
+from library_tasks import MANY, Tasks, fail
 from loopback import LISTEN, OURS, STOCK, muxed_pair, raw_pair, read_exactly, secure, stock_host, until
 from multiaddr import Multiaddr
 
@@ -213,6 +216,22 @@ async def test_the_remote_address_is_unknown_over_ipv6() -> None:
         still(guards._stock_remote_address(TrioTCPStream(stream)) is None, "p2p.net.guards._remote_address")
 
 
+async def test_a_task_that_fails_ends_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrioManager, "run_task", guards._stock_run_task)
+    with pytest.RaisesGroup(KeyError, flatten_subgroups=True) as caught:
+        async with background_trio_service(Tasks(1, fail)):
+            await trio.sleep_forever()
+    still(caught, "p2p.net.guards._run_task")
+
+
+async def test_a_task_may_not_start_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrioManager, "run_task", guards._stock_run_task)
+    with pytest.RaisesGroup(TooManyChildrenException, flatten_subgroups=True) as caught:
+        async with background_trio_service(Tasks(MANY, trio.sleep_forever)):
+            await trio.sleep_forever()
+    still(caught, "p2p.net.guards._run_task")
+
+
 async def test_as_much_is_asked_of_the_socket_as_a_peer_claims_to_send() -> None:
     asked = []
 
@@ -229,7 +248,9 @@ async def test_as_much_is_asked_of_the_socket_as_a_peer_claims_to_send() -> None
     still(max(asked) > 1 << 40, "p2p.net.guards._read_line")
 
 
-async def test_a_handler_that_fails_ends_the_host() -> None:
+async def test_a_handler_that_fails_ends_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrioManager, "run_task", guards._stock_run_task)
+
     async def fail(stream: Any) -> None:
         raise KeyError("a handler's own fault")
 
