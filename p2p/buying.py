@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from inference.engine import Message, Request
 from p2p.discovery import Found
 from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.host import Host
@@ -20,6 +21,7 @@ from p2p.protocol.negotiate import PROTOCOL, Ask, Buyer, Counter, Quote, State, 
 from p2p.protocol.price import Prices
 from p2p.protocol.strategy import BuyerStrategy
 from p2p.protocol.wire import Signed
+from p2p.standing_quotes import Held
 from p2p.stream import MessageStream, open_messages
 from p2p.trace import Trace
 
@@ -27,6 +29,15 @@ from p2p.trace import Trace
 MAX_ASKED = 5
 # Once one provider has quoted, those that take longer than this are done without.
 GRACE_S = 2.0
+
+
+def prompt_tokens_bound(messages: Sequence[Message]) -> int:
+    """More tokens than the prompt will have: half its bytes, and room for the chat template.
+
+    Ordinary text has some four bytes a token; a prompt that is denser is refused as over the quote, and nothing lost.
+    """
+    return 128 + sum(16 + -(-len(message.content.encode()) // 2) for message in messages)
+
 
 NOBODY: Mapping[str, str] = {}
 
@@ -41,10 +52,15 @@ class Deal:
     why: str
     ranked: Sequence[Score]  # those that quoted, best first, as they were compared
     left_out: Sequence[LeftOut]  # all the others that were found
+    held: Held | None = None  # the standing quote that it is
 
     @property
     def provider(self) -> str:
         return self.quote.provider
+
+    def worst_cost_nano(self, request: Request) -> int:
+        """What it costs at most. A standing quote covers larger requests, too."""
+        return self.quote.cost_at_most_nano(prompt_tokens_bound(request.messages), request.max_tokens)
 
     @property
     def rtt_ms(self) -> int:
@@ -120,24 +136,33 @@ class Negotiations:
         self._left_out: dict[str, LeftOut] = {}
 
     async def agree(
-        self, found: Sequence[Found], ask: Callable[[], Ask], *, unsuitable: Mapping[str, str] = NOBODY
+        self,
+        found: Sequence[Found],
+        ask: Callable[[], Ask],
+        *,
+        unsuitable: Mapping[str, str] = NOBODY,
+        held: Sequence[Held] = (),
     ) -> Deal:
         """One agreement; `ask` makes one for each provider, with a fresh nonce. Who is `unsuitable`, and why, is not
-        asked.
+        asked, and neither is who gave a standing quote that is `held`.
 
         Raises `Refused` when nobody wants to, with the last reason that was given.
         """
         for one in found:
             if one.peer in unsuitable:
                 self._leave_out(self._candidate(one, one.model), unsuitable[one.peer])
-        found = [one for one in found if one.peer not in unsuitable]
+        standing = {one.found.peer: one for one in held}
+        found = [one for one in found if one.peer not in unsuitable and one.peer not in standing]
         async with AsyncExitStack() as streams:
             await self._gather(found, ask, streams)
-            while self._talks:
-                ranked = self._rank([self._candidate(talk.found, talk.quote) for talk in self._talks])
+            while self._talks or standing:
+                known = [self._candidate(one.found, one.quote, standing_quote=True) for one in standing.values()]
+                ranked = self._rank([*(self._candidate(talk.found, talk.quote) for talk in self._talks), *known])
                 if not ranked:
                     raise nobody(list(self._left_out.values()))
                 chosen = choose(ranked, self._draw)
+                if taken := standing.get(chosen.candidate.peer):
+                    return self._deal(chosen, ranked, taken.quote, taken.signed, taken.quote.prices, held=taken)
                 talk = next(talk for talk in self._talks if talk.found.peer == chosen.candidate.peer)
                 deal = await self._settle_on(talk, chosen, ranked)
                 if deal is not None:
@@ -209,8 +234,19 @@ class Negotiations:
             return None
         assert talk.buyer.state is State.AGREED
         assert talk.buyer.signed is not None
+        return self._deal(chosen, ranked, talk.quote, talk.buyer.signed, haggling.opening)
+
+    def _deal(
+        self,
+        chosen: Score,
+        ranked: Sequence[Score],
+        quote: Quote,
+        signed: Signed,
+        first_prices: Prices,
+        held: Held | None = None,
+    ) -> Deal:
         why, left_out = explain(chosen, ranked), list(self._left_out.values())
-        deal = Deal(talk.quote, talk.buyer.signed, haggling.opening, why, ranked, left_out)
+        deal = Deal(quote, signed, first_prices, why, ranked, left_out, held)
         self._trace("agreed", peer=deal.provider, prices=_plain(deal.quote.prices), why=deal.why)
         return deal
 
@@ -221,24 +257,32 @@ class Negotiations:
         kept = talk.quote.prices == before
         self._trace("kept" if kept else "quote", peer=talk.found.peer, prices=_plain(talk.quote.prices))
 
-    def _candidate(self, found: Found, offer: ModelOffer | Quote) -> Candidate:
-        """Its tier is `open` whatever it claims: no evidence about a machine is checked yet."""
-        known = self._experience
-        return Candidate(
-            peer=found.peer,
-            prices=offer.prices,
-            ttft_ms=offer.ttft_ms,
-            tokens_per_s=offer.tokens_per_s,
-            rtt_ms=found.rtt_ms,
-            slots_free=found.model.slots_free,
-            opening_fee_nano=0 if found.peer in known.ready else known.opening_fee_nano,
-            features=found.model.features,
-            standing=known.standings.get(found.peer, STRANGER),
-            warm=found.peer == known.holder,
-        )
+    def _candidate(self, found: Found, offer: ModelOffer | Quote, *, standing_quote: bool = False) -> Candidate:
+        return candidate(found, offer, self._experience, standing_quote=standing_quote)
 
     def _nobody(self) -> Error:
         return self._refusals[-1] if self._refusals else nobody(list(self._left_out.values()))
+
+
+def candidate(found: Found, offer: ModelOffer | Quote, known: Experience, *, standing_quote: bool = False) -> Candidate:
+    """A provider as it looks before the choice.
+
+    Its tier is `open` whatever it claims: no evidence about a machine is checked yet. Whether one that gave a standing
+    quote has a free slot is not known.
+    """
+    return Candidate(
+        peer=found.peer,
+        prices=offer.prices,
+        ttft_ms=offer.ttft_ms,
+        tokens_per_s=offer.tokens_per_s,
+        rtt_ms=found.rtt_ms,
+        slots_free=1 if standing_quote else found.model.slots_free,
+        opening_fee_nano=0 if found.peer in known.ready else known.opening_fee_nano,
+        features=found.model.features,
+        standing=known.standings.get(found.peer, STRANGER),
+        warm=found.peer == known.holder,
+        standing_quote=standing_quote,
+    )
 
 
 def _plain(prices: Prices) -> dict[str, int]:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import trio
 
@@ -62,6 +63,24 @@ class Found:
     @property
     def peer(self) -> str:
         return self.advert.peer
+
+
+class Sought(NamedTuple):
+    """One model, every model of a family, or else any."""
+
+    model: str | None
+    family: str = ""
+
+    @property
+    def key(self) -> str:
+        """Under which its providers are in the DHT."""
+        return f"family:{self.family}" if self.family else lookup_key(self.model)
+
+    def among(self, offers: Sequence[ModelOffer]) -> Sequence[ModelOffer]:
+        """What a provider has of it."""
+        if self.family:
+            return [offer for offer in offers if offer.family == self.family]
+        return [offer for offer in offers if self.model in (None, offer.id)][:1]
 
 
 class Announcer:
@@ -153,15 +172,17 @@ class Directory:
         self._trace = trace
         self.book = AdvertBook(network=network, verify=verify)
 
-    async def find(self, model: str | None) -> Sequence[Found]:
+    async def find(self, model: str | None, *, family: str = "") -> Sequence[Found]:
         """Providers of `model` (or of anything) that are known or can be found, and that answer now.
+
+        Of a `family` each of its models that a provider has.
 
         Raises `Unavailable` if none is known and the network cannot be asked.
         """
-        now = self._clock()
+        now, sought = self._clock(), Sought(model, family)
         known = self.book.candidates(model, now, MAX_FOUND, secrets.randbelow)
         try:
-            announced = await self._host.find_providers(lookup_key(model), MAX_FOUND)
+            announced = await self._host.find_providers(sought.key, MAX_FOUND)
         except Unavailable:
             if not known:
                 raise
@@ -171,9 +192,9 @@ class Directory:
         peers = dict.fromkeys([*known, *(address.peer for address in announced)])
         peers.pop(self._host.peer, None)
         promising = [peer for peer in peers if not self.book.failed(peer, now)]
-        found = await self._probe_all(promising, model)
+        found = await self._probe_all(promising, sought)
         if not found:
-            found = await self._probe_all([peer for peer in peers if peer not in promising], model)
+            found = await self._probe_all([peer for peer in peers if peer not in promising], sought)
         return sorted(found, key=lambda one: one.peer)
 
     def fail(self, peer: str, why: str, kind: str = "probe_failed") -> None:
@@ -214,7 +235,7 @@ class Directory:
         self._trace("advert", peer=advert.peer, seq=advert.seq)
         return Verdict.ACCEPT
 
-    async def _probe_all(self, peers: Sequence[str], model: str | None) -> list[Found]:
+    async def _probe_all(self, peers: Sequence[str], sought: Sought) -> list[Found]:
         """Those that answer, probed in this order and several at once."""
         found: list[Found] = []
         asked_at: dict[str, float] = {}  # those that have not answered yet
@@ -225,7 +246,7 @@ class Directory:
             nonlocal over_at
             for peer in left:
                 asked_at[peer] = trio.current_time()
-                answered = await self._found(peer, model)
+                answered = await self._found(peer, sought)
                 del asked_at[peer]
                 if answered:
                     found.extend(answered)
@@ -242,12 +263,12 @@ class Directory:
                 self.fail(peer, "much slower than others")
         return found
 
-    async def _found(self, peer: str, model: str | None) -> Sequence[Found]:
-        """The peer with its offer of the model; nothing if it has none, or does not answer in time."""
+    async def _found(self, peer: str, sought: Sought) -> Sequence[Found]:
+        """The peer with what it offers of that; nothing if it has none, or does not answer in time."""
         try:
             with trio.fail_after(PROBE_TIMEOUT_S):
                 advert, rtt_ms = await self.probe(peer)
         except (Error, trio.TooSlowError) as error:
             self.fail(peer, str(error) or "too slow")
             return ()
-        return [Found(advert, offer, rtt_ms) for offer in advert.models if model in (None, offer.id)][:1]
+        return [Found(advert, offer, rtt_ms) for offer in sought.among(advert.models)]

@@ -21,6 +21,7 @@ from p2p.discovery import Found
 from p2p.errors import EngineError, Error, Refused, RemoteError, Unavailable
 from p2p.funding import TooManyChannels
 from p2p.patience import patiently
+from p2p.standing_quotes import Held
 from p2p.trace import Trace
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class LastingAnswer:
         self._trace = trace
         self._text: list[str] = []
         self._left_out: set[str] = set()
+        self._not_honoured: set[bytes] = set()  # ids of standing quotes that were met with a refusal
         self._error: Error | None = None
         self._send, self._pieces = trio.open_memory_channel[str](0)
 
@@ -90,7 +92,7 @@ class LastingAnswer:
         try:
             deal = await patiently(lambda: self._agree(self.found, self._request), BUSY_PATIENCE_S)
             while (error := await self._read(deal)) is not None:
-                deal = await self._successor(deal.provider, error)
+                deal = await self._successor(deal, error)
         except Error as error:
             self._error = error
         finally:
@@ -120,9 +122,16 @@ class LastingAnswer:
             return self._request.rest(text, tokens)
         return msgspec.structs.replace(self._request, max_tokens=self._request.max_tokens - tokens)
 
-    async def _successor(self, failed: str, error: Error) -> Deal:
-        """Who goes on after the one that failed. Raises `error` if nobody does."""
-        self._left_out.add(failed)
+    async def _successor(self, over: Deal, error: Error) -> Deal:
+        """Who goes on after the one that failed. Raises `error` if nobody does.
+
+        A provider that says no to its standing quote may say yes to a question.
+        """
+        failed = over.provider
+        if over.held is not None and isinstance(error, Refused):
+            self._not_honoured.add(over.signed.id)
+        else:
+            self._left_out.add(failed)
         self._peer.give_up(failed, error)
         if len(self._left_out) >= PROVIDERS_MAX:
             raise error
@@ -161,12 +170,18 @@ class LastingAnswer:
         return [one for one in found if one.peer not in self._left_out and needed <= {*one.model.features}]
 
     async def _agree(self, found: Sequence[Found], request: Request) -> Deal:
-        deal = await self._peer.agree(found, request, self._prompt_tokens_bound())
-        worst_nano = self.cost_nano + deal.quote.worst_cost_nano
+        held = [one for one in await self._peer.held(request) if self._honoured(one, request)]
+        if not found and not held:  # another process was faster
+            self.found = found = await self._peer.find(request.model)
+        deal = await self._peer.agree(found, request, self._prompt_tokens_bound(), held=held)
+        worst_nano = self.cost_nano + deal.worst_cost_nano(request)
         if self._cost_max_nano is not None and worst_nano > self._cost_max_nano:
             raise Refused("over_budget", f"it could cost {worst_nano} nano in all: more than answer_max_nano allows")
         self._agreed(deal)
         return deal
+
+    def _honoured(self, held: Held, request: Request) -> bool:
+        return held.signed.id not in self._not_honoured and bool(self._able([held.found], request))
 
     def _prompt_tokens_bound(self) -> int | None:
         """Of the prompt with the text so far, where it was counted; other tokens may spell the same text."""
@@ -181,13 +196,13 @@ class LastingAnswer:
 async def open_lasting_answer(
     peer: LightPeer, request: Request, *, cost_max_nano: int | None, agreed: Callable[[Deal], None], trace: Trace
 ) -> AsyncIterator[LastingAnswer]:
-    """The answer to `request`, from whom `peer` finds; `agreed` is told of each deal.
+    """The answer to `request`, by a standing quote or from whom `peer` finds; `agreed` is told of each deal.
 
     Leaving the context early cancels the answer and pays what was done.
 
     Raises as `LightPeer.find`; later errors come from iterating.
     """
-    found = await peer.find(request.model)
+    found = () if await peer.held(request) else await peer.find(request.model)
     answer = LastingAnswer(peer, request, found, cost_max_nano=cost_max_nano, agreed=agreed, trace=trace)
     async with open_background() as background:
         background.start_soon(answer.run)

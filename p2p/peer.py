@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -17,19 +17,20 @@ from chain.voucher import Signer
 from inference.engine import Message, Request
 from inference.nursery import open_background
 from p2p.answer import Answer
-from p2p.buying import Deal, Experience, Negotiations
+from p2p.buying import Deal, Experience, Negotiations, candidate, prompt_tokens_bound
 from p2p.closing import Closing
 from p2p.discovery import Directory, Found
 from p2p.errors import Error, PaymentError, Refused, Unavailable
 from p2p.failover import LastingAnswer, open_lasting_answer
 from p2p.foreign import translated
 from p2p.funding import Funding
-from p2p.host import Host, PeerPath
+from p2p.host import Host, PeerAddress, PeerPath
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
 from p2p.protocol.advert import Tier
 from p2p.protocol.conversations import Conversations
-from p2p.protocol.market import Need, answers_expected
+from p2p.protocol.demand import Wanted
+from p2p.protocol.market import Need, answers_expected, objection
 from p2p.protocol.negotiate import NONCE_BYTES, Ask
 from p2p.protocol.price import Prices, Tokens
 from p2p.protocol.receipt import SALT_BYTES
@@ -37,6 +38,7 @@ from p2p.protocol.session import PROTOCOL, SESSION_ID_BYTES, ToClient
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.strategy import AskForLess, BuyerStrategy
 from p2p.protocol.wire import encode
+from p2p.standing_quotes import Held, StandingQuotes
 from p2p.stream import open_messages
 from p2p.trace import Trace, silent
 from p2p.track_record import TrackRecord
@@ -61,14 +63,6 @@ class Budget:
     allow: Collection[str] = ()  # peer ids; empty for anybody
     block: Collection[str] = ()
     strategy: BuyerStrategy = field(default_factory=lambda: AskForLess(10))
-
-
-def prompt_tokens_bound(messages: Sequence[Message]) -> int:
-    """More tokens than the prompt will have: half its bytes, and room for the chat template.
-
-    Ordinary text has some four bytes a token; a prompt that is denser is refused as over the quote, and nothing lost.
-    """
-    return 128 + sum(16 + -(-len(message.content.encode()) // 2) for message in messages)
 
 
 class LightPeer:
@@ -109,15 +103,19 @@ class LightPeer:
         self._payers = Payers(ledger=ledger, keeper=keeper, signer=payer_key, funding=self._funding, trace=trace)
         self._conversations = Conversations()
         self._track_record = TrackRecord(keeper, clock, trace)
+        self._standing_quotes = StandingQuotes(keeper, clock)
         self._closing = Closing(host=host, ledger=ledger, keeper=keeper, trace=trace)
 
     async def load(self) -> None:
         """Take up the channels that are open already. Raises `LocalError` or `Unavailable`."""
         await self._payers.load()
 
-    async def find(self, model: str | None = None) -> Sequence[Found]:
-        """Providers of `model` (or of anything) that answer now. Raises `Unavailable` if there are none."""
-        found = await self._directory.find(model)
+    async def find(self, model: str | None = None, *, family: str = "") -> Sequence[Found]:
+        """Providers of `model`, of a `family`, or of anything, that answer now.
+
+        Raises `Unavailable` if there are none.
+        """
+        found = await self._directory.find(model, family=family)
         for one in found:
             self._trace(
                 "found",
@@ -129,37 +127,29 @@ class LightPeer:
                 rtt_ms=one.rtt_ms,
             )
         if not found:
-            what = f"of {model} " if model else ""
+            what = f"of {model or family} " if model or family else ""
             raise Unavailable(
                 f"no provider {what}answers; check the bootstrap addresses, or start one: python -m p2p.node provide"
             )
         return found
 
-    async def agree(self, found: Sequence[Found], request: Request, prompt_tokens_max: int | None = None) -> Deal:
-        """A price for this request with one of these providers. The prompt's size may be known better than by its text.
+    async def agree(
+        self,
+        found: Sequence[Found],
+        request: Request,
+        prompt_tokens_max: int | None = None,
+        *,
+        held: Sequence[Held] = (),
+    ) -> Deal:
+        """A price for this request with one of these providers, or by one of the standing quotes that are `held`. The
+        prompt's size may be known better than by its text.
 
         Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
         """
-        objections = await self._objections(found)
-        willing = [one for one in found if not objections[one.peer]]
-        if found and not willing:
-            raise PaymentError(objections[found[0].peer])
         bound = prompt_tokens_bound(request.messages)
         if prompt_tokens_max is not None:
             bound = min(bound, prompt_tokens_max)
         need = await self._need(Tokens(input=bound // 2, output=request.max_tokens // 2))
-        negotiations = Negotiations(
-            self._host,
-            network=self._network,
-            need=need,
-            strategy=self._budget.strategy,
-            window_max_nano=self._budget.window_max_nano,
-            experience=await self._experience(willing, request),
-            failed=self._directory.fail,
-            draw=secrets.randbelow,
-            clock=self._clock,
-            trace=self._trace,
-        )
 
         def ask() -> Ask:
             return Ask(
@@ -171,8 +161,95 @@ class LightPeer:
                 nonce=secrets.token_bytes(NONCE_BYTES),
             )
 
+        experience = await self._experience([*found, *(one.found for one in held)], request.messages)
+        return await self._negotiate(found, ask, need, experience, held)
+
+    async def held(self, request: Request) -> Sequence[Held]:
+        """The standing quotes under which this request may be answered, of providers that are not known to be away.
+
+        Raises `LocalError`.
+        """
+        bound, tier = prompt_tokens_bound(request.messages), self._budget.tier
+        fitting = await self._standing_quotes.fitting(
+            request.model, prompt_tokens=bound, max_tokens=request.max_tokens, tier=tier
+        )
+        if not fitting:
+            return ()
+        need = await self._need(Tokens())
+        ready, has_room = await self.standbys(), await self._funding.has_room()
+        return [
+            one
+            for one in fitting
+            if not self._funding.objection(one.quote.channel)
+            and (has_room or one.quote.provider in ready)
+            and one.quote.payer_key == self._payer_key.public_key
+            and not self._directory.book.failed(one.quote.provider, self._clock())
+            and objection(candidate(one.found, one.quote, Experience(), standing_quote=True), need) is None
+        ]
+
+    async def demand(self, wanted: Wanted) -> Sequence[Deal]:
+        """Ask for standing quotes, and hold the best: one for the model, or for each model of the family that is found.
+
+        Raises as `find` and `agree` where there is none at all.
+        """
+        found = await self.find(wanted.model or None, family=wanted.family)
+        deals: list[Deal] = []
+        problem: Error | None = None
+        for model in sorted({one.model.id for one in found}):
+            try:
+                deals.append(await self._demand(wanted, [one for one in found if one.model.id == model]))
+            except Error as error:
+                problem = error
+        if problem is not None and not deals:
+            raise problem
+        return deals
+
+    async def _demand(self, wanted: Wanted, found: Sequence[Found]) -> Deal:
+        """The best standing quote for the one model that these have."""
+        need = await self._need(wanted.tokens)
+        context = min(one.model.context for one in found)
+
+        def ask() -> Ask:
+            key, nonce = self._payer_key.public_key, secrets.token_bytes(NONCE_BYTES)
+            return wanted.ask(found[0].model.id, context, payer_key=key, nonce=nonce, now=self._clock())
+
+        need = replace(
+            need,
+            prices_max=wanted.prices_max or need.prices_max,
+            tier=wanted.tier,
+            answers_per_channel=max(need.answers_per_channel, ask().uses),
+        )
+        deal = await self._negotiate(found, ask, need, await self._experience(found, ()))
+        seller = next(one for one in found if one.peer == deal.provider)
+        held = Held(deal.signed, seller.advert, seller.rtt_ms)
+        await self._standing_quotes.keep(held)
+        return replace(deal, held=held)
+
+    async def _negotiate(
+        self,
+        found: Sequence[Found],
+        ask: Callable[[], Ask],
+        need: Need,
+        experience: Experience,
+        held: Sequence[Held] = (),
+    ) -> Deal:
+        objections = await self._objections(found)
         unsuitable = {peer: why for peer, why in objections.items() if why}
-        return await negotiations.agree(found, ask, unsuitable=unsuitable)
+        if found and not held and len(unsuitable) == len(objections):
+            raise PaymentError(objections[found[0].peer])
+        negotiations = Negotiations(
+            self._host,
+            network=self._network,
+            need=need,
+            strategy=self._budget.strategy,
+            window_max_nano=self._budget.window_max_nano,
+            experience=experience,
+            failed=self._directory.fail,
+            draw=secrets.randbelow,
+            clock=self._clock,
+            trace=self._trace,
+        )
+        return await negotiations.agree(found, ask, unsuitable=unsuitable, held=held)
 
     async def _objections(self, found: Sequence[Found]) -> dict[str, str]:
         """Why we would not pay each of them, or nothing. Where no more channels may be open, those that are must do."""
@@ -197,12 +274,12 @@ class LightPeer:
             block=budget.block,
         )
 
-    async def _experience(self, found: Sequence[Found], request: Request) -> Experience:
+    async def _experience(self, found: Sequence[Found], conversation: Sequence[Message]) -> Experience:
         return Experience(
             standings=await self._track_record.standings([one.peer for one in found]),
             ready=await self._payers.providers(),
             opening_fee_nano=CHANNEL_LIFE_FEE_NANO,
-            holder=self._conversations.holder(request.messages),
+            holder=self._conversations.holder(conversation),
         )
 
     @asynccontextmanager
@@ -211,12 +288,16 @@ class LightPeer:
 
         Raises `PaymentError` or `Unavailable` before the first piece; later errors come from iterating.
         """
-        quote = deal.quote
+        quote, held = deal.quote, deal.held
+        if held is not None:
+            self._host.learn(PeerAddress(deal.provider, held.advert.addresses))
         async with (
-            self._payers.lease(deal.provider, quote.channel, quote.worst_cost_nano) as payer,
+            self._payers.lease(deal.provider, quote.channel, deal.worst_cost_nano(request)) as payer,
             open_messages(self._host, deal.provider, PROTOCOL, ToClient, self._trace) as messages,
             open_background() as background,
         ):
+            if held is not None:
+                await self._standing_quotes.take(held)
             core = ClientSession(
                 session=secrets.token_bytes(SESSION_ID_BYTES),
                 quote=quote,
@@ -242,6 +323,8 @@ class LightPeer:
                         self._conversations.answered(request.messages, deal.provider)
                     if answer.refusal is not None:
                         await self._payers.heed(payer.channel, answer.refusal, int(self._clock()))
+                        if held is not None:
+                            await self._standing_quotes.heed(held, answer.refusal)
 
     def chat(
         self, messages: Sequence[Message], *, model: str, max_tokens: int

@@ -50,7 +50,9 @@ def _note(score: Score, deal: Deal) -> str:
     one = score.candidate
     notes = [f"taken: {deal.why}"] if one.peer == deal.provider else []
     notes += [escape(why) for left_out, why in deal.left_out if left_out.peer == one.peer]
-    return "; ".join([*notes, "has the conversation"] if one.warm else notes)
+    notes += ["has the conversation"] if one.warm else []
+    notes += ["standing quote"] if one.standing_quote else []
+    return "; ".join(notes)
 
 
 def as_json(deal: Deal) -> list[dict[str, Any]]:
@@ -83,5 +85,6 @@ def _plain(one: Candidate) -> dict[str, Any]:
         "tier": one.tier,
         "features": list(one.features),
         "has_conversation": one.warm,
+        "standing_quote": one.standing_quote,
         **one.standing._asdict(),
     }

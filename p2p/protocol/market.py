@@ -84,6 +84,7 @@ class Candidate:
     features: Collection[str] = ()
     standing: Standing = STRANGER
     warm: bool = False  # it has the conversation in its cache
+    standing_quote: bool = False  # it gave one that is held, and need not be asked
 
 
 class Objection(StrEnum):
@@ -214,7 +215,7 @@ def explain(chosen: Score, ranked: Sequence[Score]) -> str:
     """One sentence for a newcomer: why this one."""
     others = [s for s in ranked if s.candidate.peer != chosen.candidate.peer]
     if not others:
-        return "the only one that offered"
+        return "its standing quote is held" if chosen.candidate.standing_quote else "the only one that offered"
     if chosen.candidate.warm and chosen != ranked[0]:
         return "it has this conversation in its cache"
     if chosen.tokens_nano <= min(s.tokens_nano for s in others):

@@ -75,18 +75,26 @@ class Pipe:
 class MemoryStream:
     """See `p2p.host.Stream`."""
 
-    def __init__(self, peer: str, inbound: Pipe, outbound: Pipe, tap: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, peer: str, inbound: Pipe, outbound: Pipe, tap: Callable[[bytes], None], rtt_s: float = 0.0
+    ) -> None:
+        """What is asked is not answered before a round trip is over."""
         self.peer = peer
+        self._rtt_s = rtt_s
+        self._answered_from = 0.0
         self._inbound = inbound
         self._outbound = outbound
         self._tap = tap
         self.over = False
 
     async def read(self, max_bytes: int) -> bytes:
+        if self._rtt_s:
+            await trio.sleep_until(self._answered_from)
         return await self._inbound.take(max_bytes)
 
     async def write(self, data: bytes) -> None:
         self._tap(data)
+        self._answered_from = trio.current_time() + self._rtt_s
         await self._outbound.put(data)
 
     async def close(self) -> None:
@@ -123,6 +131,7 @@ class MemoryNetwork:
         self.topics: defaultdict[str, dict[str, Validator]] = defaultdict(dict)
         self.faults: list[Exception] = []
         self.dht_is_down = False
+        self.rtt_s = 0.0  # between any two, for streams that are opened from now on
         self.taps: list[Tap] = []
 
     def tap(self, speaker: str, protocol: str, data: bytes) -> None:
@@ -218,7 +227,7 @@ class MemoryHost:
         if other is None or served is None:
             raise Unavailable(f"cannot open {protocol} to {peer}")
         there, back = Pipe(), Pipe()
-        ours = MemoryStream(peer, back, there, partial(self._network.tap, self.peer, protocol))
+        ours = MemoryStream(peer, back, there, partial(self._network.tap, self.peer, protocol), self._network.rtt_s)
         theirs = MemoryStream(self.peer, there, back, partial(self._network.tap, peer, protocol))
         self.streams.append(ours)
         other.streams.append(theirs)
