@@ -21,6 +21,15 @@ examples:
 """
 
 
+DEMANDS = f"""\
+examples:
+  {PROGRAM} demand --per-day 5000 --input-tokens 800 --output-tokens 200
+  {PROGRAM} demand --family qwen --per-day 200 --price-max-output 150000000 --until 2027-01-31
+  {PROGRAM} demand list                   the standing quotes you hold
+  {PROGRAM} demand list --provider        those you gave
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """Errors are one line, and end the program like every other bad input."""
 
@@ -56,6 +65,11 @@ def _parser() -> Parser:
     _demo(_command(commands, "demo", "start a small network on this machine and ask it one question"))
     _provide(_command(commands, "provide", "sell answers of a model"))
     _ask(_command(commands, "ask", "ask one question and pay for the answer"))
+    _demand(
+        _command(
+            commands, "demand", "get a price for many answers ahead, or list what is left of those you have", DEMANDS
+        )
+    )
     _relay(_command(commands, "relay", "run a bootstrap peer, through which others find each other"))
     _swarm_key(_command(commands, "swarm-key", "make the key of a private network, which none but its members join"))
     _channels(_command(commands, "channels", "list your payment channels, or close one"))
@@ -72,8 +86,11 @@ def _parser() -> Parser:
     return parser
 
 
-def _command(commands: Any, name: str, what: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=what, description=what)
+def _command(commands: Any, name: str, what: str, examples: str = "") -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter if examples else argparse.HelpFormatter
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=what, description=what, epilog=examples, formatter_class=layout
+    )
     parser.set_defaults(command=name)
     _general(parser)
     return parser
@@ -174,6 +191,24 @@ def _ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--close", action="store_true", help="close the channel afterwards")
     _neighbours(parser, "look for peers on the local network, too")
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money first")
+
+
+def _demand(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("get", "list"), default="get")
+    for flag, what in {
+        "model": "the model's id (the one that ask takes)",
+        "family": "each model of a family, such as qwen",
+        "per-day": "how many answers a day",
+        "input-tokens": "tokens of a prompt, on the average (500)",
+        "output-tokens": "tokens of an answer, on the average (200)",
+        "price-max-input": "refuse dearer providers: nano per million prompt tokens",
+        "price-max-output": "refuse dearer providers: nano per million answer tokens",
+        "tier": "open (default) or attested",
+        "until": "the last day on which they are wanted, such as 2027-01-31 (a day from now)",
+    }.items():
+        parser.add_argument(f"--{flag}", dest=f"demand.{flag.replace('-', '_')}", metavar="X", help=what)
+    parser.add_argument("--provider", action="store_true", help="of list: those that you gave")
+    _neighbours(parser, "look for peers on the local network, too")
 
 
 def _relay(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,7 @@ from p2p.protocol.strategy import PERCENT, Tactic
 
 PREFIX = "BOMBYX_"
 LISTS = {"listen", "ask.features", "ask.allow", "ask.block"}  # with commas between, in a variable
-SECTIONS = ("provide", "ask", "wallet", "watch", "relay", "limits")
+SECTIONS = ("provide", "ask", "demand", "wallet", "watch", "relay", "limits")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -112,12 +113,34 @@ class AskConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def prices_max(self) -> Prices | None:
-        """The caps as prices; a missing one caps nothing."""
-        if self.price_max_input is None and self.price_max_output is None:
-            return None
-        top = 1 << 53
-        inputs = top if self.price_max_input is None else self.price_max_input
-        return Prices(inputs, inputs, top if self.price_max_output is None else self.price_max_output)
+        return _caps(self.price_max_input, self.price_max_output)
+
+
+class DemandConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an application wants over time, for which it asks for standing quotes. Token counts are means."""
+
+    model: str = ""  # empty for that of `ask`, unless a family is named
+    family: str = ""  # such as `qwen`: each of its models
+    per_day: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 0  # answers; has to be said
+    input_tokens: Count = 500
+    output_tokens: Count = 200
+    price_max_input: Nano | None = None  # where neither is set, those of `ask`
+    price_max_output: Nano | None = None
+    tier: Tier = "open"
+    until: date | None = None  # the last day, in UTC; a day from now if not set
+
+    @property
+    def prices_max(self) -> Prices | None:
+        return _caps(self.price_max_input, self.price_max_output)
+
+
+def _caps(price_input: int | None, price_output: int | None) -> Prices | None:
+    """The caps as prices; a missing one caps nothing."""
+    if price_input is None and price_output is None:
+        return None
+    top = 1 << 53
+    inputs = top if price_input is None else price_input
+    return Prices(inputs, inputs, top if price_output is None else price_output)
 
 
 class WalletConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -175,6 +198,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics: str = ""  # where Prometheus finds counters, such as 127.0.0.1:9464; empty for nowhere
     provide: ProvideConfig = ProvideConfig()
     ask: AskConfig = AskConfig()
+    demand: DemandConfig = DemandConfig()
     wallet: WalletConfig = WalletConfig()
     watch: WatchConfig = WatchConfig()
     relay: RelayConfig = RelayConfig()
@@ -208,6 +232,7 @@ def _complaint(error: str) -> str:
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
     if unknown:
         return f"there is no setting {'.'.join(filter(None, (name, unknown[1])))}; see --help"
+    what = what.replace("Invalid RFC3339 encoded date", "Write a day as 2027-01-31")
     return f"the setting {name} is wrong: {what[0].lower()}{what[1:]}"
 
 

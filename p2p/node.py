@@ -32,6 +32,7 @@ from inference.worker import open_worker
 from p2p import (
     arguments,
     channel_commands,
+    demand_command,
     demo,
     doctor,
     peers_command,
@@ -393,13 +394,18 @@ def _with_key(path: Path | None) -> str:
 
 async def channels(session: Session) -> None:
     """List channels, or close one."""
+    await channel_commands.run(session, partial(_light_peer, session))
 
-    @asynccontextmanager
-    async def client(*, alone: bool) -> AsyncIterator[LightPeer]:
-        async with open_client(session, session.network(), alone=alone) as (_, peer):
-            yield peer
 
-    await channel_commands.run(session, client)
+async def demand(session: Session) -> None:
+    """Ask for standing quotes, or list them."""
+    await demand_command.run(session, partial(_light_peer, session))
+
+
+@asynccontextmanager
+async def _light_peer(session: Session, *, alone: bool = False) -> AsyncIterator[LightPeer]:
+    async with open_client(session, session.network(), alone=alone) as (_, peer):
+        yield peer
 
 
 async def wallet(session: Session) -> None:
@@ -446,6 +452,7 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "demo": run_demo,
     "provide": provide,
     "ask": ask,
+    "demand": demand,
     "relay": relay,
     "swarm-key": make_swarm_key,
     "channels": channels,

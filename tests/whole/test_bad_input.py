@@ -47,6 +47,8 @@ def nothing_left(processes: Processes) -> Iterator[None]:
         (["provide", "--network", "nowhere.json"], ["nowhere.json"]),
         (["provide", "--strategy", "haggel"], ["haggel", "concession", "docs/MARKET.md"]),
         (["ask", "Why?", "--concede", "never"], ["ask.concede", "never"]),
+        (["demand"], ["--per-day", "demand.per_day"]),
+        (["demand", "--provider"], ["demand list --provider"]),
         (["relay", "--chain", "nowhere.json"], ["nowhere.json", "No such file"]),
         (["wallet", "--config", "nowhere.toml"], ["nowhere.toml", "No such file"]),
     ],
