@@ -202,11 +202,14 @@ class Book(Records):
                 (*astuple(quote), self.role),
             )
 
-    def use_standing_quote(self, quote: bytes) -> bool:
-        """One more answer begins under it; False if it is good for none."""
-        query = "UPDATE standing_quotes SET uses_left = uses_left - 1 WHERE role = ? AND quote = ? AND uses_left > 0"
+    def use_standing_quote(self, quote: bytes, body: bytes | None = None) -> bool:
+        """One more answer begins under it, of which this is known by now; False if it is good for none."""
+        query = (
+            "UPDATE standing_quotes SET uses_left = uses_left - 1, body = coalesce(?, body)"
+            " WHERE role = ? AND quote = ? AND uses_left > 0"
+        )
         with self._write():
-            return self._db.execute(query, (self.role, quote)).rowcount == 1
+            return self._db.execute(query, (body, self.role, quote)).rowcount == 1
 
     def give_back_standing_quote(self, quote: bytes) -> None:
         """An answer under it did not begin after all."""

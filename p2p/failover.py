@@ -62,7 +62,7 @@ class LastingAnswer:
         self._trace = trace
         self._text: list[str] = []
         self._left_out: set[str] = set()
-        self._not_honoured: set[bytes] = set()  # ids of standing quotes that were met with a refusal
+        self._missed: dict[bytes, Error] = {}  # what came of standing quotes under which no answer began, by their ids
         self._error: Error | None = None
         self._send, self._pieces = trio.open_memory_channel[str](0)
 
@@ -125,14 +125,16 @@ class LastingAnswer:
     async def _successor(self, over: Deal, error: Error) -> Deal:
         """Who goes on after the one that failed. Raises `error` if nobody does.
 
-        A provider that says no to its standing quote may say yes to a question.
+        A provider that says no to its standing quote may say yes to a question, and one that is not where it was may be
+        elsewhere by now.
         """
         failed = over.provider
-        if over.held is not None and isinstance(error, Refused):
-            self._not_honoured.add(over.signed.id)
+        if over.held is not None and over.signed.id not in self._missed and self._is_blameless(error):
+            self._missed[over.signed.id] = error
+            self._trace("no_deal", peer=failed, why=str(error), reason=error.word)
         else:
             self._left_out.add(failed)
-        self._peer.give_up(failed, error)
+            self._peer.give_up(failed, error)
         if len(self._left_out) >= PROVIDERS_MAX:
             raise error
         try:
@@ -170,7 +172,7 @@ class LastingAnswer:
         return [one for one in found if one.peer not in self._left_out and needed <= {*one.model.features}]
 
     async def _agree(self, found: Sequence[Found], request: Request) -> Deal:
-        held = [one for one in await self._peer.held(request) if self._honoured(one, request)]
+        held = [one for one in await self._peer.held(request) if self._may_be_honoured(one, found)]
         if not found and not held:  # another process was faster
             self.found = found = await self._peer.find(request.model)
         deal = await self._peer.agree(found, request, self._prompt_tokens_bound(), held=held)
@@ -180,8 +182,14 @@ class LastingAnswer:
         self._agreed(deal)
         return deal
 
-    def _honoured(self, held: Held, request: Request) -> bool:
-        return held.signed.id not in self._not_honoured and bool(self._able([held.found], request))
+    def _is_blameless(self, error: Error) -> bool:
+        return not self._text and isinstance(error, Refused | Unavailable)
+
+    def _may_be_honoured(self, held: Held, found: Sequence[Found]) -> bool:
+        missed = self._missed.get(held.signed.id)
+        if isinstance(missed, Unavailable) and held.quote.provider not in {one.peer for one in found}:
+            return False
+        return not isinstance(missed, Refused) and bool(self._able([held.found], self._rest()))
 
     def _prompt_tokens_bound(self) -> int | None:
         """Of the prompt with the text so far, where it was counted; other tokens may spell the same text."""

@@ -162,7 +162,7 @@ class LightPeer:
             )
 
         experience = await self._experience([*found, *(one.found for one in held)], request.messages)
-        return await self._negotiate(found, ask, need, experience, held)
+        return await self._negotiate(found, ask, need, experience, [one.among(found) for one in held])
 
     async def held(self, request: Request) -> Sequence[Held]:
         """The standing quotes under which this request may be answered, of providers that are not known to be away.

@@ -36,6 +36,13 @@ class Held(msgspec.Struct, frozen=True):
         quote: Quote = decode(self.signed.body, Quote)
         return quote
 
+    def among(self, found: Sequence[Found]) -> Held:
+        """With what its provider says by now, if it is one of these."""
+        for one in found:
+            if (one.peer, one.model.id) == (self.quote.provider, self.quote.model):
+                return Held(self.signed, one.advert, one.rtt_ms)
+        return self
+
     @property
     def found(self) -> Found:
         """Its provider, as if it had been found."""
@@ -71,8 +78,12 @@ class StandingQuotes:
         return list({held.quote.provider: held for _, held in dearest_first}.values())
 
     async def take(self, held: Held) -> None:
-        """One more answer begins under it. Raises `Refused` if another process had the last."""
-        if not await self._do(partial(Book.use_standing_quote, quote=held.signed.id)):
+        """One more answer begins under it, and this is where its provider is by now.
+
+        Raises `Refused` if another process had the last.
+        """
+        body = msgspec.msgpack.encode(held)
+        if not await self._do(partial(Book.use_standing_quote, quote=held.signed.id, body=body)):
             raise Refused("quote_used", "the standing quote is used up")
 
     async def heed(self, held: Held, no: Refused) -> None:

@@ -506,6 +506,10 @@ def test_standing_quotes_are_counted_down_given_back_and_forgotten(path: Path) -
         assert book.standing_quotes(now=100) == [other]
         assert [book.use_standing_quote(one.quote) for _ in range(3)] == [True, True, False]
         assert book.standing_quotes(now=0) == [other]
+        assert book.use_standing_quote(other.quote, b"news")
+        book.give_back_standing_quote(other.quote)
+        assert book.standing_quotes(now=0) == [msgspec.structs.replace(other, body=b"news")]
+        other = msgspec.structs.replace(other, body=b"news")
         book.give_back_standing_quote(one.quote)
     with Book(path, "payer", DEVNET) as book:
         assert book.standing_quotes(now=0) == [msgspec.structs.replace(one, uses_left=1), other]

@@ -15,6 +15,7 @@ from inference.engine import Request
 from inference.scripted import Scripted
 from p2p import ranking
 from p2p.errors import PaymentError, Refused, Unavailable
+from p2p.host import Stream
 from p2p.peer import Budget
 from p2p.protocol import advert, negotiate, session
 from p2p.protocol.demand import DAY_S, TEMPLATE_TOKENS, Wanted
@@ -147,6 +148,34 @@ async def test_a_provider_that_is_gone_is_replaced_and_the_quote_kept(
         for _ in range(2):
             assert (await ask(client)).answer.deal.provider == other.peer
         assert left(client) == [3]
+
+
+async def test_a_provider_that_moved_is_looked_for_and_remembered_where_it_is(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(name="moved", price_list=bulk(10)), await market.customer()
+        await market.seller(name="other", prices=PRICES.scaled(2, 1))
+        await client.peer.demand(wanted())
+        elsewhere = (f"/memory/elsewhere/p2p/{seller.peer}",)
+        seller.host.move(elsewhere)  # type: ignore[attr-defined]
+        opened, dials = client.host.open, iter((False, True))
+
+        async def open_(peer: str, protocol: str) -> Stream:
+            if protocol == session.PROTOCOL and not next(dials, True):
+                raise Unavailable("nobody is there any more")
+            return await opened(peer, protocol)
+
+        monkeypatch.setattr(client.host, "open", open_)
+        bought = await ask(client)
+        assert (bought.answer.deal.provider, bought.answer.deal.quote.uses) == (seller.peer, 3)
+        (held,) = await client.peer.held(REQUEST)
+        assert held.advert.addresses == elsewhere
+        assert left(client) == left(seller) == [2]
+        dials = iter((False, False, True))
+        (part,) = (await ask(client)).parts
+        assert part.deal.provider != seller.peer, "it was looked for, and failed again"
+        assert left(client) == left(seller) == [2]
 
 
 async def test_it_is_one_candidate_among_those_that_are_found(tmp_path: Path, autojump_clock: MockClock) -> None:
