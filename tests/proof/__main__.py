@@ -25,6 +25,7 @@ PAGE = ROOT / "docs" / "BENCHMARKS.md"
 FOLDERS = ("p2p", "p2p/protocol", "p2p/net", "whole", "chain", "bench", "fuzz", "vectors", "proof")
 sys.path[:0] = [str(ROOT), *(str(TESTS / folder) for folder in FOLDERS)]
 
+HANDOVERS = 50
 KILLS, LANES = 200, 5  # each lane mostly waits: half a minute for every kill
 
 HEADING = """\
@@ -66,6 +67,23 @@ def crashes(seed: int) -> Sequence[str]:
         *crashes.table(report),
         "",
         *crashes.summary(report),
+    ]
+
+
+def failover(seed: int) -> Sequence[str]:
+    """SIGKILLs of a provider in mid-answer, where another goes on."""
+    import handovers
+
+    with tempfile.TemporaryDirectory() as directory:
+        report = handovers.run_handovers(Path(directory), kills=HANDOVERS, seed=seed)
+    if report.faults:
+        raise DoesNotHold("\n".join(report.faults))
+    return [
+        "A user has a channel to two providers, each a process of its own, and asks the cheaper one for 300 tokens. It",
+        "is killed by SIGKILL once some of them have come, and the user's node goes on with the other from the text so",
+        "far. Each of these answers was whole, to the letter, and no channel was opened for it.",
+        "",
+        *handovers.table(report),
     ]
 
 
@@ -208,6 +226,7 @@ def kademlia(seed: int) -> Sequence[str]:
 PARTS: dict[str, tuple[str, Part]] = {
     "sequences": ("Money under misfortune", sequences),
     "crashes": ("Killed in the middle of paid answers", crashes),
+    "failover": ("Another goes on", failover),
     "vouchers": ("Vouchers", vouchers),
     "fees": ("Fees on chain", fees),
     "checks": ("The contract without each of its checks", checks),

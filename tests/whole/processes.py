@@ -136,9 +136,9 @@ class Process:
         if self._popen.stdin is not None:
             self._popen.stdin.close()
 
-    def wait(self) -> Done:
+    def wait(self, limit_s: float = LIMIT_S) -> Done:
         """Until it has ended by itself."""
-        code = self._popen.wait(LIMIT_S)
+        code = self._popen.wait(limit_s)
         return Done(code, self.out.whole(), self.err.whole())
 
     def end(self) -> None:
