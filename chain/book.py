@@ -223,6 +223,22 @@ class Book(Records):
         with self._write():
             self._db.execute("DELETE FROM standing_quotes WHERE role = ? AND quote = ?", (self.role, quote))
 
+    def save_given(self, who: str, day: int, tokens: int) -> None:
+        """So many more tokens are given away to these on that day (0: in all); below 0, so many fewer, if any are left
+        that were not forgotten.
+        """
+        with self._write():
+            if tokens > 0:
+                new = "INSERT INTO given (who, day, tokens) VALUES (?, ?, 0) ON CONFLICT DO NOTHING"
+                self._db.execute(new, (who, day))
+            change = "UPDATE given SET tokens = max(0, tokens + ?) WHERE who = ? AND day = ?"
+            self._db.execute(change, (tokens, who, day))
+
+    def forget_given(self, before_day: int) -> None:
+        """What was given on earlier days, but not what anybody was given in all."""
+        with self._write():
+            self._db.execute("DELETE FROM given WHERE day > 0 AND day < ?", (before_day,))
+
     def _write(self) -> AbstractContextManager[None]:
         return nullcontext() if self._db.in_transaction else self.batch()
 

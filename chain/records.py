@@ -154,7 +154,10 @@ class Records:
 
     def paid_answers(self) -> tuple[int, int]:
         """How many answers have a receipt, and over how many channels they were paid."""
-        query = "SELECT count(*), count(DISTINCT channel) FROM receipts WHERE role = ? AND channel <> x''"
+        query = (
+            "SELECT count(*), count(DISTINCT channel) FROM receipts"
+            " WHERE role = ? AND channel NOT IN (x'', zeroblob(32))"  # not known, and none because nothing was paid
+        )
         ((answers, channels),) = self._read(query, self.role)
         return int(answers), int(channels)
 
@@ -179,6 +182,11 @@ class Records:
             " WHERE role = ? AND uses_left > 0 AND valid_until > ? ORDER BY rowid"
         )
         return [StandingQuote(*row) for row in self._read(query, self.role, now)]
+
+    def given(self, who: str, day: int) -> int:
+        """How many tokens were put down as given away to these, on that day."""
+        rows = self._read("SELECT tokens FROM given WHERE who = ? AND day = ?", who, day)
+        return next((int(tokens) for (tokens,) in rows), 0)
 
     def last_fee(self) -> int | None:
         """What the last settlement cost, in nano; `None` before the first."""

@@ -92,6 +92,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             UNIQUE (role, quote)
         )""",
     ),
+    (
+        # Tokens that a payee gave away: by client in all (day 0), by address and day, by day.
+        """CREATE TABLE given (
+            who TEXT NOT NULL,
+            day INTEGER NOT NULL,
+            tokens INTEGER NOT NULL CHECK (tokens >= 0),
+            PRIMARY KEY (who, day)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX given_by_day ON given (day)",
+    ),
 )
 
 

@@ -187,7 +187,7 @@ def errors() -> str:
 
 def refusals() -> str:
     sellers = [SOURCES / name for name in ("serving.py", "payees.py", "upkeep.py", "foreign.py")]
-    cores = [SOURCES / "protocol" / name for name in ("negotiate.py", "sales.py", "standing.py")]
+    cores = [SOURCES / "protocol" / name for name in ("allowance.py", "negotiate.py", "sales.py", "standing.py")]
     cores += [SOURCES / "protocol" / name for name in ("incoming.py", "session_provider.py")]
     return table(("reason", "detail"), spoken(("Refused", "Refusal"), (*sellers, *cores)))
 

@@ -68,6 +68,11 @@ class Answer:
         self._last_at = 0.0
 
     @property
+    def unpaid(self) -> bool:
+        """Whether it costs nothing, and has no channel."""
+        return self.deal.quote.unpaid
+
+    @property
     def channel(self) -> bytes:
         """The channel that pays for it."""
         return self._payer.channel

@@ -155,6 +155,9 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "settle-fee-percent": "settle also when the fee is no more than this part of what is unsettled (1)",
         "settle-after-s": "settle also what has been unsettled for so long (604800)",
         "retired-wait-s": "close the channels of a book from a backup after so long (604800)",
+        "free-tokens-per-client": "give each newcomer so many tokens without a channel (0)",
+        "free-tokens-per-address": "of them, in a day, to all from one address or relay (20000)",
+        "free-tokens-per-day": "of them, in a day, to everybody (200000)",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"provide.{flag.replace('-', '_')}", metavar="X", help=what)
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")
@@ -186,6 +189,8 @@ def _ask(parser: argparse.ArgumentParser) -> None:
     }.items():
         dest = {"feature": "features"}.get(flag, flag)
         parser.add_argument(f"--{flag}", dest=f"ask.{dest}", action="append", metavar="X", help=what)
+    free = "pay nothing: only what providers give to newcomers; needs no wallet"
+    parser.add_argument("--free", dest="ask.free", action="store_true", default=None, help=free)
     explain = "show how the providers were ranked, and every term of it"
     parser.add_argument("--explain", action="store_true", help=explain)
     parser.add_argument("--close", action="store_true", help="close the channel afterwards")
@@ -213,9 +218,12 @@ def _demand(parser: argparse.ArgumentParser) -> None:
 
 def _relay(parser: argparse.ArgumentParser) -> None:
     _hosting(parser)
+    money = parser.add_mutually_exclusive_group(required=True)
     chain = "the chain's configuration: a devnet's, or TON's own with --chain-name"
-    parser.add_argument("--chain", type=Path, metavar="FILE", required=True, help=chain)
-    name = "say which of TON's networks the configuration is for"
+    money.add_argument("--chain", type=Path, metavar="FILE", help=chain)
+    unpaid = "there is no money on this network, and no chain; it is private, and gets a key if it has none"
+    money.add_argument("--unpaid", action="store_true", help=unpaid)
+    name = "say which of TON's networks the --chain configuration is for"
     parser.add_argument("--chain-name", choices=tuple(GLOBAL_IDS), default="", help=name)
     parser.add_argument("--network-out", type=Path, metavar="FILE", help="where to write the network file")
 

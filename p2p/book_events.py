@@ -10,11 +10,16 @@ from chain.records import Receipt
 from p2p.foreign import translated
 from p2p.protocol.receipt import Receipt as ReceiptBody
 from p2p.protocol.session import Save, SaveClaim, SaveDelivered, SaveLost, SaveReceipt
+from p2p.protocol.unpaid import is_to_be_saved
 from p2p.protocol.wire import decode, encode
 
 
 async def save_events(keeper: BookKeeper, peer: str, events: Sequence[Save]) -> None:
     """Put all of them on disk, or none. Raises `LocalError` or `PaymentError`."""
+
+    events = [event for event in events if is_to_be_saved(event)]
+    if not events:
+        return
 
     def write(book: Book) -> None:
         for event in events:

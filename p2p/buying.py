@@ -18,8 +18,9 @@ from p2p.protocol.advert import ModelOffer
 from p2p.protocol.haggling import Haggling
 from p2p.protocol.market import STRANGER, Candidate, LeftOut, Need, Score, Standing, choose, explain, nobody, rank, sift
 from p2p.protocol.negotiate import PROTOCOL, Ask, Buyer, Counter, Quote, State, ToClient
-from p2p.protocol.price import Prices
+from p2p.protocol.price import FREE, Prices
 from p2p.protocol.strategy import BuyerStrategy
+from p2p.protocol.unpaid import NO_KEY
 from p2p.protocol.wire import Signed
 from p2p.standing_quotes import Held
 from p2p.stream import MessageStream, open_messages
@@ -120,10 +121,13 @@ class Negotiations:
         draw: Callable[[int], int],
         clock: Callable[[], float],
         trace: Trace,
+        free: bool = False,
     ) -> None:
+        """What is to be `free` is asked for, and compared, as such with those who give it."""
         self._host = host
         self._network = network
         self._need = need
+        self._free = free
         self._strategy = strategy
         self._window_max_nano = window_max_nano
         self._experience = experience
@@ -179,7 +183,7 @@ class Negotiations:
             self._leave_out(score.candidate, "not asked: others look better")
 
         async def ask_one(peer: str) -> None:
-            await self._ask_one(adverts[peer], ask(), streams)
+            await self._ask_one(adverts[peer], self._for_free(adverts[peer], ask()), streams)
             silent.remove(peer)
             if self._talks:
                 patience.deadline = min(patience.deadline, trio.current_time() + GRACE_S)
@@ -190,6 +194,12 @@ class Negotiations:
                     nursery.start_soon(ask_one, peer)
         for peer in silent:
             self._lose(adverts[peer], Unavailable("much slower than others"))
+
+    def _for_free(self, found: Found, ask: Ask) -> Ask:
+        """As an ask for a place in the provider's allowance, if that is wanted and it would charge for it otherwise."""
+        if not self._free or found.model.prices == FREE:
+            return ask
+        return msgspec.structs.replace(ask, free=True, payer_key=NO_KEY)
 
     async def _ask_one(self, found: Found, ask: Ask, streams: AsyncExitStack) -> None:
         buyer = Buyer(network=self._network, client=self._host.peer, provider=found.peer, verify=verify_by_peer)
@@ -247,7 +257,7 @@ class Negotiations:
     ) -> Deal:
         why, left_out = explain(chosen, ranked), list(self._left_out.values())
         deal = Deal(quote, signed, first_prices, why, ranked, left_out, held)
-        self._trace("agreed", peer=deal.provider, prices=_plain(deal.quote.prices), why=deal.why)
+        self._trace("agreed", peer=deal.provider, prices=_plain(deal.quote.prices), free=deal.quote.free, why=deal.why)
         return deal
 
     async def _counter(self, talk: _Talk, message: Counter) -> None:
@@ -258,26 +268,29 @@ class Negotiations:
         self._trace("kept" if kept else "quote", peer=talk.found.peer, prices=_plain(talk.quote.prices))
 
     def _candidate(self, found: Found, offer: ModelOffer | Quote, *, standing_quote: bool = False) -> Candidate:
-        return candidate(found, offer, self._experience, standing_quote=standing_quote)
+        return candidate(found, offer, self._experience, standing_quote=standing_quote, free=self._free)
 
     def _nobody(self) -> Error:
         return self._refusals[-1] if self._refusals else nobody(list(self._left_out.values()))
 
 
-def candidate(found: Found, offer: ModelOffer | Quote, known: Experience, *, standing_quote: bool = False) -> Candidate:
+def candidate(
+    found: Found, offer: ModelOffer | Quote, known: Experience, *, standing_quote: bool = False, free: bool = False
+) -> Candidate:
     """A provider as it looks before the choice.
 
     Its tier is `open` whatever it claims: no evidence about a machine is checked yet. Whether one that gave a standing
     quote has a free slot is not known.
     """
+    prices = FREE if free else offer.prices
     return Candidate(
         peer=found.peer,
-        prices=offer.prices,
+        prices=prices,
         ttft_ms=offer.ttft_ms,
         tokens_per_s=offer.tokens_per_s,
         rtt_ms=found.rtt_ms,
         slots_free=1 if standing_quote else found.model.slots_free,
-        opening_fee_nano=0 if found.peer in known.ready else known.opening_fee_nano,
+        opening_fee_nano=0 if prices == FREE or found.peer in known.ready else known.opening_fee_nano,
         features=found.model.features,
         standing=known.standings.get(found.peer, STRANGER),
         warm=found.peer == known.holder,

@@ -20,6 +20,7 @@ import msgspec
 from chain.settling import SettlePolicy
 from p2p.errors import LocalError
 from p2p.protocol.advert import Tier
+from p2p.protocol.allowance import Allowance
 from p2p.protocol.market import PRESETS, Preset
 from p2p.protocol.price import Prices
 from p2p.protocol.relaying import Limits
@@ -59,6 +60,13 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     settle_fee_percent: Percent = 1  # settle also when that costs no more than this part of what is unsettled
     settle_after_s: Nano = 7 * 86_400  # settle also what has been unsettled for so long
     retired_wait_s: Nano = 7 * 86_400  # for clients' vouchers that a backup lacks, before their channels are closed
+    free_tokens_per_client: Nano = 0  # given to each newcomer, without a channel; 0 for nothing
+    free_tokens_per_address: Nano = 20_000  # in a day, to all from one IPv4 address, /56 of IPv6, or relay
+    free_tokens_per_day: Nano = 200_000  # to everybody together
+
+    @property
+    def allowance(self) -> Allowance:
+        return Allowance(self.free_tokens_per_client, self.free_tokens_per_address, self.free_tokens_per_day)
 
     @property
     def prices(self) -> Prices:
@@ -102,6 +110,7 @@ class AskConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     concede: Tactic = Tactic.EVENLY  # how `concession` gives way: early, evenly or late
     deposit_nano: Nano = 100_000_000
     channels_max: Count = 3
+    free: bool = False  # take only what is given to newcomers, or costs nothing
     answer_max_nano: Nano | None = None  # that one answer may cost, at all providers together that give a part of it
 
     @property

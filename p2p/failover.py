@@ -49,6 +49,7 @@ class LastingAnswer:
         request: Request,
         found: Sequence[Found],
         *,
+        free: bool,
         cost_max_nano: int | None,
         agreed: Callable[[Deal], None],
         trace: Trace,
@@ -57,6 +58,7 @@ class LastingAnswer:
         self.parts: list[Answer] = []
         self._peer = peer
         self._request = request
+        self._free = free
         self._cost_max_nano = cost_max_nano
         self._agreed = agreed
         self._trace = trace
@@ -90,7 +92,7 @@ class LastingAnswer:
     async def run(self) -> None:
         """Buy part after part, until the answer is whole or nobody goes on; the error is for the reader."""
         try:
-            deal = await patiently(lambda: self._agree(self.found, self._request), BUSY_PATIENCE_S)
+            deal = await patiently(lambda: self._agree(self.found, self._request, free=self._free), BUSY_PATIENCE_S)
             while (error := await self._read(deal)) is not None:
                 deal = await self._successor(deal, error)
         except Error as error:
@@ -146,7 +148,8 @@ class LastingAnswer:
         return deal
 
     async def _agree_with_another(self) -> Deal:
-        """One that was found already and to which a channel is open, or else any such, or else one that is looked for.
+        """One that was found already and to which a channel is open, or else one that gives the rest away, or else any
+        such, or else one that is looked for.
 
         To open a channel takes longer than a reader likes to wait.
         """
@@ -154,28 +157,32 @@ class LastingAnswer:
         known = self._able(self.found, rest)
         warm = [one for one in known if one.peer in standbys]
         cold = [one for one in known if one.peer not in standbys]
+        giving = [one for one in known if one.advert.free_tokens]
+        ways = [(known, True)] if self._free else [(warm, False), (giving, True), (cold, False)]
         problem: Error = Unavailable("nobody else was found who can go on")
-        for some in filter(None, (warm, cold)):
+        for some, free in ways:
             try:
-                return await self._agree(some, rest)
+                if some:
+                    return await self._agree(some, rest, free=free)
             except Error as error:
                 problem = error
         fresh = self._able(await self._peer.find(rest.model), rest)
         self.found = [*self.found, *(one for one in fresh if one not in known)]
         if not fresh:
             raise problem
-        return await self._agree(fresh, rest)
+        return await self._agree(fresh, rest, free=self._free)
 
     def _able(self, found: Sequence[Found], rest: Request) -> list[Found]:
         """Those that have not failed, and that can go on if there is something to go on from."""
         needed = {CONTINUE} if self._text else set()
         return [one for one in found if one.peer not in self._left_out and needed <= {*one.model.features}]
 
-    async def _agree(self, found: Sequence[Found], request: Request) -> Deal:
-        held = [one for one in await self._peer.held(request) if self._may_be_honoured(one, found)]
+    async def _agree(self, found: Sequence[Found], request: Request, *, free: bool) -> Deal:
+        standing = () if free else await self._peer.held(request)
+        held = [one for one in standing if self._may_be_honoured(one, found)]
         if not found and not held:  # another process was faster
             self.found = found = await self._peer.find(request.model)
-        deal = await self._peer.agree(found, request, self._prompt_tokens_bound(), held=held)
+        deal = await self._peer.agree(found, request, self._prompt_tokens_bound(), free=free, held=held)
         worst_nano = self.cost_nano + deal.worst_cost_nano(request)
         if self._cost_max_nano is not None and worst_nano > self._cost_max_nano:
             raise Refused("over_budget", f"it could cost {worst_nano} nano in all: more than answer_max_nano allows")
@@ -202,7 +209,13 @@ class LastingAnswer:
 
 @asynccontextmanager
 async def open_lasting_answer(
-    peer: LightPeer, request: Request, *, cost_max_nano: int | None, agreed: Callable[[Deal], None], trace: Trace
+    peer: LightPeer,
+    request: Request,
+    *,
+    free: bool,
+    cost_max_nano: int | None,
+    agreed: Callable[[Deal], None],
+    trace: Trace,
 ) -> AsyncIterator[LastingAnswer]:
     """The answer to `request`, by a standing quote or from whom `peer` finds; `agreed` is told of each deal.
 
@@ -210,8 +223,8 @@ async def open_lasting_answer(
 
     Raises as `LightPeer.find`; later errors come from iterating.
     """
-    found = () if await peer.held(request) else await peer.find(request.model)
-    answer = LastingAnswer(peer, request, found, cost_max_nano=cost_max_nano, agreed=agreed, trace=trace)
+    found = () if not free and await peer.held(request) else await peer.find(request.model)
+    answer = LastingAnswer(peer, request, found, free=free, cost_max_nano=cost_max_nano, agreed=agreed, trace=trace)
     async with open_background() as background:
         background.start_soon(answer.run)
         yield answer

@@ -39,6 +39,10 @@ class Home:
         except OSError as error:
             raise LocalError(f"cannot make {self.folder}: {error.strerror}; name another place with --home") from None
 
+    def has_wallet(self, network: Network) -> bool:
+        """Whether there is one, or one is made on first use."""
+        return self.wallet.exists() or network.name == wallet.DEVNET
+
     async def unlock(self, network: Network, terminal: Terminal) -> WalletKey:
         """The wallet's key. On a devnet it is made on first use, and has no passphrase. Raises `LocalError`."""
         with translated():

@@ -59,6 +59,14 @@ class Stream(Protocol):
         """The peer id at the other end, proven by the handshake."""
         ...
 
+    @property
+    def source(self) -> str:
+        """Where the peer's connection comes from, as what is shared out by address counts it.
+
+        That is an IPv4 address, a network of IPv6, or the peer id of the relay that brought it.
+        """
+        ...
+
     async def read(self, max_bytes: int) -> bytes:
         """1 to `max_bytes` bytes, or `b""` once the peer has closed its side. Raises `Unavailable` on a reset."""
         ...

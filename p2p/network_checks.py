@@ -42,6 +42,8 @@ class Wiring:
 
 async def chain(network: NetworkFile, home: Home, wiring: Wiring) -> Sequence[Finding]:
     """Whether the lite-servers answer, and whether our clock agrees with theirs. Raises `chain.errors`."""
+    if network.unpaid:
+        return [Finding("chain", Verdict.NOTE, f"{network.mark.name} is a network without money, and has none")]
     async with wiring.open_ledger(network, home) as ledger:
         asked_at = time.monotonic()
         now = await ledger.now()

@@ -20,6 +20,7 @@ class ChainMark(msgspec.Struct, frozen=True):
     name: str
     global_id: int
     control: str = ""  # a devnet's faucet
+    unpaid: bool = False  # there is no chain: nothing costs anything
 
 
 class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -32,6 +33,15 @@ class NetworkFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def mark(self) -> ChainMark:
         return msgspec.convert(self.chain["bombyx"], ChainMark)
+
+    @property
+    def unpaid(self) -> bool:
+        return self.mark.unpaid
+
+    def require_money(self) -> None:
+        """Raises `LocalError` where there is none."""
+        if self.unpaid:
+            raise LocalError(f"{self.mark.name} is a network without money: there is nothing to be paid or earned")
 
     @property
     def chain_network(self) -> Network:
@@ -52,6 +62,11 @@ def read_chain(path: Path, name: str = "") -> dict[str, Any]:
     return chain
 
 
+def unpaid_chain(swarm_key: str) -> dict[str, Any]:
+    """In place of a chain's configuration, for the private network with the key of that fingerprint."""
+    return {"bombyx": {"name": f"unpaid-{swarm_key}", "global_id": 0, "unpaid": True}}
+
+
 def read_network(path: Path) -> NetworkFile:
     """Raises `LocalError` that says how to get such a file."""
     if not path.exists():
@@ -61,6 +76,8 @@ def read_network(path: Path) -> NetworkFile:
         )
     network: NetworkFile = _read(path, NetworkFile, "network file")
     _check_mark(network.chain, path)
+    if network.unpaid and not network.swarm_key:
+        raise LocalError(f"{path} is wrong: a network without money is private, and has the fingerprint of a key")
     return network
 
 

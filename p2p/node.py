@@ -10,8 +10,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,7 @@ from p2p.console import Session
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.earnings import earnings
 from p2p.ending import DONE, explain, signalled
-from p2p.errors import LocalError, PaymentError
+from p2p.errors import Error, LocalError, PaymentError, Refused
 from p2p.foreign import translated
 from p2p.home import Home
 from p2p.host import Host
@@ -59,10 +59,12 @@ from p2p.joining import joined
 from p2p.keys import SEED_BYTES, load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.metrics import metrics
-from p2p.network_file import NetworkFile, read_chain, read_network, write_network
+from p2p.network_file import NetworkFile, read_chain, read_network, unpaid_chain, write_network
 from p2p.peer import LightPeer
+from p2p.protocol.price import FREE
 from p2p.protocol.sales import PriceList
 from p2p.protocol.standing import StandingLimits
+from p2p.protocol.strategy import FixedPrice
 from p2p.provider import Provider
 from p2p.purchase import buy
 from p2p.receipt_commands import receipts
@@ -153,13 +155,17 @@ async def relay(session: Session) -> None:
     from p2p.net.libp2p_host import open_host
 
     options, config = session.options, session.config
-    chain = read_chain(options.chain, options.chain_name)
     home = config.home_path
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     seed = load_or_create_seed(home / "identity.key")
-    name = chain["bombyx"]["name"]
-    key_path = swarm_key.path_of(config)
+    path, key_path = options.network_out or config.network_path, swarm_key.path_of(config)
+    if options.unpaid:
+        key_path = key_path or home / swarm_key.FILE_NAME
+        chain = _unpaid_chain(path, key_path)
+    else:
+        chain = read_chain(options.chain, options.chain_name)
     key = swarm_key.read(key_path) if key_path else None
+    name = chain["bombyx"]["name"]
     libp2p = open_host(
         seed,
         config.listen,
@@ -174,7 +180,6 @@ async def relay(session: Session) -> None:
     async with libp2p as host:
         mark = swarm_key.fingerprint(key) if key else ""
         network = NetworkFile(bootstraps=tuple(host.addresses()), swarm_key=mark, chain=chain)
-        path = options.network_out or config.network_path
         write_network(path, network)
         session.trace("ready", peer=host.peer, addresses=list(host.addresses()), network=str(path))
         session.story.say(f"A bootstrap peer is up: {host.addresses()[0]}")
@@ -186,13 +191,24 @@ async def relay(session: Session) -> None:
             await directory.listen(KNOWN_FAMILIES)
 
 
+def _unpaid_chain(path: Path, key_path: Path) -> dict[str, Any]:
+    """Of the private network with that key, which is made if there is none. Raises `LocalError`."""
+    known = read_network(path).swarm_key if path.exists() else None
+    if known is None and not key_path.exists():
+        swarm_key.create(key_path)
+    mark = swarm_key.fingerprint(swarm_key.read(key_path)) if key_path.exists() else ""
+    if known is not None and (known != mark or not read_network(path).unpaid):
+        raise LocalError(f"{path} joins another network, and is not replaced: give another --home or --network-out")
+    return unpaid_chain(mark)
+
+
 async def provide(session: Session) -> None:
     """Sell answers until told to stop."""
     config = session.config.provide
-    price_list = _price_list(config, session.trace)
     network, home = session.network(), Home(session.config, "payee")
+    price_list = PriceList(FixedPrice(FREE), 1) if network.unpaid else _price_list(config, session.trace)
     # Asked before anything runs: while somebody types, nothing else goes on here.
-    key = await home.unlock(network.chain_network, session.terminal)
+    key = None if network.unpaid else await home.unlock(network.chain_network, session.terminal)
     with translated():
         async with open_worker(_engine(config)) as engine:
             session.story.say("Loading the model and measuring its speed …")
@@ -215,6 +231,7 @@ async def provide(session: Session) -> None:
                     deposit_min_nano=config.deposit_min_nano,
                     challenge_period_s=config.challenge_period_s,
                     settle_policy=config.settle_policy,
+                    allowance=config.allowance,
                     clock=time.time,
                     trace=session.trace,
                 )
@@ -255,7 +272,9 @@ def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any])
     )
     for model, speed in measured.items():
         session.story.say(f"Serving {model}: {speed.ttft_ms} ms to the first token, {speed.tokens_per_s} tokens/s.")
-    session.story.say(f"I am {short(node.host.peer)}, paid to {node.ledger.wallet.address}. Ctrl-C ends it.")
+    address = node.ledger.wallet.address
+    paid = f"paid to {address}" if address else "and nothing is paid on this network"
+    session.story.say(f"I am {short(node.host.peer)}, {paid}. Ctrl-C ends it.")
 
 
 def _request(config: Config, prompt: str) -> Request:
@@ -271,15 +290,17 @@ def _request(config: Config, prompt: str) -> Request:
 
 async def ask(session: Session) -> None:
     """One question; the answer goes to standard output."""
-    request = _request(session.config, _prompt(session.options.prompt))
-    async with open_client(session, session.network()) as (node, peer):
+    request, network = _request(session.config, _prompt(session.options.prompt)), session.network()
+    free = _is_free(session.config, network)
+    async with open_client(session, network, free=free) as (node, peer):
         if session.options.faucet:
             await fund(node.network, node.ledger.wallet.address)
-        await _require_money(session.config, node, peer)
-        with answer_to(None if session.options.json else sys.stdout) as piece:
+        lack = await _lack_of_money(session.config, node, peer)
+        agreed, free = partial(_show_ranking, session), free or lack is not None
+        with _in_want_of_money(lack), answer_to(None if session.options.json else sys.stdout) as piece:
             async with session.interrupt.gently():
-                bought = await buy(peer, request, piece, agreed=partial(_show_ranking, session))
-        if session.options.close:
+                bought = await buy(peer, request, piece, free=free, agreed=agreed)
+        if session.options.close and not bought.answer.unpaid:
             await peer.close_channel(bought.answer.channel)
         if session.options.json:
             session.print_json(bought.summary)
@@ -301,18 +322,39 @@ def _prompt(words: str) -> str:
     return prompt
 
 
-async def _require_money(config: Config, node: Node, peer: LightPeer) -> None:
-    """Say early and clearly that a channel cannot be paid for."""
+def _is_free(config: Config, network: NetworkFile) -> bool:
+    """Whether a client needs no wallet: it is to pay nothing, or has none that it could pay from."""
+    return config.ask.free or network.unpaid or not Home(config, "payer").has_wallet(network.chain_network)
+
+
+async def _lack_of_money(config: Config, node: Node, peer: LightPeer) -> Error | None:
+    """Why nothing can be paid, where that is not the user's wish."""
+    if config.ask.free or node.network.unpaid:
+        return None
+    if not Home(config, "payer").has_wallet(node.network.chain_network):
+        return LocalError(f"there is no wallet yet: {arguments.PROGRAM} wallet create")
     if await peer.can_pay():
-        return
+        return None
     with translated():
         balance = await node.ledger.wallet.balance()
     needed = config.ask.deposit_nano + WALLET_MARGIN_NANO
-    if balance < needed:
-        hint = "add --faucet" if node.network.mark.control else "send GRAM to it"
-        raise PaymentError(
-            f"the wallet {node.ledger.wallet.address} holds {gram(balance)} and a channel needs {gram(needed)}: {hint}"
-        )
+    if balance >= needed:
+        return None
+    hint = "add --faucet" if node.network.mark.control else "send GRAM to it"
+    return PaymentError(
+        f"the wallet {node.ledger.wallet.address} holds {gram(balance)} and a channel needs {gram(needed)}: {hint}"
+    )
+
+
+@contextmanager
+def _in_want_of_money(lack: Error | None) -> Iterator[None]:
+    """Where nobody gives an answer away, what is in the way is the lack of money."""
+    try:
+        yield
+    except Refused as no:
+        if lack is not None and no.reason == "no_allowance":
+            raise type(lack)(f"{lack}; {no}") from no
+        raise
 
 
 async def run_demo(session: Session) -> None:

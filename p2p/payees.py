@@ -26,9 +26,11 @@ from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.incoming import Incoming, is_forgotten, note_settled, require_suitable
 from p2p.protocol.negotiate import Quote
 from p2p.protocol.session import Save, SaveClaim, SaveDelivered, SaveLost
+from p2p.protocol.unpaid import NO_CHANNEL, require_no_channel, unpaid_payee
 from p2p.settlements import Settlements
 from p2p.trace import Trace, silent
 
+NOBODY = ""  # pays for what costs nothing
 CHECK_TIMEOUT_S = 5.0  # for the chain to say something about a channel, before an answer that somebody waits for
 
 
@@ -61,7 +63,7 @@ class Payees:
         self._trace = trace
         self._channels: dict[bytes, Incoming] = {}
         self._payers: defaultdict[str, _Payer] = defaultdict(_Payer)
-        self._wallets: dict[bytes, str] = {}
+        self._wallets: dict[bytes, str] = {NO_CHANNEL: NOBODY}
         self._taking_up = trio.Lock()
 
     async def load(self) -> None:
@@ -90,8 +92,12 @@ class Payees:
     async def lease(self, first: Claim, quote: Quote) -> AsyncIterator[Payee]:
         """The channel of a session's first voucher, looked up on chain, for as long as the session runs.
 
-        Raises `Refused` or `RemoteError`.
+        What costs nothing needs none. Raises `Refused` or `RemoteError`.
         """
+        if quote.unpaid:
+            require_no_channel(first)
+            yield unpaid_payee()
+            return
         known = self.get(first.channel)
         if known is not None and known.client != quote.client:
             raise Refused("channel_unusable", "another client pays through the channel")

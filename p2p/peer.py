@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import trio
 
 from chain.book import Book
+from chain.channel import Payer
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger, Transaction
 from chain.records import Channel
@@ -28,15 +29,17 @@ from p2p.host import Host, PeerAddress, PeerPath
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
 from p2p.protocol.advert import Tier
+from p2p.protocol.allowance import ASK_OR_PAY
 from p2p.protocol.conversations import Conversations
 from p2p.protocol.demand import Wanted
 from p2p.protocol.market import Need, answers_expected, objection
 from p2p.protocol.negotiate import NONCE_BYTES, Ask
-from p2p.protocol.price import Prices, Tokens
+from p2p.protocol.price import FREE, Prices, Tokens
 from p2p.protocol.receipt import SALT_BYTES
 from p2p.protocol.session import PROTOCOL, SESSION_ID_BYTES, ToClient
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.strategy import AskForLess, BuyerStrategy
+from p2p.protocol.unpaid import unpaid_payer
 from p2p.protocol.wire import encode
 from p2p.standing_quotes import Held, StandingQuotes
 from p2p.stream import open_messages
@@ -139,10 +142,11 @@ class LightPeer:
         request: Request,
         prompt_tokens_max: int | None = None,
         *,
+        free: bool = False,
         held: Sequence[Held] = (),
     ) -> Deal:
-        """A price for this request with one of these providers, or by one of the standing quotes that are `held`. The
-        prompt's size may be known better than by its text.
+        """A price for this request with one of these providers, or by one of the standing quotes that are `held`, or a
+        place in somebody's allowance if it is to be `free`. The prompt's size may be known better than by its text.
 
         Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
         """
@@ -162,7 +166,8 @@ class LightPeer:
             )
 
         experience = await self._experience([*found, *(one.found for one in held)], request.messages)
-        return await self._negotiate(found, ask, need, experience, [one.among(found) for one in held])
+        standing = [one.among(found) for one in held]
+        return await self._negotiate(found, ask, need, experience, standing, free=free)
 
     async def held(self, request: Request) -> Sequence[Held]:
         """The standing quotes under which this request may be answered, of providers that are not known to be away.
@@ -232,11 +237,14 @@ class LightPeer:
         need: Need,
         experience: Experience,
         held: Sequence[Held] = (),
+        *,
+        free: bool = False,
     ) -> Deal:
-        objections = await self._objections(found)
+        objections = _not_given(found, ask()) if free else await self._objections(found)
         unsuitable = {peer: why for peer, why in objections.items() if why}
         if found and not held and len(unsuitable) == len(objections):
-            raise PaymentError(objections[found[0].peer])
+            why = objections[found[0].peer]
+            raise Refused("no_allowance", why) if free else PaymentError(why)
         negotiations = Negotiations(
             self._host,
             network=self._network,
@@ -248,15 +256,18 @@ class LightPeer:
             draw=secrets.randbelow,
             clock=self._clock,
             trace=self._trace,
+            free=free,
         )
         return await negotiations.agree(found, ask, unsuitable=unsuitable, held=held)
 
     async def _objections(self, found: Sequence[Found]) -> dict[str, str]:
         """Why we would not pay each of them, or nothing. Where no more channels may be open, those that are must do."""
-        objections = {one.peer: self._funding.objection(one.advert.channel) for one in found}
+        priced = [one for one in found if one.model.prices != FREE]
+        objections = {one.peer: "" for one in found}
+        objections |= {one.peer: self._funding.objection(one.advert.channel) for one in priced}
         ready = await self.standbys()
-        if any(one.peer in ready for one in found) and not await self._funding.has_room():
-            objections |= {one.peer: "as many channels are open as may be" for one in found if one.peer not in ready}
+        if any(one.peer in ready for one in priced) and not await self._funding.has_room():
+            objections |= {one.peer: "as many channels are open as may be" for one in priced if one.peer not in ready}
         return objections
 
     async def _need(self, tokens: Tokens) -> Need:
@@ -292,7 +303,7 @@ class LightPeer:
         if held is not None:
             self._host.learn(PeerAddress(deal.provider, held.advert.addresses))
         async with (
-            self._payers.lease(deal.provider, quote.channel, deal.worst_cost_nano(request)) as payer,
+            self._paying(deal, request) as payer,
             open_messages(self._host, deal.provider, PROTOCOL, ToClient, self._trace) as messages,
             open_background() as background,
         ):
@@ -318,26 +329,34 @@ class LightPeer:
             finally:
                 with trio.CancelScope(shield=True):
                     await answer.cancel()
-                    await self._track_record.note(answer, deal.rtt_ms)
+                    if not quote.free:  # what is given away shows nothing of what is sold
+                        await self._track_record.note(answer, deal.rtt_ms)
                     if answer.receipt is not None and answer.error is None:
                         self._conversations.answered(request.messages, deal.provider)
-                    if answer.refusal is not None:
+                    if answer.refusal is not None and not quote.unpaid:
                         await self._payers.heed(payer.channel, answer.refusal, int(self._clock()))
                         if held is not None:
                             await self._standing_quotes.heed(held, answer.refusal)
 
+    def _paying(self, deal: Deal, request: Request) -> AbstractAsyncContextManager[Payer]:
+        if deal.quote.unpaid:
+            return nullcontext(unpaid_payer())
+        return self._payers.lease(deal.provider, deal.quote.channel, deal.worst_cost_nano(request))
+
     def chat(
-        self, messages: Sequence[Message], *, model: str, max_tokens: int
+        self, messages: Sequence[Message], *, model: str, max_tokens: int, free: bool = False
     ) -> AbstractAsyncContextManager[LastingAnswer]:
         """Find, agree, pay and answer, in one, and go on with another provider where one fails."""
-        return self.ask(Request(model=model, messages=tuple(messages), max_tokens=max_tokens))
+        return self.ask(Request(model=model, messages=tuple(messages), max_tokens=max_tokens), free=free)
 
     def ask(
-        self, request: Request, *, agreed: Callable[[Deal], None] = lambda _: None
+        self, request: Request, *, free: bool = False, agreed: Callable[[Deal], None] = lambda _: None
     ) -> AbstractAsyncContextManager[LastingAnswer]:
-        """The same for any request; `agreed` is told of each deal. See `open_lasting_answer`."""
+        """The same for any request; `agreed` is told of each deal. A `free` one comes out of what providers give to
+        newcomers, or costs nothing anyway. See `open_lasting_answer`.
+        """
         limit = self._budget.answer_max_nano
-        return open_lasting_answer(self, request, cost_max_nano=limit, agreed=agreed, trace=self._trace)
+        return open_lasting_answer(self, request, free=free, cost_max_nano=limit, agreed=agreed, trace=self._trace)
 
     def give_up(self, provider: str, error: Error) -> None:
         """It failed in the middle, said no, or cannot be paid: others are asked first for a while if it is to blame."""
@@ -374,3 +393,11 @@ class LightPeer:
         """Every channel that was ever paid through from this book. Raises `LocalError`."""
         with translated():
             return await self._keeper.do(Book.channels)
+
+
+def _not_given(found: Sequence[Found], ask: Ask) -> dict[str, str]:
+    """Why each of them would not give this away, or nothing."""
+    tokens = ask.prompt_tokens + ask.max_tokens
+    ways = ((one, one.model.prices == FREE or one.advert.free_tokens >= tokens) for one in found)
+    why = f"it gives newcomers less than {tokens} tokens: {ASK_OR_PAY}"
+    return {one.peer: "" if given else why for one, given in ways}

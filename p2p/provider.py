@@ -15,11 +15,13 @@ from inference.engine import Engine
 from inference.measure import Measured
 from p2p.discovery import Announcer, Directory
 from p2p.errors import Error, Refused
+from p2p.giving import Giving
 from p2p.host import Host, Stream
 from p2p.keys import verify_by_peer
 from p2p.payees import Payees
 from p2p.protocol import negotiate, release, session
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer
+from p2p.protocol.allowance import Allowance
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.receipt import Receipt
 from p2p.protocol.release import CloseRequest, ToClient
@@ -32,6 +34,7 @@ from p2p.stream import MessageStream
 from p2p.trace import Trace, silent
 from p2p.upkeep import Upkeep
 
+NO_ALLOWANCE = Allowance()
 RELEASE_TIMEOUT_S = 300.0  # what is due is settled on chain first
 
 
@@ -52,6 +55,7 @@ class Provider:
         deposit_min_nano: int,
         challenge_period_s: int,
         settle_policy: SettlePolicy,
+        allowance: Allowance = NO_ALLOWANCE,
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
@@ -82,6 +86,7 @@ class Provider:
             challenge_period_s=challenge_period_s,
             trace=trace,
         )
+        self._giving = Giving(keeper, allowance, clock, trace)
         self._sales = Selling(
             network=self._network,
             peer=host.peer,
@@ -92,6 +97,7 @@ class Provider:
             channel=self._channel,
             funded=self._payees.clients,
             keeper=keeper,
+            giving=self._giving,
             clock=clock,
             trace=trace,
         )
@@ -125,6 +131,7 @@ class Provider:
             expires_at=int(now) + MAX_LIFETIME_S,
             models=self._sales.offers(),
             channel=self._channel,
+            free_tokens=self._giving.tokens,
         )
         return advert, sign(advert, self._identity)
 
@@ -134,6 +141,7 @@ class Provider:
             engine=self._engine,
             sales=self._sales,
             payees=self._payees,
+            giving=self._giving,
             keeper=self._keeper,
             signer=self._identity,
             clock=self._clock,

@@ -73,10 +73,11 @@ class Purchase:
             "quoted_first": _price(deal.first_prices),
             "agreed": _price(deal.quote.prices),
             "window_nano": deal.quote.window_nano,
+            "free": deal.quote.free,
             "cost_nano": self.cost_nano,
             "authorised_nano": self.answer.authorised_nano,
             "delivered_nano": self.answer.delivered_nano,
-            "channel": self.answer.channel.hex(),
+            "channel": _channel(self.answer),
             "why": deal.why,
             "ranking": as_json(deal),
             "ttft_ms": timing.ttft_ms,
@@ -85,17 +86,27 @@ class Purchase:
 
     def rows(self) -> list[tuple[str, str]]:
         """For a person."""
-        deal, timing = self.answer.deal, self.timing
+        timing = self.timing
         several = self.parts if len(self.parts) > 1 else ()
         return [
             *((f"part by {short(part.deal.provider)}", _part_row(part)) for part in several),
             ("tokens", f"{self.prompt_tokens} in, {self.completion_tokens} out"),
-            ("price", per_million(deal.quote.prices.input, deal.quote.prices.output)),
-            ("cost", amount(self.cost_nano)),
-            ("authorised", f"{amount(self.answer.authorised_nano)} on this channel in all"),
-            ("delivered", f"{amount(self.answer.delivered_nano)} on this channel in all"),
+            *self._money(),
             ("first token", f"{timing.ttft_ms} ms"),
             ("speed", f"{timing.tokens_per_s:.1f} tokens/s"),
+        ]
+
+    def _money(self) -> list[tuple[str, str]]:
+        """What was agreed and paid; of an answer that others gave a part of for money, also where the last was free."""
+        answer, prices = self.answer, self.answer.deal.quote.prices
+        if answer.unpaid:
+            given = ", out of what the provider gives to newcomers" if answer.deal.quote.free else ""
+            return [("price", f"free{given}"), ("cost", amount(self.cost_nano))]
+        return [
+            ("price", per_million(prices.input, prices.output)),
+            ("cost", amount(self.cost_nano)),
+            ("authorised", f"{amount(answer.authorised_nano)} on this channel in all"),
+            ("delivered", f"{amount(answer.delivered_nano)} on this channel in all"),
         ]
 
 
@@ -104,11 +115,15 @@ async def buy(
     request: Request,
     piece: Callable[[str], None],
     *,
+    free: bool = False,
     agreed: Callable[[Deal], None] = lambda _: None,
 ) -> Purchase:
-    """Find, agree, pay. `agreed` gets each deal, then `piece` what comes of it. Raises what `LightPeer` raises."""
+    """Find, agree, pay, except for what is to be `free`. `agreed` gets each deal, then `piece` what comes of it.
+
+    Raises what `LightPeer` raises.
+    """
     text = []
-    async with peer.ask(request, agreed=agreed) as answer:
+    async with peer.ask(request, free=free, agreed=agreed) as answer:
         async for some in answer:
             text.append(some)
             piece(some)
@@ -134,12 +149,17 @@ def transaction_json(transaction: Transaction) -> dict[str, Any]:
 def _part(part: Answer) -> dict[str, Any]:
     return {
         "provider": part.deal.provider,
-        "channel": part.channel.hex(),
+        "channel": _channel(part),
+        "free": part.deal.quote.free,
         "prompt_tokens": part.prompt_tokens,
         "completion_tokens": part.completion_tokens,
         "cost_nano": part.cost_nano,
         "receipt": part.receipt is not None,
     }
+
+
+def _channel(part: Answer) -> str | None:
+    return None if part.unpaid else part.channel.hex()
 
 
 def _part_row(part: Answer) -> str:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from p2p.buying import Deal
 from p2p.protocol.market import Candidate, Score
+from p2p.protocol.price import FREE
 from p2p.story import short
 
 # The terms are nano; their sum decides, and the lowest is the best.
@@ -49,6 +50,7 @@ def _fails(one: Candidate) -> str:
 def _note(score: Score, deal: Deal) -> str:
     one = score.candidate
     notes = [f"taken: {deal.why}"] if one.peer == deal.provider else []
+    notes += ["free"] if one.prices == FREE else []
     notes += [escape(why) for left_out, why in deal.left_out if left_out.peer == one.peer]
     notes += ["has the conversation"] if one.warm else []
     notes += ["standing quote"] if one.standing_quote else []

@@ -14,11 +14,13 @@ from chain.records import StandingQuote
 from inference.engine import Capacity, Engine, ModelInfo
 from inference.measure import Measured
 from p2p.foreign import translated
+from p2p.giving import Giving
 from p2p.host import Stream
 from p2p.keys import verify_by_peer
 from p2p.protocol.advert import ChannelOffer, ModelOffer
-from p2p.protocol.negotiate import ENDED, Accepted, Offer, Quote, Seller, ToClient, ToProvider
-from p2p.protocol.sales import PriceList, Sales, Speed
+from p2p.protocol.allowance import Left
+from p2p.protocol.negotiate import ENDED, Accepted, Ask, Offer, Quote, Seller, ToClient, ToProvider
+from p2p.protocol.sales import NOTHING_LEFT, PriceList, Sales, Speed
 from p2p.protocol.wire import BodySigner, Signed, decode, encode
 from p2p.stream import MessageStream
 from p2p.trace import Trace, silent
@@ -43,6 +45,7 @@ class Selling:
         channel: ChannelOffer,
         funded: Callable[[], Collection[str]],
         keeper: BookKeeper,
+        giving: Giving,
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
@@ -62,6 +65,7 @@ class Selling:
         )
         self._engine = engine
         self._keeper = keeper
+        self._giving = giving
         self._clock = clock
         self._trace = trace
         self._sessions = 0  # begun; each will use a slot, though its engine may not have started yet
@@ -82,7 +86,8 @@ class Selling:
         messages, seller = MessageStream[ToProvider](stream, ToProvider, self._trace), Seller()
         while seller.state not in ENDED:
             message = await messages.answer(TURN_TIMEOUT_S)
-            reply = self._sales.answer(seller, message, messages.peer, self._capacity(), self._clock())
+            left = await self._left(stream, message)
+            reply = self._sales.answer(seller, message, messages.peer, self._capacity(), self._clock(), left)
             if isinstance(reply, Accepted) and seller.standing is not None:
                 assert seller.signed is not None
                 await self._keep(seller.signed, seller.standing)
@@ -109,6 +114,12 @@ class Selling:
         given = StandingQuote(signed.id, encode(signed), quote.uses, quote.valid_until)
         with translated():
             await self._keeper.do(partial(Book.save_standing_quote, quote=given, now=int(self._clock())))
+
+    async def _left(self, stream: Stream, message: ToProvider) -> Left:
+        """What whoever asks may still be given, if that is what it asks for."""
+        if isinstance(message, Ask) and message.free:
+            return await self._giving.left(stream.peer, stream.source)
+        return NOTHING_LEFT
 
     def _tell(self, reply: ToClient, client: str) -> None:
         match reply:

@@ -15,6 +15,7 @@ from inference.engine import Delta, Engine, Finished, FinishReason, Request
 from p2p.book_events import save_events
 from p2p.errors import EngineError, Error, Refused, RemoteError
 from p2p.foreign import translated
+from p2p.giving import Giving
 from p2p.host import Stream
 from p2p.keys import verify_by_peer
 from p2p.payees import Payees
@@ -94,6 +95,7 @@ class Serving:
         engine: Engine,
         sales: Selling,
         payees: Payees,
+        giving: Giving,
         keeper: BookKeeper,
         signer: BodySigner,
         clock: Callable[[], float],
@@ -104,6 +106,8 @@ class Serving:
         self._engine = engine
         self._sales = sales
         self._payees = payees
+        self._giving = giving
+        self._source = stream.source
         self._signer = signer
         self._trace = trace
         self._core = ProviderSession(signer=signer, verify=verify_by_peer)
@@ -203,6 +207,8 @@ class Serving:
         if prompt_tokens > quote.prompt_tokens:
             raise Refused("prompt_over_quote", f"the prompt has {prompt_tokens} tokens, the quote covers fewer")
         require_fits(model, prompt_tokens, request.max_tokens)
+        if quote.free:
+            await self._be_granted(prompt_tokens + request.max_tokens)
         self._request = request
         sampling = Sampling(
             max_tokens=request.max_tokens,
@@ -211,6 +217,11 @@ class Serving:
             seed=request.seed,
         )
         return quote, payee, sampling, prompt_tokens
+
+    async def _be_granted(self, tokens: int) -> None:
+        """For as long as the session lasts; then what was not worked on is struck off again."""
+        granted = self._giving.granted(self._peer, self._source, tokens, lambda: self._core.worked_tokens)
+        await self._leases.enter_async_context(granted)
 
     async def _prefill(self, tokens: int) -> None:
         try:

@@ -33,6 +33,8 @@ def gram(nano: int) -> str:
 
 def per_million(input_nano: int, output_nano: int) -> str:
     """A price as people compare it."""
+    if not input_nano and not output_nano:
+        return "free"
     return f"{gram(input_nano)} in, {gram(output_nano)} out, for a million tokens"
 
 
@@ -149,10 +151,8 @@ def _counter(f: Mapping[str, Any]) -> str:
 
 
 def _agreed(f: Mapping[str, Any]) -> str:
-    return (
-        f"  [green]agreed[/] with {short(f['peer'])} ({f['why']}): "
-        f"{per_million(f['prices']['input'], f['prices']['output'])}"
-    )
+    price = "free, as a newcomer" if f["free"] else per_million(f["prices"]["input"], f["prices"]["output"])
+    return f"  [green]agreed[/] with {short(f['peer'])} ({f['why']}): {price}"
 
 
 def _channel(f: Mapping[str, Any]) -> str:
@@ -234,6 +234,7 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "settle_failed": lambda f: f"  [red]not settled yet[/]: {escape(f['why'])}; the voucher stays good",
     "released": lambda f: f"  [green]released[/] channel {f['channel'][:8]}…: the client may close it",
     "closed": lambda f: f"  [green]closed[/] channel {f['channel'][:8]}… together (fee {gram(f['fee_nano'])})",
+    "not_struck_off": lambda f: f"  [red]not struck off[/] {f['tokens']} free tokens: {escape(f['why'])}",
     "not_noted": lambda f: f"  [red]not remembered[/] how {short(f['peer'])} did: {escape(f['why'])}",
     "strategy_failed": lambda f: f"  [red]the strategy failed[/], and the price stays: {escape(f['why'])}",
     "refused": lambda f: f"  [dim]refused {short(f['peer'])}: {escape(f['why'])}[/]",

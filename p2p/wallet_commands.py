@@ -47,6 +47,7 @@ async def run(session: Session, wiring: Wiring) -> None:
     """The action that was asked for. Raises `p2p.errors`."""
     action = session.options.action
     if action in WITH_LEDGER:
+        session.network().require_money()
         await WITH_LEDGER[action](session, wiring)
     else:
         await ON_DISK[action](session)
@@ -87,6 +88,7 @@ async def send(session: Session, wiring: Wiring) -> None:
 
 async def create(session: Session) -> None:
     """A wallet with fresh words."""
+    session.network().require_money()
     network = session.network().chain_network
     _require_none(session.home())
     bare = session.options.no_passphrase or network.name == DEVNET

@@ -39,6 +39,7 @@ class Sources:
 async def watch(session: Session, wiring: Wiring) -> None:
     """Watch until told to stop, or write down what there is to be watched. Raises `p2p.errors`."""
     options, network = session.options, session.network()
+    network.require_money()
     sources = Sources(options.charges or (), Home(session.config, "payee").book, network.chain_network)
     with translated():
         found = await sources.read()  # a wrong path is told now, and not in a line that scrolls by

@@ -14,6 +14,8 @@ import msgspec
 from chain.book import Book
 from chain.keeper import BookKeeper
 from chain.keys import Ed25519Signer
+from chain.ledger import Ledger
+from chain.nochain import NoChain
 from chain.purse import Purse
 from chain.wallet import WalletKey
 from p2p import swarm_key
@@ -43,7 +45,7 @@ class Node:
     """A role on the network, wired: host, money, keys."""
 
     host: Host
-    ledger: TonLedger
+    ledger: Ledger
     keeper: BookKeeper
     identity: Ed25519Signer
     channel_key: Ed25519Signer
@@ -52,9 +54,18 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    session: Session, network: NetworkFile, home: Home, key: WalletKey, listen: Sequence[str], *, alone: bool = False
+    session: Session,
+    network: NetworkFile,
+    home: Home,
+    key: WalletKey | None,
+    listen: Sequence[str],
+    *,
+    alone: bool = False,
 ) -> AsyncIterator[Node]:
-    """Keys, book, chain and network of one role; no peer is needed `alone`. Raises `LocalError` or `Unavailable`."""
+    """Keys, book, chain and network of one role; no peer is needed `alone`, and no chain without a `key`.
+
+    Raises `LocalError` or `Unavailable`.
+    """
     member_key = swarm_key.key_for(session.config, network)
     # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
     from p2p.net.libp2p_host import open_host
@@ -64,7 +75,9 @@ async def open_node(
         channel_key = Ed25519Signer(load_or_create_seed(home.channel_key))
         async with AsyncExitStack() as stack:
             book = stack.enter_context(Book(home.book, home.role, network.chain_network))
-            ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, session.trace))
+            ledger: Ledger = NoChain(network.chain_network)
+            if key is not None:
+                ledger = await stack.enter_async_context(open_ledger(network, key, home.purse, session.trace))
             libp2p = open_host(
                 identity.seed,
                 listen,
@@ -84,13 +97,13 @@ async def open_node(
 
 @asynccontextmanager
 async def open_client(
-    session: Session, network: NetworkFile, *, alone: bool = False
+    session: Session, network: NetworkFile, *, alone: bool = False, free: bool = False
 ) -> AsyncIterator[tuple[Node, LightPeer]]:
-    """A light peer: it dials and is not dialled."""
+    """A light peer: it dials and is not dialled. A `free` one has no wallet, and asks no chain."""
     ask = session.config.ask
     strategy = buyer_strategy(ask, session.trace)
     home = Home(session.config, "payer")
-    key = await home.unlock(network.chain_network, session.terminal)
+    key = None if free else await home.unlock(network.chain_network, session.terminal)
     async with open_node(session, network, home, key, (), alone=alone) as node:
         peer = LightPeer(
             host=node.host,
@@ -113,14 +126,16 @@ async def open_client(
             clock=time.time,
             trace=session.trace,
         )
-        await peer.load()
+        if not free:
+            await peer.load()
         yield node, peer
 
 
 def open_ledger(
     network: NetworkFile, key: WalletKey, purse: Purse, trace: Trace = silent
 ) -> AbstractAsyncContextManager[TonLedger]:
-    """The wallet of `key` on the network's chain."""
+    """The wallet of `key` on the network's chain. Raises `LocalError` where there is none."""
+    network.require_money()
     from chain.ton import open_ton  # pytoniq takes a second to import, too
 
     def dropped(server: str, why: str) -> None:
@@ -156,6 +171,8 @@ def inbound_limits(config: Config) -> InboundLimits:
 async def fund(network: NetworkFile, address: str) -> None:
     """Play money from a devnet's faucet. Raises `LocalError` elsewhere."""
     control = network.mark.control
+    if not address:
+        raise LocalError("nothing is to be paid: leave --faucet away")
     if not control:
         raise LocalError(f"there is no faucet on {network.mark.name}: send GRAM to {address}")
     from chain.devnet.control import ControlFailed, open_control

@@ -15,6 +15,7 @@ from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, Mu
 
 from p2p.errors import Error, LocalError, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S
+from p2p.net.address_group import address_group
 
 OPEN_TIMEOUT_S = 10.0
 DRAIN_TIMEOUT_S = 10.0
@@ -35,6 +36,10 @@ class Libp2pStream:
     @cached_property
     def peer(self) -> str:
         return str(self._net.muxed_conn.peer_id)
+
+    @property
+    def source(self) -> str:
+        return address_group(self.remote_ip) if self.remote_ip else relay_of(self._net.muxed_conn)
 
     @property
     def relayed(self) -> bool:
@@ -94,6 +99,12 @@ class Libp2pStream:
 def is_relayed(connection: Any) -> bool:
     """Whether a connection of libp2p's runs through a relay."""
     return bool(connection.get_connection_type() is ConnectionType.RELAYED)
+
+
+def relay_of(connection: Any) -> str:
+    """The peer id of the relay that a connection of libp2p's runs through."""
+    (address, *_) = connection.get_transport_addresses()
+    return str(address).partition("/p2p-circuit")[0].rpartition("/p2p/")[2]
 
 
 async def open_stream(host: Any, peer_id: ID, protocol: str, timeout_s: float = OPEN_TIMEOUT_S) -> Libp2pStream:

@@ -61,6 +61,7 @@ class Advert(SignedBody, frozen=True, kw_only=True, tag="bombyx/advert/1"):
     models: tuple[ModelOffer, ...]
     channel: ChannelOffer
     tier: Tier = "open"
+    free_tokens: Nat = 0  # of prompt and answer together that each newcomer is given, while there are any
 
 
 class Pull(Message, frozen=True, kw_only=True, tag="pull"):

@@ -15,7 +15,7 @@ import msgspec
 
 from p2p.errors import LocalError, Refused, RemoteError
 from p2p.protocol.advert import ChannelOffer, Tier
-from p2p.protocol.price import Prices, Tokens, cost_nano
+from p2p.protocol.price import FREE, Prices, Tokens, cost_nano
 from p2p.protocol.wire import (
     SHOWN,
     Bytes32,
@@ -54,6 +54,7 @@ class Ask(Message, frozen=True, kw_only=True, tag="ask"):
     tier: Tier = "open"
     uses: Size = 1  # answers that are wanted at these prices
     until: Nat = 0  # of a standing quote: when the last of them is wanted, unix seconds
+    free: bool = False  # out of the provider's allowance for newcomers
 
     @property
     def standing(self) -> bool:
@@ -82,6 +83,12 @@ class Quote(SignedBody, frozen=True, kw_only=True, tag="bombyx/quote/1"):
     valid_until: Nat
     nonce: Nonce
     tier: Tier = "open"
+    free: bool = False  # out of the provider's allowance, at prices of 0
+
+    @property
+    def unpaid(self) -> bool:
+        """Whether it costs nothing, so that no channel is needed."""
+        return self.prices == FREE
 
     @property
     def worst_cost_nano(self) -> int:
@@ -267,9 +274,11 @@ class Buyer(_Party):
         )
         ask = self._ask
         assert ask is not None
-        promised = (quote.provider, quote.client, quote.payer_key, quote.model, quote.nonce, quote.tier)
-        if promised != (self._provider, self._client, ask.payer_key, ask.model, ask.nonce, ask.tier):
+        promised = (quote.provider, quote.client, quote.payer_key, quote.model, quote.nonce, quote.tier, quote.free)
+        if promised != (self._provider, self._client, ask.payer_key, ask.model, ask.nonce, ask.tier, ask.free):
             raise RemoteError("wrong_quote", "it is for another peer, key, model, request or tier")
+        if quote.free and not quote.unpaid:
+            raise RemoteError("wrong_quote", "what is given away has a price")
         if quote.prompt_tokens < ask.prompt_tokens or quote.max_tokens < ask.max_tokens:
             raise RemoteError("wrong_quote", "it covers less than was asked for")
         if quote.uses > ask.uses or quote.standing != ask.standing:

@@ -45,6 +45,9 @@ class Prices(msgspec.Struct, frozen=True, array_like=True):
         return (self.input, other.input), (self.cached_input, other.cached_input), (self.output, other.output)
 
 
+FREE = Prices(0, 0, 0)
+
+
 class Tokens(msgspec.Struct, frozen=True, array_like=True):
     """Counts by kind: `input` excludes those that were served from the cache."""
 

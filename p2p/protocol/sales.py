@@ -11,6 +11,7 @@ import msgspec
 from inference.engine import CONTINUE, Capacity, ModelInfo, Request
 from p2p.errors import Refused, RemoteError
 from p2p.protocol.advert import ChannelOffer, ModelOffer
+from p2p.protocol.allowance import Left, slots_to_give
 from p2p.protocol.negotiate import (
     QUOTE_LIFETIME_S,
     Accept,
@@ -24,14 +25,14 @@ from p2p.protocol.negotiate import (
     ToProvider,
     Turn,
 )
-from p2p.protocol.places import HOLD_S, Places, Queue
-from p2p.protocol.price import Prices
+from p2p.protocol.places import BUSY_RETRY_S, HOLD_S, Places, Queue
+from p2p.protocol.price import FREE, Prices
 from p2p.protocol.standing import NONE_AHEAD, USES_LEAST, StandingLimits, StandingQuotes
 from p2p.protocol.strategy import Bid, Load, SellerStrategy, Volume
 from p2p.protocol.window import window_nano
 from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, open_signed, sign
 
-FREE = Prices(0, 0, 0)
+NOTHING_LEFT = Left()
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Sales:
         self._uses = QuoteUses()
         self._funded = funded
         self.standing = StandingQuotes(price_list.standing_limits)
+        self._given: set[bytes] = set()  # the quotes of free answers that are under way
 
     def offers(self, capacity: Capacity, now: float, *, prompt_tokens: int = 0) -> tuple[ModelOffer, ...]:
         """What the advert says right now; its times are for a prompt of so many tokens."""
@@ -124,11 +126,21 @@ class Sales:
             for model in self._models.values()
         )
 
-    def answer(self, seller: Seller, message: ToProvider, client: str, capacity: Capacity, now: float) -> ToClient:
-        """What to say to `message`. Raises `RemoteError` for one out of turn."""
+    def answer(
+        self,
+        seller: Seller,
+        message: ToProvider,
+        client: str,
+        capacity: Capacity,
+        now: float,
+        left: Left = NOTHING_LEFT,
+    ) -> ToClient:
+        """What to say to `message`; `left` is what the client may still be given. Raises `RemoteError` for one out of
+        turn.
+        """
         seller.receive(message)
         try:
-            return self._reply(seller, message, client, capacity, now)
+            return self._reply(seller, message, client, capacity, now, left)
         except Refused as no:
             return seller.refuse(Refusal.of(no))
 
@@ -151,7 +163,10 @@ class Sales:
         except Refused as no:
             no.prices = self._price_list.opening(self._load(capacity, now))  # at which it would run
             raise
-        if not self._places.take(signed.id, now):
+        if quote.free:
+            self._require_place_to_give(capacity, now)
+            self._given.add(signed.id)
+        elif not self._places.take(signed.id, now):
             self._require_place(client, capacity, now)
         if quote.standing:
             self.standing.use(signed.id)
@@ -161,9 +176,17 @@ class Sales:
     def ended(self, quote_id: bytes) -> None:
         """The session that this quote was redeemed for is over."""
         self._places.end(quote_id)
+        self._given.discard(quote_id)
 
-    def _reply(self, seller: Seller, message: ToProvider, client: str, capacity: Capacity, now: float) -> ToClient:
+    def _reply(
+        self, seller: Seller, message: ToProvider, client: str, capacity: Capacity, now: float, left: Left
+    ) -> ToClient:
         match message:
+            case Ask(free=True):
+                self._require_servable(message)
+                left.require(message.prompt_tokens + message.max_tokens, now)
+                self._require_place_to_give(capacity, now)
+                return seller.offer(sign(self._quote(message, FREE, client, now), self._signer), final=True)
             case Ask():
                 self._require_servable(message)
                 if message.standing:
@@ -181,6 +204,9 @@ class Sales:
             case Accept(quote_id=quote_id) if seller.standing is not None:
                 self._require_room(seller.standing, client, capacity, now)
                 self.standing.give(quote_id, seller.standing, seller.standing.uses)
+                return seller.confirm(int(now))
+            case Accept() if seller.asked is not None and seller.asked.free:
+                self._require_place_to_give(capacity, now)
                 return seller.confirm(int(now))
             case Accept(quote_id=quote_id):
                 if not self._places.hold(quote_id, client, slots_free=capacity.free, now=now):
@@ -201,6 +227,12 @@ class Sales:
     def _require_place(self, client: str, capacity: Capacity, now: float) -> None:
         if self._places.free(capacity.free, now) < 1:
             raise self._busy(client, capacity, now)
+
+    def _require_place_to_give(self, capacity: Capacity, now: float) -> None:
+        """A free answer has the slot that nobody who pays uses, was promised or waits for. None is kept for it."""
+        idle = self._places.free(capacity.free, now) > 0 and not self._queue.waiting(now)
+        if not idle or len(self._given) >= slots_to_give(capacity.total):
+            raise Refused("busy", "no slot is idle that could be given away", retry_after_s=BUSY_RETRY_S)
 
     def _busy(self, client: str, capacity: Capacity, now: float) -> Refused:
         """With the time at which there should be a slot, and what it would cost then as things stand."""
@@ -250,6 +282,7 @@ class Sales:
             issued_at=int(now),
             valid_until=int(now) + QUOTE_LIFETIME_S,
             nonce=ask.nonce,
+            free=ask.free,
         )
 
 

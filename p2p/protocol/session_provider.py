@@ -92,6 +92,11 @@ class ProviderSession:
         """What was delivered so far."""
         return self._done
 
+    @property
+    def worked_tokens(self) -> int:
+        """What the engine was put to, delivered or not, except where it failed."""
+        return self._step_tokens + self._done.output
+
     def receive(self, message: ToProvider, now: float) -> list[Event]:
         """Take one message. A breach of protocol comes back as a `Failed` event; nothing is raised."""
         if self.state in ENDED:
@@ -163,15 +168,16 @@ class ProviderSession:
         return [*proven, *handed_over, Hold(), self._ask_for_pay(now)]
 
     def generated(self, reason: Reason, now: float) -> list[Event]:
-        """The engine is done: receipt what was delivered."""
+        """The engine is done: receipt what was delivered. An empty answer proves nothing of the rest of its prompt."""
         self._working = False
         if self.state is not State.STREAMING:
             return []
-        return [*self._prompt_proven(now), *self._finish(reason, now)]
+        return self._finish(reason, now)
 
     def engine_failed(self, error: EngineError, now: float) -> list[Event]:
         """The engine broke. What was delivered before is receipted; if that is nothing, the session just fails."""
         self._working = False
+        self._step_tokens = self._done.input
         if self.state in ENDED or self.state is State.CLOSING:
             return []
         if self._done == Tokens():

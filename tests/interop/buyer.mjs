@@ -115,6 +115,7 @@ export class Buyer {
     require(quote.provider === peer && quote.client === this.peer && quote.model === ask.model, "for somebody else");
     require(quote.payer_key.equals(ask.payer_key) && quote.nonce.equals(ask.nonce), "an answer to another ask");
     require(quote.prompt_tokens >= ask.prompt_tokens && quote.max_tokens >= ask.max_tokens, "it covers less");
+    require(!quote.free, "something that was not asked for as a gift");
     require(quote.tier === "open" && quote.valid_until > nowS(), "another tier, or expired");
     return quote;
   }

@@ -28,10 +28,11 @@ from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
 from p2p.host import Host
 from p2p.keys import peer_id_of
 from p2p.peer import Budget, LightPeer
+from p2p.protocol.allowance import Allowance
 from p2p.protocol.price import Prices
 from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import FixedPrice, SellerStrategy, TakeIt
-from p2p.provider import Provider
+from p2p.provider import NO_ALLOWANCE, Provider
 
 NETWORK = Network("devnet", -239)
 MODEL = SCRIPTED_MODEL.id
@@ -154,6 +155,7 @@ class Market:
         settle_after_s: float = float("inf"),
         retired_wait_s: float = float("inf"),
         deposit_min_nano: int = DEPOSIT_NANO // 2,
+        allowance: Allowance = NO_ALLOWANCE,
         ledger: Callable[[Ledger], Ledger] = lambda plain: plain,
         engine: Engine | None = None,
     ) -> Seller:
@@ -174,6 +176,7 @@ class Market:
             deposit_min_nano=deposit_min_nano,
             challenge_period_s=CHALLENGE_PERIOD_S,
             settle_policy=SettlePolicy(risk_nano=settle_at_nano, after_s=settle_after_s, retired_wait_s=retired_wait_s),
+            allowance=allowance,
             clock=clock,
             trace=diary,
         )

@@ -76,10 +76,17 @@ class MemoryStream:
     """See `p2p.host.Stream`."""
 
     def __init__(
-        self, peer: str, inbound: Pipe, outbound: Pipe, tap: Callable[[bytes], None], rtt_s: float = 0.0
+        self,
+        peer: str,
+        source: str,
+        inbound: Pipe,
+        outbound: Pipe,
+        tap: Callable[[bytes], None],
+        rtt_s: float = 0.0,
     ) -> None:
         """What is asked is not answered before a round trip is over."""
         self.peer = peer
+        self.source = source
         self._rtt_s = rtt_s
         self._answered_from = 0.0
         self._inbound = inbound
@@ -172,6 +179,7 @@ class MemoryHost:
     def __init__(self, network: MemoryNetwork, peer: str, nursery: trio.Nursery) -> None:
         self._network = network
         self.peer = peer
+        self.source = f"address of {peer}"  # as others see it; a test may set it
         self.nursery = nursery
         self.streams: list[MemoryStream] = []
         self._handlers: dict[str, tuple[Handler, float]] = {}
@@ -227,8 +235,9 @@ class MemoryHost:
         if other is None or served is None:
             raise Unavailable(f"cannot open {protocol} to {peer}")
         there, back = Pipe(), Pipe()
-        ours = MemoryStream(peer, back, there, partial(self._network.tap, self.peer, protocol), self._network.rtt_s)
-        theirs = MemoryStream(self.peer, there, back, partial(self._network.tap, peer, protocol))
+        tap, rtt_s = self._network.tap, self._network.rtt_s
+        ours = MemoryStream(peer, other.source, back, there, partial(tap, self.peer, protocol), rtt_s)
+        theirs = MemoryStream(self.peer, self.source, there, back, partial(tap, peer, protocol))
         self.streams.append(ours)
         other.streams.append(theirs)
         other.nursery.start_soon(other._handle, *served, theirs)

@@ -19,7 +19,8 @@ from p2p.host import Stream
 from p2p.peer import Budget
 from p2p.protocol import advert, negotiate, session
 from p2p.protocol.demand import DAY_S, TEMPLATE_TOKENS, Wanted
-from p2p.protocol.sales import FREE, PriceList
+from p2p.protocol.price import FREE
+from p2p.protocol.sales import PriceList
 from p2p.protocol.standing import StandingLimits
 from p2p.protocol.strategy import FixedPrice, TakeIt
 from p2p.purchase import Purchase, buy

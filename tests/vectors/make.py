@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from chain.contract.cells import channel_id, code
 from chain.keys import Ed25519Signer
@@ -26,7 +27,8 @@ from inference.engine import Message as Turn
 from inference.engine import Request
 from p2p.keys import peer_id_of
 from p2p.protocol import advert, negotiate, receipt, release, session
-from p2p.protocol.price import Prices, Tokens, cost_nano
+from p2p.protocol.price import FREE, Prices, Tokens, cost_nano
+from p2p.protocol.unpaid import NO_CHANNEL, NO_KEY
 from p2p.protocol.wire import Message, SignedBody, encode, frame, sign
 
 HERE = Path(__file__).parent
@@ -112,6 +114,8 @@ QUOTE = negotiate.Quote(
     nonce=NONCE,
 )
 SIGNED_QUOTE = sign(QUOTE, SIGNERS["provider"])
+FREE_QUOTE = structs.replace(QUOTE, payer_key=NO_KEY, prices=FREE, window_nano=1, free=True)
+SIGNED_FREE_QUOTE = sign(FREE_QUOTE, SIGNERS["provider"])
 PROGRESS = session.ProgressBody(network=NETWORK, session=SESSION, prompt_tokens_done=40)
 RECEIPT = receipt.Receipt(
     network=NETWORK,
@@ -149,6 +153,7 @@ def payment(amount_nano: int) -> session.Payment:
 START = session.Start(
     session=SESSION, quote=SIGNED_QUOTE, channel=CHANNEL, request=encode(REQUEST), salt=SALT, payment=payment(400)
 )
+NO_PAYMENT = session.Payment(session_total_nano=0, channel_total_nano=0, signature=bytes(64))
 CLOSE = session.Close(countersignature=COUNTERSIGNED.countersignature, payment=payment(COST_NANO))
 LAST_VOUCHER = sign_claim(SIGNERS["payer"], VOUCHER_TAG, GLOBAL_ID, CHANNEL, COST_NANO)
 RELEASE = sign_claim(SIGNERS["payee"], RELEASE_TAG, GLOBAL_ID, CHANNEL, COST_NANO)
@@ -175,6 +180,10 @@ MESSAGES: dict[str, tuple[Message, ...]] = {
         negotiate.Accepted(quote_id=SIGNED_QUOTE.id, hold_until=NOW + 30),
         REFUSAL,
         negotiate.Refusal(reason="busy"),
+        negotiate.Ask(
+            model=QUOTE.model, prompt_tokens=64, max_tokens=16, payer_key=NO_KEY, nonce=NONCE, tier="open", free=True
+        ),
+        negotiate.Offer(quote=SIGNED_FREE_QUOTE, final=True),
     ),
     session.PROTOCOL: (
         START,
@@ -188,6 +197,7 @@ MESSAGES: dict[str, tuple[Message, ...]] = {
         CLOSE,
         session.Heartbeat(),
         session.End(),
+        structs.replace(START, quote=SIGNED_FREE_QUOTE, channel=NO_CHANNEL, payment=NO_PAYMENT),
     ),
     release.PROTOCOL: (
         release.CloseRequest(channel=CHANNEL, amount_nano=COST_NANO, signature=LAST_VOUCHER.signature),

@@ -54,6 +54,7 @@ const nat = integer(0n, 2n ** 63n - 1n);
 const size = integer(1n, 2n ** 31n - 1n);
 const prices = tuple(integer(0n, 2n ** 53n - 1n), 3);
 const tier = optional(oneOf("attested", "open"), "open");
+const boolean = optional(oneOf(true, false), false);
 const signed = struct({ body: bytes(0, 2 ** 20), signature: exactly(64) });
 const voucher = { session_total_nano: nat, channel_total_nano: nat, signature: exactly(64) };
 const payment = struct({ type: oneOf("payment"), ...voucher });
@@ -74,13 +75,13 @@ export const PROTOCOLS = {
     toProvider: union({
       ask: {
         model: name, prompt_tokens: size, max_tokens: size, payer_key: exactly(32), nonce: bytes(8, 64), tier,
-        uses: optional(size, 1n), until: optional(nat, 0n),
+        uses: optional(size, 1n), until: optional(nat, 0n), free: boolean,
       }, // prettier-ignore
       counter: { prices },
       accept: { quote_id: exactly(32) },
     }),
     toClient: union({
-      quote: { quote: signed, final: optional(oneOf(true, false), false) },
+      quote: { quote: signed, final: boolean },
       accepted: { quote_id: exactly(32), hold_until: nat },
       refusal,
     }),
@@ -122,12 +123,13 @@ export const PROTOCOLS = {
 export const BODIES = {
   "bombyx/advert/1": struct({
     domain: oneOf("bombyx/advert/1"), network: name, peer: name, addresses: list(name), seq: nat, issued_at: nat,
-    expires_at: nat, models: list(model), channel, tier,
+    expires_at: nat, models: list(model), channel, tier, free_tokens: optional(nat, 0n),
   }),
   "bombyx/quote/1": struct({
     domain: oneOf("bombyx/quote/1"), network: name, provider: name, client: name, payer_key: exactly(32), model: name,
     digest: name, prompt_tokens: size, max_tokens: size, prices, window_nano: integer(1n, 2n ** 63n - 1n), ttft_ms: nat,
     tokens_per_s: nat, channel, uses: size, issued_at: nat, valid_until: nat, nonce: bytes(8, 64), tier,
+    free: boolean,
   }),
   "bombyx/progress/1": struct({
     domain: oneOf("bombyx/progress/1"), network: name, session: exactly(16), prompt_tokens_done: size,

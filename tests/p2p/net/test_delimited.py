@@ -18,7 +18,7 @@ from p2p.net.delimited import MAX_MESSAGE_BYTES, receive, send
 class Tape:
     """One end of a stream, with all that the other end will ever say; it comes in pieces of a few bytes."""
 
-    peer = "somebody"
+    peer = source = "somebody"
 
     def __init__(self, heard: bytes = b"", piece: int = 3) -> None:
         self.heard = heard

@@ -12,16 +12,19 @@ from inference.engine import Capacity, ModelInfo
 from p2p.errors import Refused, RemoteError
 from p2p.keys import peer_id_of, verify_by_peer
 from p2p.protocol.advert import ChannelOffer
+from p2p.protocol.allowance import Left
 from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Ask, Buyer, Refusal, Seller, State, Turn
 from p2p.protocol.places import HOLD_S
 from p2p.protocol.price import Prices
 from p2p.protocol.sales import PriceList, Sales, Speed
 from p2p.protocol.standing import StandingLimits
 from p2p.protocol.strategy import Bid, FixedPrice, Load, UtilisationPrice, Volume
+from p2p.protocol.unpaid import NO_KEY
 from p2p.protocol.wire import Signed, sign
 
 NOW = 1000.0
 FREE, FULL = Capacity(2, 2), Capacity(0, 2)
+PLENTY = Left(1000, 1000, 1000)
 MODEL = ModelInfo(id="m", family="fam", quantisation="q4", digest="d", context=100)
 BUYER, SELLER = peer_id_of(CLIENT.public_key), peer_id_of(PROVIDER.public_key)
 
@@ -266,3 +269,71 @@ def test_no_strategy_sells_below_its_owners_least_or_goes_up() -> None:
             talk.counter(50, FREE)
             seen.append(talk.buyer.quote)
         assert [quote.prices for quote in seen if quote] == list(quoted)
+
+
+class FreeTalk(Talk):
+    """A newcomer's, who may still be given so much."""
+
+    def __init__(self, sales: Sales, left: Left = PLENTY) -> None:
+        super().__init__(sales)
+        self._left = left
+
+    def ask_for_free(self, capacity: Capacity, nonce: int = 1) -> None:
+        nonce_bytes = nonce.to_bytes(16, "big")
+        ask = Ask(
+            model="m", prompt_tokens=40, max_tokens=50, payer_key=NO_KEY, nonce=nonce_bytes, tier="open", free=True
+        )
+        self.buyer.receive(self._sales.answer(self._seller, self.buyer.ask(ask), BUYER, capacity, NOW, self._left), NOW)
+
+
+def given(sales: Sales, capacity: Capacity, nonce: int) -> Signed:
+    talk = FreeTalk(sales)
+    talk.ask_for_free(capacity, nonce)
+    assert talk.accept(capacity) is None
+    return talk.signed
+
+
+def test_what_is_given_away_has_no_price_no_haggling_and_no_place_that_is_kept() -> None:
+    sales, talk = new_sales(), FreeTalk(new_sales())
+    talk.ask_for_free(FREE)
+    assert talk.buyer.quote is not None
+    assert (talk.buyer.quote.free, talk.buyer.quote.unpaid, talk.buyer.final) == (True, True, True)
+    given(sales, FREE, 1)
+    (offer,) = sales.offers(FREE, NOW)
+    assert offer.slots_free == 2
+
+
+def test_what_is_left_is_what_may_be_given() -> None:
+    for tokens, refused in ((89, "no_allowance"), (90, None)):
+        talk = FreeTalk(new_sales(), Left(tokens, tokens, tokens))
+        talk.ask_for_free(FREE)
+        assert (talk.buyer.refusal.reason if talk.buyer.refusal else None) == refused
+
+
+def test_free_answers_have_half_of_the_slots_as_long_as_they_are_idle() -> None:
+    sales, four = new_sales(), Capacity(4, 4)
+    quotes = [given(sales, four, nonce) for nonce in (1, 2, 3, 4)]
+    with pytest.raises(Refused, match="no slot is idle"):
+        sales.redeem(quotes[0], BUYER, FULL, NOW)
+    for quote in quotes[1:3]:
+        sales.redeem(quote, BUYER, four, NOW)
+    with pytest.raises(Refused, match="no slot is idle"):
+        sales.redeem(quotes[3], BUYER, four, NOW)
+    sales.ended(quotes[1].id)
+    sales.redeem(given(sales, four, 5), BUYER, four, NOW)
+
+
+def test_nothing_is_given_while_somebody_who_pays_waits_and_who_wants_it_free_does_not_count_as_waiting() -> None:
+    sales = new_sales()
+    talk = FreeTalk(sales)
+    talk.ask_for_free(FULL)
+    assert talk.buyer.refusal is not None
+    assert talk.buyer.refusal.reason == "busy"
+    given(sales, FREE, 1)
+    waits = Talk(sales)
+    waits.ask(capacity=FULL)
+    assert waits.buyer.refusal is not None
+    talk = FreeTalk(sales)
+    talk.ask_for_free(FREE)
+    assert talk.buyer.refusal is not None
+    assert talk.buyer.refusal.reason == "busy"
