@@ -63,8 +63,7 @@ class Provider:
         self._engine = engine
         self._keeper = keeper
         self._identity = identity
-        self._clock = clock
-        self._trace = trace
+        self._clock, self._trace = clock, trace
         self._network = ledger.network.name
         self._seq = 0
         self._channel = ChannelOffer(
