@@ -27,6 +27,7 @@ from chain.records import Channel, Receipt, Records, Role, Settlement, StandingQ
 from chain.voucher import Claim
 
 EVIDENCE_PER_PEER = 100
+DAY_S = 86_400
 
 
 class Book(Records):
@@ -238,6 +239,22 @@ class Book(Records):
         """What was given on earlier days, but not what anybody was given in all."""
         with self._write():
             self._db.execute("DELETE FROM given WHERE day > 0 AND day < ?", (before_day,))
+
+    def save_audit(self, peer: str, at: int, cost_nano: int, body: bytes) -> None:
+        """Remember what an audit cost and came to, for as long as what it cost counts and among the latest of a peer.
+
+        Audits are few and say more than answers do, which would soon crowd them out.
+        """
+        with self._write():
+            self._db.execute(
+                "INSERT INTO audits (role, peer, at, cost_nano, body) VALUES (?, ?, ?, ?, ?)",
+                (self.role, peer, at, cost_nano, body),
+            )
+            self._db.execute(
+                "DELETE FROM audits WHERE at < ? AND rowid IN (SELECT rowid FROM audits WHERE role = ? AND peer = ?"
+                " ORDER BY at DESC, rowid DESC LIMIT -1 OFFSET ?)",
+                (at - DAY_S, self.role, peer, EVIDENCE_PER_PEER),
+            )
 
     def _write(self) -> AbstractContextManager[None]:
         return nullcontext() if self._db.in_transaction else self.batch()

@@ -171,8 +171,20 @@ class Records:
 
     def evidence(self, peers: Collection[str] = ()) -> Sequence[tuple[str, bytes]]:
         """How these peers behaved, or all of them: each peer and what was saved of it, oldest first."""
+        return self._told("evidence", peers)
+
+    def audits(self, peers: Collection[str] = ()) -> Sequence[tuple[str, bytes]]:
+        """What audits of these peers came to, or of all of them: as `evidence`."""
+        return self._told("audits", peers)
+
+    def audits_cost_nano(self, since: int) -> int:
+        """What audits cost from then on, unix seconds."""
+        query = "SELECT coalesce(sum(cost_nano), 0) FROM audits WHERE role = ? AND at >= ?"
+        return next(int(nano) for (nano,) in self._read(query, self.role, since))
+
+    def _told(self, table: str, peers: Collection[str]) -> Sequence[tuple[str, bytes]]:
         which = f" AND peer IN ({', '.join('?' * len(peers))})" if peers else ""
-        query = f"SELECT peer, body FROM evidence WHERE role = ?{which} ORDER BY at, rowid"  # noqa: S608 - only marks
+        query = f"SELECT peer, body FROM {table} WHERE role = ?{which} ORDER BY at, rowid"  # noqa: S608 - no input
         return [(peer, body) for peer, body in self._read(query, self.role, *peers)]
 
     def standing_quotes(self, now: int) -> Sequence[StandingQuote]:

@@ -102,6 +102,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX given_by_day ON given (day)",
     ),
+    (
+        """CREATE TABLE audits (
+            role TEXT NOT NULL,
+            peer TEXT NOT NULL,
+            at INTEGER NOT NULL,
+            cost_nano INTEGER NOT NULL CHECK (cost_nano >= 0),
+            body BLOB NOT NULL
+        )""",
+        "CREATE INDEX audits_by_peer ON audits (role, peer, at)",
+    ),
 )
 
 

@@ -25,7 +25,7 @@ from inference.answer import Answer
 from inference.engine import CONTINUE, SCORE, Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
 from inference.errors import EngineError
 from inference.llamachunks import ChunkReader, answer_body, check_chunk, completion_body
-from inference.llamascore import ScoreReader, score_body
+from inference.llamascore import Piece, Reading
 from inference.models import Weights, embedded_model, gguf_model
 from inference.nursery import open_background
 from inference.slots import Slots
@@ -102,19 +102,19 @@ class LlamaCppEngine:
     async def score(self, request: Request, text: str) -> Scored:
         prompt = await self._admit(request)
         check_text(self._model, text)
-        reader = ScoreReader(request)
+        reading = Reading(request, await self._server.tokenize(text))
 
         def on_chunk(chunk: dict[str, Any]) -> bool:
             trio.from_thread.check_cancelled()
-            reader.feed(chunk)
-            return reader.done
+            reading.feed(chunk)
+            return reading.done
 
         async with self._slot(prompt) as slot:
-            body = score_body(request, prompt, slot, text)
+            body = reading.body(prompt, slot)
             await trio.to_thread.run_sync(self._server.complete, body, on_chunk, limiter=self._threads)
-        if not reader.done:
+        if not reading.done:
             raise EngineError("llama.cpp ended the reading of a text without a finish")
-        return reader.scored
+        return reading.scored
 
     async def _admit(self, request: Request) -> list[int]:
         """The prompt's token ids, if the request is good and fits."""
@@ -236,6 +236,11 @@ class _Server:
         body = {"messages": msgspec.to_builtins(messages)}
         prompt: str = (await self.call("POST", "/apply-template", body))["prompt"]
         return prompt
+
+    async def tokenize(self, text: str) -> list[Piece]:
+        """The tokens of a text that no template surrounds. Raises `EngineError`."""
+        reply = await self.call("POST", "/tokenize", {"content": text, "with_pieces": True})
+        return msgspec.convert(reply["tokens"], list[Piece])
 
     async def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """One request to the HTTP side. Raises `EngineError`."""

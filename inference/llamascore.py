@@ -1,8 +1,9 @@
 """Core: how llama-server is made to read a text of somebody else's, and what its chunks say of each token.
 
 It has no call for that (`echo` is refused). So it is let to answer under a grammar that knows only this text, and tells
-for each token the likelihood that it had before the grammar ruled. It spells the text as it likes best itself, which
-need not be the spelling of whoever wrote it; the one is about as likely as the other.
+for each token the likelihood that it had before the grammar ruled. The grammar names tokens, those that the tokenizer
+makes of the text: left to spell it, a model takes shorter ones where a word surprises it. Only what several tokens make
+a character of, it spells itself, because llama.cpp's grammars know no halves of characters.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from inference.engine import Figures, Request, Scored
+from inference.errors import BadRequest
 from inference.llamachunks import check_chunk, completion_body
 
 # The likeliest tokens, told apart; the rest of the vocabulary counts as one outcome.
@@ -19,33 +23,40 @@ _TOLD_APART = 64
 _LOGPROB_MIN = -50.0  # what is said of a token of which there is no trace
 
 
-def score_body(request: Request, prompt: Sequence[int], slot: int, text: str) -> dict[str, Any]:
-    """Read `text` after `prompt`."""
-    return completion_body(prompt, slot) | {
-        "n_predict": request.max_tokens + 1,  # and the end
-        "grammar": _only(text),
-        "temperature": 0.0,
-        "n_probs": _TOLD_APART,
-        "post_sampling_probs": False,
-    }
+class Piece(msgspec.Struct, frozen=True):
+    """A token of a text, as llama-server's `/tokenize` names it: its bytes where they are no whole characters."""
+
+    id: int
+    piece: str | list[int]
+
+    @property
+    def bytes_(self) -> bytes:
+        return self.piece.encode() if isinstance(self.piece, str) else bytes(self.piece)
 
 
-def _only(text: str) -> str:
-    """A grammar of this text alone, in llama.cpp's notation."""
-    spelt = (f"\\x{ord(one):02x}" if one < " " or one in '"\\\x7f' else one for one in text)
-    return f'root ::= "{"".join(spelt)}"'
+class Reading:
+    """One text read after a prompt: what is asked of llama-server, and the figures from the chunks of its answer."""
 
-
-class ScoreReader:
-    """Collects the figures from the chunks of one reading."""
-
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, pieces: Sequence[Piece]) -> None:
         self._temperature = request.temperature
-        self._max_tokens = request.max_tokens
+        self._pieces = pieces[: request.max_tokens]
+        self._whole = len(self._pieces) == len(pieces)
         self._figures: list[Figures] = []
         self._end: Figures | None = None
-        self._tokens = 0
         self.done = False
+
+    def body(self, prompt: Sequence[int], slot: int) -> dict[str, Any]:
+        """Raises `BadRequest` where there is not one character to be read."""
+        grammar = " ".join(_grammar(self._pieces))
+        if not grammar:
+            raise BadRequest("a text to be scored must have a character")
+        return completion_body(prompt, slot) | {
+            "n_predict": 1 + sum(len(one.bytes_) for one in self._pieces),  # at most, and the end
+            "grammar": f"root ::= {grammar}",
+            "temperature": 0.0,
+            "n_probs": _TOLD_APART,
+            "post_sampling_probs": False,
+        }
 
     def feed(self, chunk: dict[str, Any]) -> None:
         """Raises `EngineError`."""
@@ -55,16 +66,34 @@ class ScoreReader:
             found = figures([one["logprob"] for one in token["top_logprobs"]], token["logprob"], self._temperature)
             if token["token"]:
                 self._figures.append(found)
-            else:
+            elif self._whole:
                 self._end = found
-        self._tokens = chunk["timings"]["predicted_n"]
         self.done = choice["finish_reason"] is not None
 
     @property
     def scored(self) -> Scored:
-        ended = self._end is not None
-        tokens = min(self._tokens - ended, self._max_tokens)
-        return Scored(tokens, tuple(self._figures[: self._max_tokens]), self._end)
+        return Scored(len(self._pieces), tuple(self._figures), self._end)
+
+
+def _grammar(pieces: Sequence[Piece]) -> list[str]:
+    """These tokens one after the other, in llama.cpp's notation. A character that is begun at the end is left out."""
+    spelt, begun = [], b""
+    for one in pieces:
+        if isinstance(one.piece, str) and not begun:
+            spelt.append(f"<[{one.id}]>")
+            continue
+        begun += one.bytes_
+        try:
+            spelt.append(_quoted(begun.decode()))
+        except UnicodeDecodeError:
+            continue
+        begun = b""
+    return spelt
+
+
+def _quoted(text: str) -> str:
+    escaped = (f"\\x{ord(one):02x}" if one < " " or one in '"\\\x7f' else one for one in text)
+    return f'"{"".join(escaped)}"'
 
 
 def figures(best: Sequence[float], logprob: float, temperature: float) -> Figures:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
-from chain.book import Book
+from chain.book import DAY_S, Book
 from chain.keeper import BookKeeper
 from chain.records import Records
 from p2p.answer import Answer
@@ -39,10 +39,27 @@ class TrackRecord:
         evidence = evidence_from(answer, rtt_ms, int(self._clock()))
         if evidence is None:
             return
-        peer, body = answer.deal.provider, msgspec.msgpack.encode(evidence)
+        await self._save(answer.deal.provider, partial(Book.save_evidence, at=evidence.at), evidence)
+
+    async def note_audit(self, peer: str, evidence: Evidence, cost_nano: int) -> None:
+        """What an audit came to, and what was paid for the answer."""
+        await self._save(peer, partial(Book.save_audit, at=evidence.at, cost_nano=cost_nano), evidence)
+
+    async def of(self, peer: str) -> Sequence[Evidence]:
+        """All that is known of a provider. Raises `LocalError`."""
+        with translated():
+            return (await self._keeper.do(partial(evidence_of, peers=(peer,)))).get(peer, ())
+
+    async def audits_cost_today_nano(self) -> int:
+        """What audits have cost since midnight UTC. Raises `LocalError`."""
+        midnight = int(self._clock()) // DAY_S * DAY_S
+        with translated():
+            return await self._keeper.do(partial(Book.audits_cost_nano, since=midnight))
+
+    async def _save(self, peer: str, save: Callable[..., None], evidence: Evidence) -> None:
         try:
             with translated():
-                await self._keeper.do(partial(Book.save_evidence, peer=peer, at=evidence.at, body=body))
+                await self._keeper.do(partial(save, peer=peer, body=msgspec.msgpack.encode(evidence)))
         except LocalError as error:  # the answer is given and paid all the same
             self._trace("not_noted", peer=peer, why=str(error))
 
@@ -50,7 +67,7 @@ class TrackRecord:
 def evidence_of(records: Records, peers: Collection[str] = ()) -> Mapping[str, list[Evidence]]:
     """All that the book has of these peers, or of anybody."""
     found: defaultdict[str, list[Evidence]] = defaultdict(list)
-    for peer, body in records.evidence(peers):
+    for peer, body in (*records.evidence(peers), *records.audits(peers)):
         found[peer].append(msgspec.msgpack.decode(body, type=Evidence))
     return found
 

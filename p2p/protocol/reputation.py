@@ -3,6 +3,9 @@
 Only the client's own experience counts: what was promised in a quote against what came. It fades with time, and no
 single event moves a standing by more than `STEP_MAX_PERMILLE`. Receipts that others show could be self-dealt, so they
 raise nobody's standing.
+
+What is audited is a sample: a share of it that fails says the same of all that was not audited. So audits are reckoned
+by themselves, and any number of answers that came in time do not make up for what was found in them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from p2p.protocol.market import STRANGER, Standing
-from p2p.protocol.wire import Name, Nat
+from p2p.protocol.wire import Name, Nat, Signed
 
 HALF_LIFE_S = 7 * 86_400
 # What everybody begins with: a failure's half in 25 answers, and five answers that were as fast as promised.
@@ -37,7 +40,12 @@ class Kind(StrEnum):
     ENGINE_FAILED = "engine_failed"
     BROKE_RULES = "broke_rules"
     MISCOUNTED = "miscounted"
+    AUDIT_PASSED = "audit_passed"
+    AUDIT_FAILED = "audit_failed"
+    AUDIT_UNCLEAR = "audit_unclear"
 
+
+AUDITS = frozenset({Kind.AUDIT_PASSED, Kind.AUDIT_FAILED, Kind.AUDIT_UNCLEAR})
 
 # As so many failed answers each counts. What only bad will or a bad program explains counts more.
 FAILURES: dict[Kind, float] = {
@@ -46,8 +54,18 @@ FAILURES: dict[Kind, float] = {
     Kind.ENGINE_FAILED: 1,
     Kind.BROKE_RULES: 3,
     Kind.MISCOUNTED: 5,
+    Kind.AUDIT_PASSED: 0,
+    Kind.AUDIT_FAILED: 5,
+    Kind.AUDIT_UNCLEAR: 0,
 }
 BROKEN_PROMISE = 0.5
+# What an audit found, by its code.
+AUDITED = {
+    "unlikely": "another model's words, or an answer to another prompt",
+    "too_likely": "words that were not drawn from the model",
+    "prompt_count": "the prompt has another number of tokens than was paid for",
+    "answer_count": "the answer has fewer tokens than were paid for",
+}
 STEP_MAX_PERMILLE = 1000 * max(FAILURES.values()) / (ASSUMED_ANSWERS + max(FAILURES.values()))
 
 
@@ -62,6 +80,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     promised_ttft_ms: Nat = 0
     tokens_per_s: float = 0
     promised_tokens_per_s: Nat = 0
+    verdict: Signed | None = None  # of an audit that came to its end
 
     @property
     def late(self) -> bool:
@@ -91,6 +110,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 return f"broke the protocol ({self.code})"
             case Kind.MISCOUNTED:
                 return f"its counts were not true ({self.code})"
+            case Kind.AUDIT_PASSED:
+                return f"audited: {self.tokens} tokens were as they should be"
+            case Kind.AUDIT_FAILED:
+                return f"audited: {AUDITED.get(self.code, self.code)}, over {self.tokens} tokens"
+            case Kind.AUDIT_UNCLEAR:
+                return f"audited, to no end ({self.code})"
 
     def _answered(self) -> str:
         said = f"answered {self.tokens} tokens"
@@ -117,16 +142,35 @@ def weigh(evidence: Iterable[Evidence], now: float) -> Sequence[Weighed]:
 
 def standing(weighed: Iterable[Weighed]) -> Standing:
     """What all of it says: with no evidence, that of a stranger."""
-    failures, answers = ASSUMED_FAILURES, float(ASSUMED_ANSWERS)
+    answers, audits = _Share(ASSUMED_FAILURES), _Share(0)
     firsts, rates = _Mean(), _Mean()
     for one, weight in weighed:
-        failures += weight * one.failures
-        answers += weight * max(1, one.failures)
+        if one.kind in AUDITS:
+            if one.kind is not Kind.AUDIT_UNCLEAR:
+                audits.add(one.failures, weight)
+            continue
+        answers.add(one.failures, weight)
         if one.tokens and one.promised_ttft_ms:
             firsts.add(one.ttft_ms / one.promised_ttft_ms, weight)
         if one.tokens >= RATE_TOKENS_MIN and one.promised_tokens_per_s:
             rates.add(one.tokens_per_s / one.promised_tokens_per_s, weight)
-    return Standing(round(1000 * failures / answers), firsts.percent, rates.percent)
+    failing = 1 - (1 - answers.failing) * (1 - audits.failing)
+    return Standing(round(1000 * failing), firsts.percent, rates.percent)
+
+
+class _Share:
+    """Of answers that fail, with some that are assumed."""
+
+    def __init__(self, assumed_failures: float) -> None:
+        self._failures, self._answers = assumed_failures, float(ASSUMED_ANSWERS)
+
+    def add(self, failures: float, weight: float) -> None:
+        self._failures += weight * failures
+        self._answers += weight * max(1, failures)
+
+    @property
+    def failing(self) -> float:
+        return self._failures / self._answers
 
 
 class _Mean:

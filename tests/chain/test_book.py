@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain import locks
-from chain.book import EVIDENCE_PER_PEER, Book
+from chain.book import DAY_S, EVIDENCE_PER_PEER, Book
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
 from chain.ledger import ChannelTerms, Network
@@ -382,6 +382,23 @@ def test_evidence_is_kept_by_peer_in_bounded_room_and_the_oldest_goes(book: Book
         assert records.evidence() == []
 
 
+def test_audits_are_kept_apart_as_long_as_their_cost_counts(book: Book, path: Path) -> None:
+    for number in range(EVIDENCE_PER_PEER + 3):
+        book.save_audit("one", NOON + number, 10, bytes([number]))
+    book.save_audit("two", NOON - 1, 5, b"other")
+    with open_records(path, "payer", DEVNET) as records:
+        assert len(records.audits({"one"})) == EVIDENCE_PER_PEER + 3, "what they cost may still be asked"
+        assert records.audits_cost_nano(NOON) == 10 * (EVIDENCE_PER_PEER + 3)
+        assert records.audits_cost_nano(NOON - 1) == 10 * (EVIDENCE_PER_PEER + 3) + 5
+        assert records.audits_cost_nano(NOON + DAY_S) == 0
+        assert records.evidence() == []
+    book.save_audit("one", NOON + 1 + DAY_S, 0, b"next day")
+    kept = [bytes([number]) for number in range(1, EVIDENCE_PER_PEER + 3)]
+    with open_records(path, "payer", DEVNET) as records:
+        assert records.audits({"one"}) == [*(("one", body) for body in kept), ("one", b"next day")]
+        assert records.audits({"two"}) == [("two", b"other")]
+
+
 def test_files_are_for_the_owner_only(book: Book, path: Path) -> None:
     book.save_claim(claim(1))
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
@@ -527,7 +544,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from chain import locks
-from chain.book import EVIDENCE_PER_PEER, Book
+from chain.book import DAY_S, EVIDENCE_PER_PEER, Book
 from chain.ledger import Network
 from chain.voucher import Claim
 book = Book(Path(sys.argv[1]), "payer", Network("devnet", -239))

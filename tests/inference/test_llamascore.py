@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 from inference.engine import Message, Request
-from inference.errors import EngineError
-from inference.llamascore import ScoreReader, figures, score_body
+from inference.errors import BadRequest, EngineError
+from inference.llamascore import Piece, Reading, figures
 
 REQUEST = Request(model="a", messages=(Message("user", "Hi"),), max_tokens=2)
 HALF, QUARTER, EIGHTH = math.log(1 / 2), math.log(1 / 4), math.log(1 / 8)
 
 
-def chunk(*logprobs: float, text: str = "a", tokens: int = 1, reason: str | None = None) -> dict[str, Any]:
+def chunk(*logprobs: float, text: str = "a", reason: str | None = None) -> dict[str, Any]:
     best = [{"logprob": HALF}, {"logprob": QUARTER}]
     content = [{"token": text, "logprob": one, "top_logprobs": best} for one in logprobs]
     choice = {"text": text, "logprobs": {"content": content} if content else None, "finish_reason": reason}
-    return {"choices": [choice], "timings": {"predicted_n": tokens}}
+    return {"choices": [choice]}
 
 
 def test_a_greedy_tokens_figures_are_the_models_own() -> None:
@@ -57,34 +58,60 @@ def test_a_certain_token_and_one_without_a_trace() -> None:
     assert figures([HALF, QUARTER], -1e38, 0).logprob == -50
 
 
+def pieces(*texts: str | list[int]) -> list[Piece]:
+    return [Piece(number, text) for number, text in enumerate(texts)]
+
+
 def test_chunks_add_up() -> None:
-    reader = ScoreReader(REQUEST)
-    reader.feed(chunk(text="", tokens=0))  # the prompt is worked through
-    reader.feed(chunk(HALF))
-    reader.feed(chunk(QUARTER, tokens=2))
-    reader.feed(chunk(EIGHTH, text="", tokens=3))
-    reader.feed(chunk(text="", tokens=3, reason="stop"))
-    assert reader.done
-    assert reader.scored.tokens == 2
-    assert [one.logprob for one in reader.scored.figures] == [HALF, QUARTER]
-    assert reader.scored.end is not None
-    assert reader.scored.end.logprob == EIGHTH
+    reading = Reading(REQUEST, pieces("a", " b"))
+    reading.feed(chunk(text=""))  # the prompt is worked through
+    reading.feed(chunk(HALF))
+    reading.feed(chunk(QUARTER))
+    assert not reading.done
+    reading.feed(chunk(EIGHTH, text=""))
+    reading.feed(chunk(text="", reason="stop"))
+    assert [one.logprob for one in reading.scored.figures] == [HALF, QUARTER]
+    assert reading.scored.tokens == 2
+    assert reading.scored.end is not None
+    assert reading.scored.end.logprob == EIGHTH
+
+
+def test_it_is_done_with_the_last_chunk() -> None:
+    reading = Reading(REQUEST, pieces("a"))
+    reading.feed(chunk(text="", reason="stop"))
+    assert reading.done
 
 
 def test_no_more_is_read_than_the_answer_may_have() -> None:
-    reader = ScoreReader(REQUEST)
-    for tokens in (1, 2, 3):
-        reader.feed(chunk(HALF, tokens=tokens))
-    reader.feed(chunk(text="", tokens=3, reason="length"))
-    assert (reader.scored.tokens, len(reader.scored.figures), reader.scored.end) == (2, 2, None)
+    reading = Reading(REQUEST, pieces("a", " b", " c"))
+    assert reading.body([7], 0)["grammar"] == "root ::= <[0]> <[1]>"
+    for one in (HALF, HALF):
+        reading.feed(chunk(one))
+    reading.feed(chunk(EIGHTH, text=""))
+    reading.feed(chunk(text="", reason="stop"))
+    assert (reading.scored.tokens, len(reading.scored.figures), reading.scored.end) == (2, 2, None)
 
 
 def test_an_error_is_raised() -> None:
     with pytest.raises(EngineError, match="refused"):
-        ScoreReader(REQUEST).feed({"error": {"type": "invalid_request_error", "message": "the prompt"}})
+        Reading(REQUEST, pieces("a")).feed({"error": {"type": "invalid_request_error", "message": "the prompt"}})
 
 
-def test_the_grammar_knows_only_the_text() -> None:
-    body = score_body(REQUEST, [1, 2], 0, 'say "\\x" \n\x7f 漢')
-    assert body["grammar"] == r'root ::= "say \x22\x5cx\x22 \x0a\x7f 漢"'
-    assert body["prompt"] == [1, 2]
+@pytest.mark.parametrize(
+    ("texts", "grammar"),
+    [
+        (("a", ' "b\\'), "root ::= <[0]> <[1]>"),
+        (([0xF0, 0x9F], [0xA6, 0x8B]), 'root ::= "🦋"'),
+        ((" a", [0xC3], [0xA9, 0x22], "b"), r'root ::= <[0]> "é\x22" <[3]>'),
+        (([0xC3], [0xA9, 0x0A, 0xC3], [0xA9]), r'root ::= "é\x0aé"'),
+        (("a", [0xC3]), "root ::= <[0]>"),
+    ],
+)
+def test_the_grammar_names_the_texts_tokens(texts: tuple[str | list[int], ...], grammar: str) -> None:
+    request = msgspec.structs.replace(REQUEST, max_tokens=10)
+    assert Reading(request, pieces(*texts)).body([1, 2], 0)["grammar"] == grammar
+
+
+def test_a_character_that_is_only_begun_cannot_be_read() -> None:
+    with pytest.raises(BadRequest):
+        Reading(REQUEST, pieces([0xC3])).body([1], 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -100,6 +102,13 @@ def test_speed_is_measured_against_the_promise() -> None:
         ({"kind": Kind.ENGINE_FAILED}, "its engine failed in the middle of an answer, after 100 tokens"),
         ({"kind": Kind.BROKE_RULES, "code": "malformed"}, "broke the protocol (malformed)"),
         ({"kind": Kind.MISCOUNTED, "code": "overcount"}, "its counts were not true (overcount)"),
+        ({"kind": Kind.AUDIT_PASSED}, "audited: 100 tokens were as they should be"),
+        (
+            {"kind": Kind.AUDIT_FAILED, "code": "unlikely"},
+            "audited: another model's words, or an answer to another prompt, over 100 tokens",
+        ),
+        ({"kind": Kind.AUDIT_FAILED, "code": "of a later version"}, "audited: of a later version, over 100 tokens"),
+        ({"kind": Kind.AUDIT_UNCLEAR, "code": "too_short"}, "audited, to no end (too_short)"),
     ],
 )
 def test_evidence_is_said_in_plain_words_and_broken_promises_count(changes: dict[str, object], said: str) -> None:
@@ -158,3 +167,25 @@ def test_a_liar_is_no_bargain_soon() -> None:
     assert cost(80) < honest
     assert cost(80, *[bad(Kind.MISCOUNTED)] * 2) > honest
     assert cost(80, *[bad(Kind.MISCOUNTED)] * 10) > 2 * honest
+
+
+def test_an_audit_that_failed_says_the_same_of_all_that_was_not_audited() -> None:
+    failed, passed, unclear = bad(Kind.AUDIT_FAILED), bad(Kind.AUDIT_PASSED), bad(Kind.AUDIT_UNCLEAR)
+    answers = [GOOD] * 100
+    course = [of(*answers, *[failed] * count).failure_permille for count in (0, 1, 2, 3, 6)]
+    assert course == [4, 170, 289, 377, 547], "no single one condemns, and good answers do not make up for several"
+    assert of(*answers, *[passed] * 25, failed).failure_permille < course[1], "but audits that were passed do"
+    assert of(unclear, unclear) == STRANGER
+    assert of(passed) == STRANGER
+    assert of(*[msgspec.structs.replace(passed, ttft_ms=5000)] * 9).ttft_percent == 100, "the answer counted already"
+
+
+def test_what_an_audit_found_is_no_bargain_soon() -> None:
+    """One that asks half the price costs more in the end after six audits that it failed."""
+    half = Candidate("b", Prices(50, 0, 500), ttft_ms=200, tokens_per_s=50, rtt_ms=40, slots_free=1)
+    need = Need(Tokens(input=1_000_000, output=1_000_000))
+    found = [
+        score(dataclasses.replace(half, standing=of(*[bad(Kind.AUDIT_FAILED)] * count)), need).total_nano
+        for count in (0, 4, 6)
+    ]
+    assert found[1] < 2 * found[0] < found[2]

@@ -1,0 +1,176 @@
+"""Core: whether an answer is what the model that was paid for says to the prompt that was sent.
+
+Somebody who has the same weights reads the answer and says of each token how likely it was (`Engine.score`). A greedy
+answer must be of the likeliest tokens; one that was drawn must be as likely as what is drawn from that model is, on the
+whole: less so is another model's answer or one to another prompt, more so is one that was not drawn. Equality is never
+asked for: batches and machines round otherwise, and that tips a draw. What is allowed is calibrated for each model,
+quantisation and engine that reads.
+
+One verdict is one event in a provider's standing (`reputation`), and convicts nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from inference.engine import Figures, Scored
+from p2p.protocol.price import Tokens
+from p2p.protocol.receipt import Reason
+from p2p.protocol.reputation import AUDITS, Evidence, Kind
+from p2p.protocol.wire import Bytes32, Name, Nat, PeerVerifier, Signed, SignedBody, open_signed
+
+TOKENS_MIN = 24  # fewer tell nothing
+GAP_MAX = 5.0  # nats; one odd token is not the whole answer
+# Other tokens may spell the same text, so the counts may differ a little where the answer was drawn.
+COUNT_PERCENT, COUNT_SLACK = 10, 4
+FIRST_AUDITED = 3  # of a provider's answers, before it is left to chance
+
+
+class Outcome(StrEnum):
+    """What an audit came to."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNCLEAR = "unclear"
+
+
+class Fault(StrEnum):
+    """What was found."""
+
+    UNLIKELY = "unlikely"
+    TOO_LIKELY = "too_likely"
+    PROMPT_COUNT = "prompt_count"
+    ANSWER_COUNT = "answer_count"
+
+
+class Limits(NamedTuple):
+    """How far an honest answer goes. See `deviation`."""
+
+    greedy: float  # nats a token
+    low: float  # standard deviations below what is expected of answers that are drawn
+    high: float  # and above
+
+
+class Weights(NamedTuple):
+    """What reads an answer: a model, its quantisation, and the engine that runs it."""
+
+    model: str
+    quantisation: str
+    engine: str
+
+
+# Measured by `make proof`, on answers of other seeds than the table in docs/BENCHMARKS.md.
+CALIBRATED: Mapping[Weights, Limits] = {
+    Weights("HuggingFaceTB/SmolLM2-135M-Instruct", "Q4_1", "llamacpp"): Limits(greedy=0.05, low=3.5, high=3.5),
+    Weights("bombyx/scripted", "none", "scripted"): Limits(greedy=0.05, low=6.0, high=6.0),
+}
+UNKNOWN = Limits(greedy=0.3, low=8.0, high=8.0)
+"""For what nobody has measured: another model still shows, one that was rounded more coarsely may not."""
+
+
+def limits_of(weights: Weights) -> Limits:
+    """What is allowed of those weights."""
+    return CALIBRATED.get(weights, UNKNOWN)
+
+
+def deviation(figures: Iterable[Figures], *, greedy: bool) -> float:
+    """How far an answer is from what was to be expected.
+
+    Greedy: the mean of what its tokens lack of the likeliest ones' log-probability, in nats, at most `GAP_MAX` each.
+    Drawn: its log-probability less the expected one, in standard deviations of it.
+    """
+    read = list(figures)
+    if greedy:
+        return sum(min(one.best - one.logprob, GAP_MAX) for one in read) / max(1, len(read))
+    variance = sum(one.variance for one in read)
+    difference = sum(one.logprob - one.mean for one in read)
+    return difference / math.sqrt(max(variance, 1e-9))
+
+
+class Delivered(NamedTuple):
+    """An answer as it was paid for."""
+
+    greedy: bool
+    reason: Reason
+    tokens: Tokens  # that were paid
+
+
+class Finding(NamedTuple):
+    """What an audit found: `deviation` is that of `audit.deviation`, over so many tokens."""
+
+    outcome: Outcome
+    fault: Fault | None
+    tokens: int
+    deviation: float
+
+
+def judge(delivered: Delivered, scored: Scored, prompt_tokens: int, limits: Limits) -> Finding:
+    """What an answer is, by what another engine says of its text and counts of its prompt."""
+    read = list(scored.figures)
+    if delivered.reason == "stop" and scored.end is not None:
+        read.append(scored.end)
+    found = deviation(read, greedy=delivered.greedy)
+    fault = _miscount(delivered.tokens, Tokens(input=prompt_tokens, output=scored.tokens))
+    if fault is None and len(read) >= TOKENS_MIN:
+        fault = _misfit(found, limits, greedy=delivered.greedy)
+    elif fault is None:
+        return Finding(Outcome.UNCLEAR, None, len(read), found)
+    return Finding(Outcome.FAILED if fault else Outcome.PASSED, fault, len(read), found)
+
+
+def _miscount(paid: Tokens, counted: Tokens) -> Fault | None:
+    """A prompt is counted alike by all who have its tokenizer; too low a count is of one that was cut."""
+    if abs(paid.input - counted.input) > _slack(counted.input):
+        return Fault.PROMPT_COUNT
+    if paid.output > counted.output + _slack(counted.output):
+        return Fault.ANSWER_COUNT
+    return None
+
+
+def _slack(tokens: int) -> int:
+    return COUNT_SLACK + tokens * COUNT_PERCENT // 100
+
+
+def _misfit(found: float, limits: Limits, *, greedy: bool) -> Fault | None:
+    if found > limits.greedy if greedy else found < -limits.low:
+        return Fault.UNLIKELY
+    if not greedy and found > limits.high:
+        return Fault.TOO_LIKELY
+    return None
+
+
+class Verdict(SignedBody, frozen=True, kw_only=True, tag="bombyx/verdict/1"):
+    """What an auditor found of one answer, signed by it. It names the receipt and holds neither prompt nor answer."""
+
+    auditor: Name
+    provider: Name
+    receipt: Bytes32  # SHA-256 of the body of the answer's receipt
+    model: Name
+    quantisation: Name
+    digest: Name
+    engine: Name  # that read the answer
+    synthetic: bool  # whether the prompt was the auditor's own
+    outcome: Outcome
+    fault: Name = ""
+    tokens: Nat  # that were read
+    deviation_milli: int
+    at: Nat  # unix seconds
+
+
+def verify_verdict(signed: Signed, *, network: str, verify: PeerVerifier) -> Verdict:
+    """A verdict that its auditor signed. Raises `RemoteError`: `bad_signature`, `wrong_network` or `malformed`."""
+    return open_signed(signed, Verdict, by=lambda body: body.auditor, network=network, verify=verify)
+
+
+def due(evidence: Sequence[Evidence], share_percent: float, draw: Callable[[int], int]) -> bool:
+    """Whether a provider is to be audited after an answer, by what is known of it, and if so by chance.
+
+    Its first answers are audited, and the next after one that failed. `draw(n)` gives a random integer in [0, n).
+    """
+    audits = sorted((one for one in evidence if one.kind in AUDITS), key=lambda one: one.at)
+    if len(audits) < FIRST_AUDITED or audits[-1].kind is Kind.AUDIT_FAILED:
+        return True
+    return draw(100_000) < 1000 * share_percent
