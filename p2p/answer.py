@@ -60,6 +60,7 @@ class Answer:
         self._send, self._pieces = trio.open_memory_channel[str](deal.quote.max_tokens + 1)
         self.error: Error | None = None  # what it ended with, if it did not end well
         self.left = False  # whether we had enough before it was over
+        self._said: list[str] = []
         self._over = trio.Event()
         # A reader that is cancelled leaves in good order: what came is still paid and receipted.
         self._work = trio.CancelScope(shield=True)
@@ -91,6 +92,11 @@ class Answer:
     def prompt_tokens(self) -> int:
         """As the provider counted them; 0 before it did."""
         return self._core.prompt_tokens
+
+    @property
+    def text(self) -> str:
+        """Received so far."""
+        return "".join(self._said)
 
     @property
     def completion_tokens(self) -> int:
@@ -174,6 +180,7 @@ class Answer:
                 raise AssertionError(f"{event} is not for a client")
 
     def _keep(self, text: str) -> None:
+        self._said.append(text)
         try:
             self._send.send_nowait(text)
         except trio.WouldBlock:

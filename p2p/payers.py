@@ -21,7 +21,7 @@ from chain.ledger import ChannelState, Ledger
 from chain.locks import Lock
 from chain.records import Channel
 from chain.voucher import Signer
-from p2p.errors import Error, Refused
+from p2p.errors import Error, PaymentError, Refused
 from p2p.foreign import translated
 from p2p.funding import Funding, TooManyChannels
 from p2p.protocol.advert import ChannelOffer
@@ -99,13 +99,20 @@ class Payers:
             return frozenset(known.peer for known in await self._keeper.do(Book.open_channels) if known.usable)
 
     @asynccontextmanager
-    async def lease(self, provider: str, offer: ChannelOffer, cost_max_nano: int) -> AsyncIterator[Payer]:
+    async def lease(
+        self, provider: str, offer: ChannelOffer, cost_max_nano: int, *, fund: bool = True
+    ) -> AsyncIterator[Payer]:
         """A channel to `provider` that can pay for one answer, and that no other process signs for meanwhile.
+
+        Where there is none, one is opened or topped up, unless it is not to `fund` any.
 
         Raises `PaymentError` (no funds, too many channels), `Unavailable` or `LocalError`.
         """
         with translated():
-            held = await self._one_for(_Want(provider, offer, cost_max_nano))
+            want = _Want(provider, offer, cost_max_nano)
+            held = await (self._one_for(want) if fund else self._take(want))
+        if held is None:
+            raise PaymentError("no channel that is open has room for it")
         held.reserved.append(cost_max_nano)
         try:
             yield held.payer

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -105,6 +105,7 @@ class LightPeer:
         )
         self._payers = Payers(ledger=ledger, keeper=keeper, signer=payer_key, funding=self._funding, trace=trace)
         self._conversations = Conversations()
+        self._hearing: list[Callable[[Request, Answer], None]] = []
         self._track_record = TrackRecord(keeper, clock, trace)
         self._standing_quotes = StandingQuotes(keeper, clock)
         self._closing = Closing(host=host, ledger=ledger, keeper=keeper, trace=trace)
@@ -294,8 +295,10 @@ class LightPeer:
         )
 
     @asynccontextmanager
-    async def answer(self, deal: Deal, request: Request) -> AsyncIterator[Answer]:
+    async def answer(self, deal: Deal, request: Request, *, audit: bool = False) -> AsyncIterator[Answer]:
         """The answer to `request` under `deal`. Leaving the context early cancels it and pays what was done.
+
+        For an `audit` no channel is opened or topped up, and whoever hears of answers does not hear of this one.
 
         Raises `PaymentError` or `Unavailable` before the first piece; later errors come from iterating.
         """
@@ -303,7 +306,7 @@ class LightPeer:
         if held is not None:
             self._host.learn(PeerAddress(deal.provider, held.advert.addresses))
         async with (
-            self._paying(deal, request) as payer,
+            self._paying(deal, request, fund=not audit) as payer,
             open_messages(self._host, deal.provider, PROTOCOL, ToClient, self._trace) as messages,
             open_background() as background,
         ):
@@ -331,17 +334,28 @@ class LightPeer:
                     await answer.cancel()
                     if not quote.free:  # what is given away shows nothing of what is sold
                         await self._track_record.note(answer, deal.rtt_ms)
-                    if answer.receipt is not None and answer.error is None:
+                    if answer.receipt is not None and answer.error is None and not audit:
                         self._conversations.answered(request.messages, deal.provider)
+                        for hear in self._hearing if not quote.free else ():
+                            hear(request, answer)
                     if answer.refusal is not None and not quote.unpaid:
                         await self._payers.heed(payer.channel, answer.refusal, int(self._clock()))
                         if held is not None:
                             await self._standing_quotes.heed(held, answer.refusal)
 
-    def _paying(self, deal: Deal, request: Request) -> AbstractAsyncContextManager[Payer]:
+    def _paying(self, deal: Deal, request: Request, *, fund: bool) -> AbstractAsyncContextManager[Payer]:
         if deal.quote.unpaid:
             return nullcontext(unpaid_payer())
-        return self._payers.lease(deal.provider, deal.quote.channel, deal.worst_cost_nano(request))
+        return self._payers.lease(deal.provider, deal.quote.channel, deal.worst_cost_nano(request), fund=fund)
+
+    @contextmanager
+    def heard_by(self, hear: Callable[[Request, Answer], None]) -> Iterator[None]:
+        """Meanwhile `hear` is told of each answer that was given and receipted, once it is over."""
+        self._hearing.append(hear)
+        try:
+            yield
+        finally:
+            self._hearing.remove(hear)
 
     def chat(
         self, messages: Sequence[Message], *, model: str, max_tokens: int, free: bool = False

@@ -22,7 +22,7 @@ from p2p.protocol.receipt import Reason
 from p2p.protocol.reputation import AUDITS, Evidence, Kind
 from p2p.protocol.wire import Bytes32, Name, Nat, PeerVerifier, Signed, SignedBody, open_signed
 
-TOKENS_MIN = 24  # fewer tell nothing
+TOKENS_MIN = 8  # fewer tell nothing
 GAP_MAX = 5.0  # nats; one odd token is not the whole answer
 # Other tokens may spell the same text, so the counts may differ a little where the answer was drawn.
 COUNT_PERCENT, COUNT_SLACK = 10, 4

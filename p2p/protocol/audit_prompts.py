@@ -49,17 +49,27 @@ _TROUBLES = (
     "half of it arrived broken",
     "nobody has the key",
 )
-_ASKS = (
+# What is asked before the facts are told is lost with the beginning of a prompt that is cut.
+_ASKED_FIRST = (
     "Write a short story about this.",
     "What should {who} do first, and why?",
-    "Write a letter from {who} to {other} about it.",
+    "Write a letter from {who} to {other} about what follows.",
     "Summarise this in three sentences.",
     "Tell me what might happen next.",
     "Make a plan for {who}, step by step.",
-    "List what we know about {who}.",
     "How would {other} tell this?",
     "Turn this into a dialogue between {who} and {other}.",
-    "Write a message of a few lines that {who} could send.",
+    "Write a message of a few lines that {who} could send about this.",
+    "Make a short poem of this.",
+)
+# What is asked afterwards begins where they begin.
+_ASKED_LAST = (
+    "Say this again in your own words, in the same order.",
+    "Copy this out as a list, one point for each sentence.",
+    "Rewrite this from the beginning as the first lines of a novel.",
+    "Repeat my first sentence, then tell what happened next.",
+    "Turn each sentence into a question, starting with the first.",
+    "Write this down again in the past tense.",
 )
 _OPENERS = ("", "", "", "Hi! ", "Please help me. ", "I need some ideas. ", "A question: ")
 _HEARD = ("I see.", "Noted. What would you like to know?", "All right, go on.", "Thank you, I will keep that in mind.")
@@ -73,10 +83,20 @@ class _Scene:
         self.who = self._one(_PEOPLE)
         self.other = self._one([name for name in _PEOPLE if name != self.who])
 
-    def facts(self) -> str:
+    def messages(self) -> tuple[Message, ...]:
+        opener, facts = self._one(_OPENERS), self._facts()
+        if self._draw(2):
+            asked = self._one(_ASKED_FIRST).format(who=self.who, other=self.other)
+            return (Message("user", f"{opener}{asked} {facts}"),)
+        if self._draw(2):
+            return (Message("user", f"{opener}{facts} {self._one(_ASKED_LAST)}"),)
+        heard, asked = self._one(_HEARD), self._one(_ASKED_LAST)
+        return (Message("user", f"{opener}{facts}"), Message("assistant", heard), Message("user", asked))
+
+    def _facts(self) -> str:
         number = 2 + self._draw(60)
+        first = f"{self.who} is a {self._one(_TRADES)} in {self._one(_PLACES)}."
         told = [
-            f"{self.who} is a {self._one(_TRADES)} in {self._one(_PLACES)}.",
             f"{self.other} lives in {self._one(_PLACES)} and works as a {self._one(_TRADES)}.",
             f"On {self._one(_DAYS)} {self.who} needs {number} {self._one(_THINGS)}.",
             f"{self.other} has promised to bring {self._one(_THINGS)} and {self._one(_THINGS)}.",
@@ -84,20 +104,10 @@ class _Scene:
             f"Now {self._one(_TROUBLES)}.",
             f"{self.who} would rather sell the {self._one(_THINGS)} than wait until {self._one(_DAYS)}.",
         ]
-        kept = told[:1] + [fact for fact in told[1:] if self._draw(3)]
-        return " ".join(kept)
-
-    def asked(self) -> str:
-        return self._one(_ASKS).format(who=self.who, other=self.other)
+        return " ".join([first, *(fact for fact in told if self._draw(3))])
 
     def _one(self, among: Sequence[T]) -> T:
         return among[self._draw(len(among))]
-
-    def messages(self) -> tuple[Message, ...]:
-        opener, facts, asked = self._one(_OPENERS), self.facts(), self.asked()
-        if self._draw(4):
-            return (Message("user", f"{opener}{facts} {asked}"),)
-        return (Message("user", f"{opener}{facts}"), Message("assistant", self._one(_HEARD)), Message("user", asked))
 
 
 def synthetic(draw: Draw, like: Request) -> Request:

@@ -87,8 +87,8 @@ def test_what_was_drawn_is_measured_in_standard_deviations() -> None:
         (judged([lacking(0.4)] * 24, greedy=False), "passed", None),
         (judged([lacking(0.75)] * 24, greedy=False), "failed", "unlikely"),  # 3.4 below
         # Counts, with 4 and a tenth to spare, whatever the text is.
-        (judged([SURE] * 20, tokens=6), "unclear", None),
-        (judged([SURE] * 20, tokens=7), "failed", "answer_count"),
+        (judged([SURE] * 7, tokens=4), "unclear", None),
+        (judged([SURE] * 7, tokens=5), "failed", "answer_count"),
         (judged([SURE] * 30, tokens=-20), "passed", None),
         (judged([SURE] * 30, prompt=14), "passed", None),
         (judged([SURE] * 30, prompt=15), "failed", "prompt_count"),
