@@ -209,7 +209,7 @@ def test_an_older_books_channels_are_marked_as_well(home: Path, tmp_path: Path) 
         for column in ("retired_at", "lost_nano"):
             db.execute(f"ALTER TABLE channels DROP COLUMN {column}")
         db.execute("DROP TABLE settlements")
-        for table in ("evidence", "standing_quotes", "audits"):
+        for table in ("evidence", "standing_quotes", "given", "audits"):
             db.execute(f"DROP TABLE {table}")
         for column in ("model", "channel", "channel_total_nano"):
             db.execute(f"ALTER TABLE receipts DROP COLUMN {column}")
