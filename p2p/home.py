@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import trio
 
@@ -28,16 +29,23 @@ class Home:
         """Makes the folder. Raises `LocalError`."""
         self.role: Role = role
         self.folder = config.home_path / ROLE_NAMES[role]
-        self.wallet = self.folder / backup.WALLET_FILE
+        wallet_folder = self._wallet_folder(config)
+        self.wallet = wallet_folder / backup.WALLET_FILE
         self.channel_key = self.folder / backup.CHANNEL_KEY_FILE
         self.identity = self.folder / backup.IDENTITY_FILE
         self.book = self.folder / backup.BOOK_FILE
         limits = Limits(config.wallet.day_max_nano, config.wallet.channel_max_nano)
-        self.purse = Purse(self.folder, limits, time.time)
+        self.purse = Purse(wallet_folder, limits, time.time)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise LocalError(f"cannot make {self.folder}: {error.strerror}; name another place with --home") from None
+
+    def _wallet_folder(self, config: Config) -> Path:
+        """A client without a wallet pays from its provider's, if there is one: from what that earns."""
+        earning = config.home_path / ROLE_NAMES["payee"]
+        own, other = (folder / backup.WALLET_FILE for folder in (self.folder, earning))
+        return earning if other.exists() and not own.exists() else self.folder
 
     def has_wallet(self, network: Network) -> bool:
         """Whether there is one, or one is made on first use."""

@@ -15,6 +15,7 @@ from p2p.keys import verify_by_peer
 from p2p.network_file import NetworkFile
 from p2p.protocol.receipt import Receipt as ReceiptBody
 from p2p.protocol.receipt import SignedReceipt, verify_receipt
+from p2p.protocol.unpaid import NO_CHANNEL
 from p2p.protocol.wire import decode
 from p2p.purchase import amount
 from p2p.story import short
@@ -66,7 +67,8 @@ def _verify(session: Session, network: NetworkFile) -> None:
     if session.options.json:
         session.print_json({"verified": True, **_said(receipt)})
         return
+    cost = "for free" if receipt.channel == NO_CHANNEL else amount(receipt.session_total_nano)
     session.story.say(
         f"Good: {short(receipt.provider)} and {short(receipt.client)} both signed for {receipt.tokens.input} tokens "
-        f"in, {receipt.tokens.output} out, {amount(receipt.session_total_nano)}."
+        f"in, {receipt.tokens.output} out, {cost}."
     )

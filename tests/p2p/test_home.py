@@ -37,3 +37,20 @@ async def test_a_wallet_that_cannot_be_made_is_reported(tmp_path: Path, monkeypa
     monkeypatch.setattr(home, "wallet", home.folder / "none" / "wallet.key")
     with pytest.raises(LocalError, match="cannot write the wallet file"):
         await home.unlock(DEVNET, Terminal({}))
+
+
+async def test_a_client_without_a_wallet_pays_from_what_the_provider_of_its_home_earns(tmp_path: Path) -> None:
+    config, terminal = Config(home=str(tmp_path)), Terminal({})
+    earned = await Home(config, "payee").unlock(DEVNET, terminal)
+    client = Home(config, "payer")
+    assert (await client.unlock(DEVNET, terminal)).public_key == earned.public_key
+    await client.purse.spend(5)
+    assert Home(config, "payee").purse.spent_today_nano() == 5, "one wallet, one limit for a day"
+    assert client.book.parent == client.identity.parent == client.channel_key.parent == tmp_path / "client"
+
+
+async def test_a_client_that_has_a_wallet_keeps_to_it(tmp_path: Path) -> None:
+    config, terminal = Config(home=str(tmp_path)), Terminal({})
+    own = await Home(config, "payer").unlock(DEVNET, terminal)
+    assert (await Home(config, "payee").unlock(DEVNET, terminal)).public_key != own.public_key
+    assert (await Home(config, "payer").unlock(DEVNET, terminal)).public_key == own.public_key
