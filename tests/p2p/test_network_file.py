@@ -9,7 +9,7 @@ import pytest
 
 from chain.ledger import Network
 from p2p.errors import LocalError
-from p2p.network_file import NetworkFile, read_chain, read_network, write_network
+from p2p.network_file import NetworkFile, read_chain, read_network, unpaid_chain, write_network
 
 CHAIN = {"bombyx": {"name": "devnet", "global_id": -239, "control": "127.0.0.1:1"}, "liteservers": [{"ip": 1}]}
 FILE = NetworkFile(bootstraps=("/ip4/127.0.0.1/tcp/1/p2p/12D3KooW",), chain=CHAIN)
@@ -78,3 +78,17 @@ def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="cannot write"):
         write_network(tmp_path / "directory", FILE)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["directory", "file"], "no draft is left"
+
+
+def test_a_network_without_money_is_private_and_named_after_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "network.json"
+    network = NetworkFile(bootstraps=(), swarm_key="0123456789abcdef", chain=unpaid_chain("0123456789abcdef"))
+    write_network(path, network)
+    assert read_network(path) == network
+    assert (network.unpaid, network.chain_network) == (True, Network("unpaid-0123456789abcdef", 0))
+    with pytest.raises(LocalError, match="is a network without money"):
+        network.require_money()
+    FILE.require_money()
+    write_network(path, NetworkFile(bootstraps=(), chain=unpaid_chain("")))
+    with pytest.raises(LocalError, match="a network without money is private"):
+        read_network(path)

@@ -40,7 +40,6 @@ def test_a_newcomers_first_answer_is_free_and_the_next_says_what_to_do(network: 
     assert "a channel needs" in third.err
     assert "free tokens are left for you, and this may take" in third.err
     assert json.loads(third.out)["reason"] == "payment"
-    assert processes.run("p2p.node", *ASK, *mine, "--max-tokens", "60", "--faucet", "--json").result["cost_nano"] > 0
 
 
 @pytest.mark.slow
@@ -53,14 +52,10 @@ def test_a_private_network_without_money_is_two_commands(processes: Processes) -
     assert (answer["price"], answer["cost_nano"], answer["channel"]) == ({"input": 0, "output": 0}, 0, None)
     assert provider.record("served")["earned_nano"] == 0
     assert [one["earned_nano"] for one in processes.run("p2p.node", "earnings", "--json").result["models"]] == [0]
-    for command in (("wallet", "show"), ("wallet", "create"), ("watch",)):
-        done = processes.run("p2p.node", *command)
-        assert (done.code, "is a network without money" in done.complaint) == (2, True)
-    assert "leave --faucet away" in processes.run("p2p.node", *ASK, "--faucet").err
+    wallet = processes.run("p2p.node", "wallet", "create")
+    assert (wallet.code, "is a network without money" in wallet.complaint) == (2, True)
     again = processes.run("p2p.node", "relay", "--unpaid", "--swarm-key", processes.directory / "none")
     assert (again.code, "joins another network" in again.complaint) == (2, True)
-    chains = [one for one in processes.run("p2p.node", "doctor", "--json").result if one["check"] == "chain"]
-    assert [one["verdict"] for one in chains] == ["note"]
 
 
 @pytest.mark.slow
