@@ -24,7 +24,7 @@ from chain import channel
 from inference import engine
 from p2p import discovery
 from p2p.net import gossip_reader, yamux, yamux_stream
-from p2p.protocol import advert, advert_book, negotiate, places, price, receipt, release, session, window, wire
+from p2p.protocol import advert, advert_book, demand, negotiate, places, price, receipt, release, session, window, wire
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
 SOURCES = Path(__file__).parent.parent / "p2p"
@@ -53,6 +53,7 @@ LIMITS: tuple[tuple[ModuleType, str, str], ...] = (
     (advert, "MAX_MODELS", "models of an advert, each named once"),
     (advert, "MAX_ADDRESSES", "addresses of an advert"),
     (advert_book, "MIN_RENEWAL_S", "seconds between two adverts of one peer that are passed on"),
+    (demand, "MAX_DEMAND_BYTES", "bytes of a demand's body; its other limits are an advert's"),
     (gossip_reader, "MAX_PAYLOAD_BYTES", "bytes of what is gossiped"),
     (discovery, "RENEW_S", "seconds after which provider records and adverts are renewed"),
     (discovery, "FIRST_RENEWAL_S", "seconds after which they are renewed for the first time; then the time doubles"),
@@ -71,6 +72,7 @@ LIMITS: tuple[tuple[ModuleType, str, str], ...] = (
 
 SIGNED_BY: dict[type[wire.SignedBody], str] = {
     advert.Advert: "the provider",
+    demand.Demand: "the client",
     negotiate.Quote: "the provider",
     session.ProgressBody: "the provider",
     receipt.Receipt: "the provider, then the client over the same bytes",
@@ -100,6 +102,10 @@ def limits() -> str:
 
 def advert_messages() -> str:
     return messages({advert.Pull: TO_PROVIDER}) + structs(advert.Advert, advert.ModelOffer, advert.ChannelOffer)
+
+
+def demand_structs() -> str:
+    return structs(demand.Demand, demand.Wanted)
 
 
 def negotiate_messages() -> str:
@@ -197,6 +203,7 @@ PARTS: dict[str, Callable[[], str]] = {
     for part in (
         limits,
         advert_messages,
+        demand_structs,
         negotiate_messages,
         session_messages,
         request_structs,

@@ -25,6 +25,7 @@ DEMANDS = f"""\
 examples:
   {PROGRAM} demand --per-day 5000 --input-tokens 800 --output-tokens 200
   {PROGRAM} demand --family qwen --per-day 200 --price-max-output 150000000 --until 2027-01-31
+  {PROGRAM} demand --family qwen --per-day 200 --publish --listen /ip4/0.0.0.0/tcp/4001
   {PROGRAM} demand list                   the standing quotes you hold
   {PROGRAM} demand list --provider        those you gave
 """
@@ -212,6 +213,10 @@ def _demand(parser: argparse.ArgumentParser) -> None:
         "until": "the last day on which they are wanted, such as 2027-01-31 (a day from now)",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"demand.{flag.replace('-', '_')}", metavar="X", help=what)
+    tell = "tell everybody for half a minute, so that providers come forward that you do not know; needs --listen"
+    parser.add_argument("--publish", dest="demand.publish", action="store_true", default=None, help=tell)
+    where = "where providers may reach you meanwhile (/ip4/127.0.0.1/tcp/0); may be repeated"
+    parser.add_argument("--listen", dest="node.listen", action="append", metavar="MULTIADDR", help=where)
     parser.add_argument("--provider", action="store_true", help="of list: those that you gave")
     _neighbours(parser, "look for peers on the local network, too")
 

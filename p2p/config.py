@@ -137,6 +137,8 @@ class DemandConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     price_max_output: Nano | None = None
     tier: Tier = "open"
     until: date | None = None  # the last day, in UTC; a day from now if not set
+    publish: bool = False  # tell everybody, under your own name, so that providers come forward that you do not know
+    publish_s: Count = 30  # for so long, before the best is taken
 
     @property
     def prices_max(self) -> Prices | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import trio
 
 from chain.records import StandingQuote, open_records
 from p2p.arguments import PROGRAM
@@ -33,8 +34,12 @@ async def run(session: Session, open_client: OpenClient) -> None:
             raise LocalError(
                 f"a provider gives quotes when it is asked; to list them: {PROGRAM} demand list --provider"
             )
-        wanted = wanted_by(session.config, time.time())
-        async with open_client() as peer:
+        wanted, settings = wanted_by(session.config, time.time()), session.config.demand
+        async with open_client(listen=settings.publish) as peer:
+            if settings.publish:
+                session.story.say(f"Telling everybody for {settings.publish_s} s …")
+                with trio.move_on_after(settings.publish_s):
+                    await peer.publish(wanted)
             await peer.demand(wanted)
     _show(session, _known(session))
 

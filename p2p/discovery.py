@@ -209,10 +209,14 @@ class Directory:
             await messages.send(Pull())
             signed = await messages.answer(PROBE_TIMEOUT_S)
             rtt_ms = max(1, round(1000 * (trio.current_time() - asked_at)))
+        return self.take(signed, peer), rtt_ms
+
+    def take(self, signed: Signed, peer: str) -> Advert:
+        """What a peer says of itself. Raises `RemoteError`."""
         advert = self.book.add(signed, self._clock(), source=peer) or self.book.known(peer)
         if advert is None or advert.peer != peer:
             raise RemoteError("bad_advert", "it speaks for another peer")
-        return advert, rtt_ms
+        return advert
 
     async def listen(self, families: Iterable[str]) -> None:
         """Take adverts by gossip for ever."""

@@ -47,6 +47,7 @@ from p2p.buying import Deal
 from p2p.config import Config, ProvideConfig
 from p2p.config import load as load_config
 from p2p.console import Session
+from p2p.demands import Demands
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.earnings import earnings
 from p2p.ending import DONE, explain, signalled
@@ -188,7 +189,10 @@ async def relay(session: Session) -> None:
         # A bootstrap peer carries everybody's adverts, so it listens to every family.
         directory = Directory(host, network=name, verify=verify_by_peer, clock=time.time)
         async with joined(host, (), lan_of(config, network, host), trace=session.trace):
-            await directory.listen(KNOWN_FAMILIES)
+            demands = Demands(host, network=name, verify=verify_by_peer, clock=time.time)
+            async with open_background() as background:
+                background.start_soon(demands.listen, KNOWN_FAMILIES)
+                await directory.listen(KNOWN_FAMILIES)
 
 
 def _unpaid_chain(path: Path, key_path: Path) -> dict[str, Any]:
@@ -445,8 +449,8 @@ async def demand(session: Session) -> None:
 
 
 @asynccontextmanager
-async def _light_peer(session: Session, *, alone: bool = False) -> AsyncIterator[LightPeer]:
-    async with open_client(session, session.network(), alone=alone) as (_, peer):
+async def _light_peer(session: Session, *, alone: bool = False, listen: bool = False) -> AsyncIterator[LightPeer]:
+    async with open_client(session, session.network(), alone=alone, listen=listen) as (_, peer):
         yield peer
 
 

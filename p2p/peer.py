@@ -20,6 +20,7 @@ from inference.nursery import open_background
 from p2p.answer import Answer
 from p2p.buying import Deal, Experience, Negotiations, candidate, prompt_tokens_bound
 from p2p.closing import Closing
+from p2p.demands import publish
 from p2p.discovery import Directory, Found
 from p2p.errors import Error, PaymentError, Refused, Unavailable
 from p2p.failover import LastingAnswer, open_lasting_answer
@@ -209,6 +210,25 @@ class LightPeer:
         if problem is not None and not deals:
             raise problem
         return deals
+
+    async def publish(self, wanted: Wanted) -> None:
+        """Tell everybody what is wanted, under our own name, until cancelled.
+
+        Providers that have it say so, and `demand` then asks them, too. Our host must be one that others can reach.
+
+        Raises as `find` where no family is named, and no provider of the model is there to name it.
+        """
+        family = wanted.family or (await self.find(wanted.model))[0].model.family
+        await publish(
+            self._host,
+            wanted,
+            family,
+            network=self._network,
+            signer=self._identity,
+            directory=self._directory,
+            clock=self._clock,
+            trace=self._trace,
+        )
 
     async def _demand(self, wanted: Wanted, found: Sequence[Found]) -> Deal:
         """The best standing quote for the one model that these have."""

@@ -13,6 +13,7 @@ from chain.settling import SettlePolicy
 from chain.voucher import Signer
 from inference.engine import Engine
 from inference.measure import Measured
+from p2p.demands import Demands
 from p2p.discovery import Announcer, Directory
 from p2p.errors import Error, Refused
 from p2p.giving import Giving
@@ -100,7 +101,6 @@ class Provider:
             clock=clock,
             trace=trace,
         )
-        self._directory = Directory(host, network=self._network, verify=verify_by_peer, clock=clock, trace=trace)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `started` once others can find us."""
@@ -113,9 +113,20 @@ class Provider:
             self._host.serve(release.PROTOCOL, self._serve_release, timeout_s=RELEASE_TIMEOUT_S)
             nursery.start_soon(self._upkeep.watch)
             await nursery.start(Announcer(self._host, self.advert, self._trace).run)
-            families = {model.family for model in self._engine.models()}
-            nursery.start_soon(self._directory.listen, sorted(families))
+            nursery.start_soon(self._listen)
             task_status.started()
+
+    async def _listen(self) -> None:
+        """Pass on what others say of our families, and tell those of us who want what we have."""
+        host, network, clock, trace = self._host, self._network, self._clock, self._trace
+        directory = Directory(host, network=network, verify=verify_by_peer, clock=clock, trace=trace)
+        suit = self._sales.would_sell
+        demands = Demands(host, network=network, verify=verify_by_peer, clock=clock, suit=suit, trace=trace)
+        families = sorted({model.family for model in self._engine.models()})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(directory.listen, families)
+            nursery.start_soon(demands.listen, families)
+            nursery.start_soon(demands.answer, self.advert)
 
     def advert(self) -> tuple[Advert, Signed]:
         """What we offer right now, signed."""

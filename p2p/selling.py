@@ -19,6 +19,7 @@ from p2p.host import Stream
 from p2p.keys import verify_by_peer
 from p2p.protocol.advert import ChannelOffer, ModelOffer
 from p2p.protocol.allowance import Left
+from p2p.protocol.demand import Wanted
 from p2p.protocol.negotiate import ENDED, Accepted, Ask, Offer, Quote, Seller, ToClient, ToProvider
 from p2p.protocol.sales import NOTHING_LEFT, PriceList, Sales, Speed
 from p2p.protocol.wire import BodySigner, Signed, decode, encode
@@ -69,6 +70,10 @@ class Selling:
         self._clock = clock
         self._trace = trace
         self._sessions = 0  # begun; each will use a slot, though its engine may not have started yet
+
+    def would_sell(self, wanted: Wanted) -> bool:
+        """Whether it is worth while to ask us for a standing quote."""
+        return self._sales.would_sell(wanted, self._clock())
 
     async def load(self) -> None:
         """Take up the standing quotes of the book. Raises `LocalError`."""

@@ -226,6 +226,8 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "look_failed": lambda f: f"  [red]could not look at[/] channel {f['channel'][:8]}…: {escape(f['why'])}",
     "bad_charge": lambda f: f"  [red]channel {f['channel'][:8]}…[/]: the voucher is no good, and is not carried",
     "session_failed": lambda f: f"  [dim]an answer for {short(f['peer'])} ended early: {escape(f['why'])}[/]",
+    "interested": lambda f: f"  [cyan]interested[/] {short(f['peer'])}",
+    "offered": lambda f: f"  [dim]told {short(f['peer'])} that its {f['per_day']} answers a day can be had here[/]",
     "closed_alone": lambda f: (
         f"  [green]closed[/] channel {f['channel'][:8]}… with {gram(f['settled_nano'])} paid out in all "
         f"(fee {gram(f['fee_nano'])}): {f['why']}"

@@ -97,14 +97,16 @@ async def open_node(
 
 @asynccontextmanager
 async def open_client(
-    session: Session, network: NetworkFile, *, alone: bool = False, free: bool = False
+    session: Session, network: NetworkFile, *, alone: bool = False, free: bool = False, listen: bool = False
 ) -> AsyncIterator[tuple[Node, LightPeer]]:
-    """A light peer: it dials and is not dialled. A `free` one has no wallet, and asks no chain."""
+    """A light peer: it dials, and is not dialled unless it is to `listen`. A `free` one has no wallet, and asks no
+    chain."""
     ask = session.config.ask
     strategy = buyer_strategy(ask, session.trace)
     home = Home(session.config, "payer")
     key = None if free else await home.unlock(network.chain_network, session.terminal)
-    async with open_node(session, network, home, key, (), alone=alone) as node:
+    addresses = session.config.listen if listen else ()
+    async with open_node(session, network, home, key, addresses, alone=alone) as node:
         peer = LightPeer(
             host=node.host,
             ledger=node.ledger,

@@ -12,6 +12,7 @@ from inference.engine import CONTINUE, Capacity, ModelInfo, Request
 from p2p.errors import Refused, RemoteError
 from p2p.protocol.advert import ChannelOffer, ModelOffer
 from p2p.protocol.allowance import Left, slots_to_give
+from p2p.protocol.demand import Wanted
 from p2p.protocol.negotiate import (
     QUOTE_LIFETIME_S,
     Accept,
@@ -144,6 +145,18 @@ class Sales:
         except Refused as no:
             return seller.refuse(Refusal.of(no))
 
+    def would_sell(self, wanted: Wanted, now: float) -> bool:
+        """Whether to ask us for a standing quote is worth while, as far as can be told from what is wanted."""
+        fitting = [model for model in self._models.values() if wanted.fits(model.id, model.family)]
+        if not fitting or wanted.tier != "open":
+            return False
+        ask = wanted.ask(fitting[0].id, fitting[0].context, payer_key=bytes(32), nonce=bytes(8), now=now)
+        try:
+            prices = self._price_list.standing(self.standing.volume(ask, now))
+        except Refused:
+            return False
+        return wanted.prices_max is None or wanted.prices_max.cover(prices)
+
     def redeem(self, signed: Signed, client: str, capacity: Capacity, now: float) -> tuple[Quote, ModelInfo]:
         """A quote shown to start a session, which may have a slot.
 
@@ -243,9 +256,9 @@ class Sales:
 
     def _standing_quote(self, ask: Ask, client: str, capacity: Capacity, now: float) -> Signed:
         """For as many of the answers as there is room for."""
-        term_s = self.standing.term_s(ask, now)
-        prices = self._price_list.standing(Volume(ask.uses, ask.prompt_tokens, ask.max_tokens, term_s))
-        one = msgspec.structs.replace(self._quote(ask, prices, client, now), valid_until=int(now) + term_s)
+        volume = self.standing.volume(ask, now)
+        prices = self._price_list.standing(volume)
+        one = msgspec.structs.replace(self._quote(ask, prices, client, now), valid_until=int(now) + volume.term_s)
         room = self._require_room(one, client, capacity, now)
         return sign(msgspec.structs.replace(one, uses=min(ask.uses, room)), self._signer)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from p2p.errors import Refused
 from p2p.protocol.negotiate import Ask, Quote
+from p2p.protocol.strategy import Volume
 
 # Of what may be promised in all, one client may have this part, and all strangers together that.
 CLIENT_PART, STRANGERS_PART = 2, 4
@@ -56,12 +57,12 @@ class StandingQuotes:
         self._limits = limits
         self._given: dict[bytes, Given] = {}
 
-    def term_s(self, ask: Ask, now: float) -> int:
-        """For how long a standing quote would bind. Raises `Refused` where none are given."""
+    def volume(self, ask: Ask, now: float) -> Volume:
+        """What a standing quote would be for, and how long it would bind. Raises `Refused` where none are given."""
         term_s = min(ask.until - int(now), self._limits.max_s)
         if not self._limits.percent or term_s < 1:
             raise Refused("no_standing_quote", "no quotes are given here for so long a time")
-        return term_s
+        return Volume(ask.uses, ask.prompt_tokens, ask.max_tokens, term_s)
 
     def room(self, client: str, quote: Quote, *, slots: int, funded: Collection[str], now: float) -> int:
         """How many answers such a quote may promise to `client`; `funded` are those with a channel to us."""

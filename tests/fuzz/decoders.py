@@ -34,6 +34,7 @@ from p2p.net.private_network import ProtectedConnection
 from p2p.net.yamux import Opened, Yamux
 from p2p.net.yamux_stream import StreamReset
 from p2p.protocol.advert_book import AdvertBook
+from p2p.protocol.demand import DemandBook
 from p2p.protocol.kad_messages import FindNode
 from p2p.protocol.receipt import SignedReceipt, verify_receipt
 from p2p.protocol.wire import FrameReader, Signed, decode, open_signed
@@ -119,6 +120,12 @@ def body(kind: type[Any], signer: str) -> Callable[[bytes], object]:
         network=make.NETWORK,
         verify=accept,
     )
+
+
+def hear_demand(data: bytes) -> object:
+    """A gossip payload."""
+    book = DemandBook(network=make.NETWORK, verify=accept)
+    return book.add(decode(data, Signed), float(make.NOW), source=SOMEBODY)
 
 
 def hear_advert(data: bytes) -> object:

@@ -34,7 +34,7 @@ from p2p.host import PeerAddress
 from p2p.net import autonat, kad_codec, mdns, saved_peers
 from p2p.net.private_network import xsalsa20
 from p2p.net.yamux import Yamux
-from p2p.protocol import addresses, advert, negotiate, receipt, release, session
+from p2p.protocol import addresses, advert, demand, negotiate, receipt, release, session
 from p2p.protocol.kad_messages import AddProvider, FindNode, GetProviders, Response
 from p2p.protocol.wire import Signed, decode, encode, frame, sign
 from sim.errors import ScenarioError
@@ -44,6 +44,7 @@ NETWORK = Network(make.NETWORK, make.GLOBAL_ID)
 PEER = make.PROVIDER
 ADDRESS = make.ADVERT.addresses[0]
 SIGNED_ADVERT = sign(make.ADVERT, make.SIGNERS["provider"])
+SIGNED_DEMAND = sign(make.DEMAND, make.SIGNERS["client"])
 PHRASE = (
     b"hospital stove relief fringe tongue always charge angry urge sentence again match "
     b"nerve inquiry senior coconut label tumble carry category beauty bean road solution"
@@ -130,6 +131,8 @@ TARGETS: dict[str, Target] = {
     "channel, to the client": streams(release.PROTOCOL, release.ToClient),
     "request": Target(lambda data: decode(data, Request), (RemoteError,), (encode(make.REQUEST),)),
     "advert": bodies(advert.Advert, "peer", make.ADVERT),
+    "demand": bodies(demand.Demand, "client", make.DEMAND),
+    "gossiped demand": Target(decoders.hear_demand, (RemoteError,), (encode(SIGNED_DEMAND),)),
     "quote": bodies(negotiate.Quote, "provider", make.QUOTE),
     "progress": bodies(session.ProgressBody, "network", make.PROGRESS),
     "receipt": bodies(receipt.Receipt, "provider", make.RECEIPT),

@@ -284,18 +284,3 @@ async def test_a_crash_before_it_is_on_disk_gives_nothing(tmp_path: Path, autoju
         with pytest.raises(Unavailable):
             await client.peer.demand(wanted())
         assert left(client) == left(seller) == []
-
-
-def test_what_is_asked_for_is_a_days_worth_and_fits_the_model() -> None:
-    want = Wanted(model="m", per_day=1000, input_tokens=100, output_tokens=50, until=10 * DAY_S)
-
-    def ask_at(now: float, context: int = 1000) -> negotiate.Ask:
-        return want.ask("m", context, payer_key=bytes(32), nonce=bytes(16), now=now)
-
-    assert (ask_at(0).uses, ask_at(0).until) == (1000, DAY_S)
-    assert (ask_at(9.5 * DAY_S).uses, ask_at(9.5 * DAY_S).until) == (500, 10 * DAY_S)
-    assert ask_at(10 * DAY_S - 1).uses == 2, "of one answer there is no standing quote"
-    assert (ask_at(0).prompt_tokens, ask_at(0).max_tokens) == (400 + TEMPLATE_TOKENS, 200)
-    small = ask_at(0, context=100)
-    assert (small.prompt_tokens, small.max_tokens) == (77, 23)
-    assert want.tokens.output == 50

@@ -25,6 +25,7 @@ from p2p.protocol.price import Prices
 from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import AskForLess, UtilisationPrice
 from p2p.provider import Provider
+from p2p.trace import Trace, silent
 
 LISTEN = ("/ip4/127.0.0.1/tcp/0",)
 
@@ -44,7 +45,12 @@ class Town:
 
     @asynccontextmanager
     async def provider(
-        self, scripted: Scripted | None = None, *, engine: ScriptedEngine | None = None, prices: Prices = PRICES
+        self,
+        scripted: Scripted | None = None,
+        *,
+        engine: ScriptedEngine | None = None,
+        prices: Prices = PRICES,
+        price_list: PriceList | None = None,
     ) -> AsyncIterator[Host]:
         self.engine = engine or ScriptedEngine(scripted or Scripted())
         # The book closes last: the host ends the sessions that still write to it.
@@ -58,7 +64,7 @@ class Town:
                     keeper=BookKeeper(self.book),
                     identity=signer("provider"),
                     payee_key=signer("provider", "payee"),
-                    price_list=PriceList(UtilisationPrice(prices, 20), 1_000_000),
+                    price_list=price_list or PriceList(UtilisationPrice(prices, 20), 1_000_000),
                     deposit_min_nano=DEPOSIT_NANO // 2,
                     challenge_period_s=3600,
                     settle_policy=SettlePolicy(risk_nano=1),
@@ -70,9 +76,17 @@ class Town:
                 background.cancel_scope.cancel()
 
     @asynccontextmanager
-    async def client(self, seen_through: Callable[[Host], Host] = lambda host: host) -> AsyncIterator[LightPeer]:
+    async def client(
+        self,
+        seen_through: Callable[[Host], Host] = lambda host: host,
+        *,
+        joins: str = "",
+        listen: tuple[str, ...] = (),
+        trace: Trace = silent,
+    ) -> AsyncIterator[LightPeer]:
+        """`joins` is the address of the one that it knows, if that is not the bootstrap."""
         with Book(self._directory / "client", "payer", NETWORK) as book:
-            async with self._host("client", ()) as host:
+            async with self._host("client", listen, joins) as host:
                 peer = LightPeer(
                     host=seen_through(host),
                     ledger=self.chain.ledger("buyer"),
@@ -81,14 +95,15 @@ class Town:
                     payer_key=signer("client", "payer"),
                     budget=Budget(deposit_nano=DEPOSIT_NANO, strategy=AskForLess(10)),
                     clock=time.time,
+                    trace=trace,
                 )
                 await peer.load()
                 yield peer
 
     @asynccontextmanager
-    async def _host(self, name: str, listen: tuple[str, ...]) -> AsyncIterator[Host]:
+    async def _host(self, name: str, listen: tuple[str, ...], joins: str = "") -> AsyncIterator[Host]:
         async with open_host(signer(name).seed, listen, dht_server=bool(listen), network="devnet") as host:
-            await host.connect(self._bootstrap.addresses()[0])
+            await host.connect(joins or self._bootstrap.addresses()[0])
             yield host
 
 

@@ -123,6 +123,21 @@ def answer(_seed: int) -> Sequence[str]:
     return _printed("tests/bench/bench_answer.py")
 
 
+def standing(_seed: int) -> Sequence[str]:
+    """What a standing quote saves at a distance."""
+    import distance
+    import trio
+
+    with tempfile.TemporaryDirectory() as directory:
+        found = trio.run(distance.measure, Path(directory), 15)
+    return [
+        f"Over libp2p, {1000 * distance.RTT_S:.0f} ms there and back between client and provider, a channel open, one",
+        "counter-offer: from a request to the first byte of its prompt on the wire, 15 times each.",
+        "",
+        *distance.table(found),
+    ]
+
+
 def cancels(seed: int) -> Sequence[str]:
     """Calls cancelled at every await."""
     import transport_life
@@ -236,6 +251,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "kademlia": ("A thousand servers of the DHT", kademlia),
     "transport": ("Transport", transport),
     "answer": ("What an answer costs the provider's processor", answer),
+    "standing": ("A price agreed on beforehand", standing),
     "cancels": ("Cancelled at every await", cancels),
     "visits": ("Connections that come and go", visits),
     "inputs": ("A million inputs", inputs),

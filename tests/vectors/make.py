@@ -26,7 +26,7 @@ from chain.voucher import RELEASE_TAG, VOUCHER_TAG, claim_bytes, claim_hash, sig
 from inference.engine import Message as Turn
 from inference.engine import Request
 from p2p.keys import peer_id_of
-from p2p.protocol import advert, negotiate, receipt, release, session
+from p2p.protocol import advert, demand, negotiate, receipt, release, session
 from p2p.protocol.price import FREE, Prices, Tokens, cost_nano
 from p2p.protocol.unpaid import NO_CHANNEL, NO_KEY
 from p2p.protocol.wire import Message, SignedBody, encode, frame, sign
@@ -112,6 +112,25 @@ QUOTE = negotiate.Quote(
     issued_at=NOW,
     valid_until=NOW + 120,
     nonce=NONCE,
+)
+DEMAND = demand.Demand(
+    network=NETWORK,
+    client=CLIENT,
+    addresses=(f"/ip4/127.0.0.1/tcp/4002/p2p/{CLIENT}",),
+    family="example",
+    seq=3,
+    issued_at=NOW,
+    expires_at=NOW + 600,
+    wanted=demand.Wanted(
+        model=QUOTE.model,
+        family="example",
+        per_day=5000,
+        input_tokens=800,
+        output_tokens=200,
+        prices_max=PRICES,
+        tier="attested",
+        until=NOW + 30 * 86_400,
+    ),
 )
 SIGNED_QUOTE = sign(QUOTE, SIGNERS["provider"])
 FREE_QUOTE = structs.replace(QUOTE, payer_key=NO_KEY, prices=FREE, window_nano=1, free=True)
@@ -236,12 +255,18 @@ def frames() -> Any:
 
 def signed_objects() -> Any:
     """Signed bodies: what is signed (Ed25519) is `body`, the id is its SHA-256, `signed` is what travels."""
-    bodies: dict[str, SignedBody] = {"advert": ADVERT, "quote": QUOTE, "progress": PROGRESS, "receipt": RECEIPT}
+    bodies: dict[str, tuple[str, SignedBody]] = {
+        "advert": ("provider", ADVERT),
+        "demand": ("client", DEMAND),
+        "quote": ("provider", QUOTE),
+        "progress": ("provider", PROGRESS),
+        "receipt": ("provider", RECEIPT),
+    }
     objects: dict[str, Any] = {}
-    for name, body in bodies.items():
-        signed = sign(body, SIGNERS["provider"])
+    for name, (signer, body) in bodies.items():
+        signed = sign(body, SIGNERS[signer])
         objects[name] = {
-            "signer": "provider",
+            "signer": signer,
             "fields": plain(body),
             "body": plain(signed.body),
             "id": plain(signed.id),

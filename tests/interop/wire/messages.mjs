@@ -66,11 +66,17 @@ const model = struct({
   slots_free: nat, slots_total: nat, features: optional(list(name), []),
 }); // prettier-ignore
 
+const wanted = struct({
+  model: optional(name, ""), family: optional(name, ""), per_day: size, input_tokens: size, output_tokens: size,
+  prices_max: orNil(prices), tier, until: nat,
+}); // prettier-ignore
+
 const refusal = { reason: name, detail: optional(text(1024), ""), prices: orNil(prices), retry_after_s: orNil(nat) };
 
 /** What may be said by whom, under each protocol id. */
 export const PROTOCOLS = {
   "/bombyx/advert/1": { toProvider: union({ pull: {} }), toClient: signed },
+  "/bombyx/interest/1": { toProvider: union({}), toClient: signed },
   "/bombyx/negotiate/1": {
     toProvider: union({
       ask: {
@@ -130,6 +136,10 @@ export const BODIES = {
     digest: name, prompt_tokens: size, max_tokens: size, prices, window_nano: integer(1n, 2n ** 63n - 1n), ttft_ms: nat,
     tokens_per_s: nat, channel, uses: size, issued_at: nat, valid_until: nat, nonce: bytes(8, 64), tier,
     free: boolean,
+  }),
+  "bombyx/demand/1": struct({
+    domain: oneOf("bombyx/demand/1"), network: name, client: name, addresses: list(name), family: name, seq: nat,
+    issued_at: nat, expires_at: nat, wanted,
   }),
   "bombyx/progress/1": struct({
     domain: oneOf("bombyx/progress/1"), network: name, session: exactly(16), prompt_tokens_done: size,

@@ -22,6 +22,7 @@ from p2p.protocol.standing import (
     StandingLimits,
     StandingQuotes,
 )
+from p2p.protocol.strategy import Volume
 
 NOW = 1000
 HALF = StandingLimits(percent=50, max_s=86_400)
@@ -46,7 +47,7 @@ def ask(until: int, uses: int = 10) -> Ask:
 def test_it_binds_for_as_long_as_is_wanted_and_the_provider_allows(
     until: int, limits: StandingLimits, term_s: int
 ) -> None:
-    assert StandingQuotes(limits).term_s(ask(until), NOW + 0.9) == term_s
+    assert StandingQuotes(limits).volume(ask(until), NOW + 0.9) == Volume(10, 1, 1, term_s)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_it_binds_for_as_long_as_is_wanted_and_the_provider_allows(
 )
 def test_none_is_given_for_no_time_or_against_the_owners_will(until: int, limits: StandingLimits) -> None:
     with pytest.raises(Refused) as caught:
-        StandingQuotes(limits).term_s(ask(until), NOW)
+        StandingQuotes(limits).volume(ask(until), NOW)
     assert caught.value.reason == "no_standing_quote"
 
 
