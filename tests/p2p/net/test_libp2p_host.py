@@ -41,7 +41,7 @@ async def test_echo_half_close_and_both_ends_known() -> None:
         peers = []
 
         async def handler(stream: Stream) -> None:
-            peers.append(stream.peer)
+            peers.append((stream.peer, stream.source))
             await echo(stream)
 
         b.serve(ECHO, handler)
@@ -51,7 +51,7 @@ async def test_echo_half_close_and_both_ends_known() -> None:
         await stream.close()
         assert await read_to_end(stream) == b"hello"
         assert await stream.read(1) == b""
-        assert (stream.peer, peers) == (b.peer, [a.peer])
+        assert (stream.peer, peers) == (b.peer, [(a.peer, "127.0.0.1")])
         with pytest.raises(LocalError):
             await stream.write(b"more")
         with pytest.raises(LocalError):

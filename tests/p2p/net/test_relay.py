@@ -81,7 +81,7 @@ async def test_a_provider_that_cannot_be_dialled_is_reached_through_the_relay() 
         callers = []
 
         async def handler(stream: Stream) -> None:
-            callers.append(stream.peer)
+            callers.append((stream.peer, stream.source))
             await echo(stream)
 
         provider.serve(ECHO, handler)
@@ -90,7 +90,10 @@ async def test_a_provider_that_cannot_be_dialled_is_reached_through_the_relay() 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_say, stream, data)
             assert await read_to_end(stream) == data
-        assert (stream.peer, callers) == (provider.peer, [client.peer])
+        assert (stream.peer, stream.source) == (provider.peer, relay.peer), (
+            "all whom a relay brings count as one address"
+        )
+        assert callers == [(client.peer, relay.peer)]
         assert (path(client, provider), path(provider, client)) == ("relayed", "relayed")
         assert path(client, relay) == "direct"
 
