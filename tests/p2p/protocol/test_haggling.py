@@ -56,13 +56,15 @@ LIST = Prices(1000, 500, 3000)
 
 PRICES = st.builds(Prices, *[st.integers(0, 1 << 20)] * 3)
 SEEDS = st.integers(0, 1 << 32)
+STRATEGIES = st.sampled_from([0, 1, 2, 3, 3, 3])  # the last, which is mad, most of all
 
 
 class Mad:
-    """Names any price at any time: the worst that somebody could bring. The seed decides."""
+    """Names any price at any time, up to twice the list's: the worst that somebody could bring. The seed decides."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, list_prices: Prices) -> None:
         self._chance = random.Random(seed)
+        self._list_prices = list_prices
 
     def opening(self, load: Load) -> Prices:
         return self._any()
@@ -77,7 +79,7 @@ class Mad:
         return self._any() if self._chance.random() < 0.8 else None
 
     def _any(self) -> Prices:
-        return Prices(*(self._chance.randrange(1 << 20) for _ in range(3)))
+        return Prices(*(self._chance.randint(0, 2 * price) for price in msgspec.structs.astuple(self._list_prices)))
 
 
 @dataclass(frozen=True)
@@ -99,25 +101,29 @@ class Setting:
             FixedPrice(self.list_prices),
             UtilisationPrice(self.list_prices, self.percent, self.percent),
             ConcedingPrice(self.list_prices, self.least, self.tactic),
-            Mad(self.seed),
+            Mad(self.seed, self.list_prices),
         )[self.sells]
 
     def buyer(self) -> BuyerStrategy:
-        strategies = (TakeIt(), AskForLess(self.percent), ConcedingBuyer(self.percent, self.tactic), Mad(self.seed + 1))
-        return strategies[self.buys]
+        return (
+            TakeIt(),
+            AskForLess(self.percent),
+            ConcedingBuyer(self.percent, self.tactic),
+            Mad(self.seed + 1, self.list_prices),
+        )[self.buys]
 
 
 @st.composite
 def a_setting(draw: st.DrawFn) -> Setting:
-    one, other = draw(PRICES), draw(PRICES)
-    total = draw(st.integers(1, 8))
+    list_prices, total = draw(PRICES), draw(st.integers(1, 8))
+    percent = draw(st.integers(0, 100))
     return Setting(
-        list_prices=one.at_least(other),
-        least=one.at_most(other),
-        prices_max=draw(st.one_of(PRICES, st.just(Prices(1 << 21, 1 << 21, 1 << 21)))),
+        list_prices=list_prices,
+        least=list_prices.scaled(100 - percent, 100),
+        prices_max=draw(st.one_of(PRICES, st.just(list_prices), st.just(list_prices.scaled(2, 1)))),
         seed=draw(SEEDS),
-        sells=draw(st.integers(0, 3)),
-        buys=draw(st.integers(0, 3)),
+        sells=draw(STRATEGIES),
+        buys=draw(STRATEGIES),
         tactic=draw(st.sampled_from(Tactic)),
         percent=draw(st.integers(0, 90)),
         capacity=Capacity(draw(st.integers(1, total)), total),
@@ -199,10 +205,9 @@ def test_a_replayed_altered_or_late_quote_is_refused(setting: Setting, data: st.
     assert quote is not None
     assert signed is not None
 
-    at, flip = data.draw(st.integers(0, len(signed.body) - 1)), data.draw(st.integers(1, 255))
-    body = bytes([*signed.body[:at], signed.body[at] ^ flip, *signed.body[at + 1 :]])
-    cheaper = msgspec.structs.replace(quote, prices=Prices(0, 0, 0), ttft_ms=1)
-    for altered in (Signed(body, signed.signature), Signed(encode(cheaper), signed.signature)):
+    body, signature = _altered(signed.body, data), _altered(signed.signature, data)
+    cheaper = encode(msgspec.structs.replace(quote, prices=Prices(0, 0, 0), ttft_ms=1))
+    for altered in (Signed(body, signed.signature), Signed(signed.body, signature), Signed(cheaper, signed.signature)):
         with pytest.raises(RemoteError):
             sales.redeem(altered, BUYER, setting.capacity, NOW)
         with pytest.raises(RemoteError):
@@ -220,6 +225,12 @@ def test_a_replayed_altered_or_late_quote_is_refused(setting: Setting, data: st.
     later = _buyer_that_asked(nonce=b"m" * 16)
     with pytest.raises(RemoteError, match="wrong_quote"):
         later.receive(Offer(quote=signed), NOW)
+
+
+def _altered(original: bytes, data: st.DataObject) -> bytes:
+    """One byte of it."""
+    at, flip = data.draw(st.integers(0, len(original) - 1)), data.draw(st.integers(1, 255))
+    return bytes([*original[:at], original[at] ^ flip, *original[at + 1 :]])
 
 
 def _buyer_that_asked(nonce: bytes = ASK.nonce) -> Buyer:
