@@ -26,6 +26,7 @@ FOLDERS = ("p2p", "p2p/protocol", "p2p/net", "whole", "chain", "bench", "fuzz", 
 sys.path[:0] = [str(ROOT), *(str(TESTS / folder) for folder in FOLDERS)]
 
 HANDOVERS = 50
+ANSWERS, EMBEDDED_ANSWERS = 2000, 100
 KILLS, LANES = 200, 5  # each lane mostly waits: half a minute for every kill
 
 HEADING = """\
@@ -85,6 +86,21 @@ def failover(seed: int) -> Sequence[str]:
         "",
         *handovers.table(report),
     ]
+
+
+def market(seed: int) -> Sequence[str]:
+    """Two thousand short answers of five providers that all have a fault, and a hundred of the embedded model."""
+    import fair
+    import fair_page as page
+
+    with tempfile.TemporaryDirectory() as directory:
+        scripted = fair.run_fair(Path(directory), fair.scripted(ANSWERS, seed))
+    with tempfile.TemporaryDirectory() as directory:
+        embedded = fair.run_fair(Path(directory), fair.embedded(EMBEDDED_ANSWERS, seed))
+    lines = [*page.INTRODUCTION, "", *page.table(scripted), "", page.AND_EMBEDDED, "", *page.table(embedded)]
+    if faults := [*fair.faults(scripted), *embedded.lost, *embedded.disagreements]:
+        raise DoesNotHold("\n".join([*faults, "", *lines]))
+    return lines
 
 
 def vouchers(_seed: int) -> Sequence[str]:
@@ -241,6 +257,7 @@ def kademlia(seed: int) -> Sequence[str]:
 PARTS: dict[str, tuple[str, Part]] = {
     "sequences": ("Money under misfortune", sequences),
     "crashes": ("Killed in the middle of paid answers", crashes),
+    "market": ("A market of cheats", market),
     "failover": ("Another goes on", failover),
     "vouchers": ("Vouchers", vouchers),
     "fees": ("Fees on chain", fees),

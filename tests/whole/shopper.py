@@ -9,32 +9,40 @@ import os
 import random
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import msgspec
 import trio
 from takings import Bought, Part
 
-from inference.engine import Message, Request
-from inference.script import count_tokens
+from inference.engine import Engine, Message, Request
+from inference.link import Spec
+from inference.scripted import SCRIPTED_MODEL, Scripted
+from inference.worker import open_worker
 from p2p import node, wiring
 from p2p.answer import Answer
+from p2p.auditing import AuditBudget, Auditor, Reader, open_auditor
 from p2p.console import Session
 from p2p.errors import Error
 from p2p.peer import LightPeer
+from p2p.track_record import TrackRecord
+from p2p.wiring import Node
 
+PURSE_FILLS = 3  # by the faucet: a channel to everybody, and some more for those who have most of the custom
 WORDS = ("why", "how", "silk", "moth", "thread", "river", "leaf", "loom", "weaver", "cocoon", "mulberry", "spindle")
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """How many answers, of which sizes, and how many of them at a time."""
+    """How many answers, of which sizes, and how many of them at a time; `engine` is what the client has itself."""
 
     answers: int
     at_once: int
     seed: int
+    engine: Spec
     prompt_words: tuple[int, int] = (6, 20)
     answer_tokens: tuple[int, int] = (8, 24)
+    audits_max_nano: int = 1_000_000_000
 
     def requests(self, model: str) -> Iterator[Request]:
         """No two are the same."""
@@ -50,48 +58,80 @@ async def shop(session: Session) -> None:
     orders = msgspec.json.decode(os.environ["SHOPPER"], type=Orders)
     requests = enumerate(orders.requests(session.config.ask.model))
 
-    async with wiring.open_client(session, session.network()) as (mine, peer):
-        await wiring.fund(mine.network, mine.ledger.wallet.address)
+    async with (
+        open_worker(orders.engine) as engine,
+        wiring.open_client(session, session.network()) as (mine, peer),
+        _auditing(session, mine, peer, engine, orders) as auditor,
+    ):
+        for _ in range(PURSE_FILLS):
+            await wiring.fund(mine.network, mine.ledger.wallet.address)
 
         async def buy_one_after_the_other() -> None:
             for number, request in requests:
-                bought = await _bought(peer, number, request)
+                bought = await _bought(peer, engine, number, request)
                 sys.stdout.buffer.write(msgspec.json.encode(bought) + b"\n")
                 sys.stdout.flush()
 
         async with trio.open_nursery() as nursery:
             for _ in range(orders.at_once):
                 nursery.start_soon(buy_one_after_the_other)
+        await auditor.settled()
 
 
-async def _bought(peer: LightPeer, number: int, request: Request) -> Bought:
+def _auditing(
+    session: Session, mine: Node, peer: LightPeer, engine: Engine, orders: Orders
+) -> AbstractAsyncContextManager[Auditor]:
+    name = "scripted" if isinstance(orders.engine, Scripted) else "llamacpp"
+    return open_auditor(
+        peer,
+        Reader(lambda: nullcontext(engine), name),
+        AuditBudget(nano_per_day=orders.audits_max_nano),
+        track_record=TrackRecord(mine.keeper, time.time, session.trace),
+        identity=mine.identity,
+        clock=time.time,
+        trace=session.trace,
+    )
+
+
+async def _bought(peer: LightPeer, engine: Engine, number: int, request: Request) -> Bought:
     began_at, why_not = time.monotonic(), ""
-    parts: list[Answer] = []
-    texts: defaultdict[int, str] = defaultdict(str)  # by the part that each came in
+    given: list[Answer] = []
     try:
         async with peer.ask(request) as answer:
-            parts = answer.parts
-            async for piece in answer:
-                texts[len(parts) - 1] += piece
+            given = answer.parts
+            async for _ in answer:
+                pass
     except Error as error:
         why_not = f"{type(error).__name__}: {error}"
     seconds = time.monotonic() - began_at
-    return Bought(number=number, seconds=seconds, why_not=why_not, parts=tuple(_parts(request, parts, texts)))
+    parts = tuple([part async for part in _parts(request, given, engine)])
+    return Bought(number=number, seconds=seconds, why_not=why_not, parts=parts)
 
 
-def _parts(request: Request, parts: list[Answer], texts: Mapping[int, str]) -> Iterator[Part]:
-    said = ""
-    for at, part in enumerate(parts):
-        prompt = request.rest(said, 0) if said else request
+async def _parts(request: Request, given: Sequence[Answer], engine: Engine) -> AsyncIterator[Part]:
+    """What was counted, and what our own engine counts."""
+    asked = request
+    for part in given:
+        before = await engine.count(asked.model, asked.messages)
+        tokens = 0
+        if part.text:
+            answered = asked.rest(part.text, 0)
+            tokens = await engine.count(asked.model, answered.messages) - before - _turn_tokens(engine, asked)
+            asked = answered
         yield Part(
             provider=part.deal.provider,
             prompt_tokens=part.prompt_tokens,
             completion_tokens=part.completion_tokens,
             cost_nano=part.cost_nano,
-            true_prompt_tokens=count_tokens(prompt.messages),
-            true_completion_tokens=len(texts[at].split()),
+            true_prompt_tokens=before,
+            true_completion_tokens=tokens,
         )
-        said += texts[at]
+
+
+def _turn_tokens(engine: Engine, asked: Request) -> int:
+    """What it takes to begin an answer: where a token is a word, one that a prompt does not have yet."""
+    (model,) = engine.models()
+    return int(model.id == SCRIPTED_MODEL.id and not asked.continues)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fair import BEST, FAULTS, PRICES, Plan, run_fair
+from fair import BEST, CHEATS, FAULTS, PRICES, Plan, run_fair
 from takings import Bought, Part, bill, shares
 
 from p2p.protocol.price import Tokens, cost_nano
@@ -17,6 +17,7 @@ def test_no_answer_is_lost_among_five_providers_that_all_have_a_fault(tmp_path: 
     assert report.lost == []
     assert len(report.bought) == 40
     assert report.disagreements == []
+    assert {one.provider for one in report.audits if one.outcome == "failed"} == set(CHEATS)
 
 
 def part(provider: str, *, prompt: int = 10, tokens: int = 20, lie: int = 0, **true: int) -> Part:
