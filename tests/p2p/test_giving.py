@@ -148,3 +148,10 @@ async def test_where_nothing_is_given_nothing_is_looked_up(path: Path, autojump_
         keeper = InlineKeeper(book)
         keeper.commits_left = 0
         assert await Giving(keeper, Allowance(), lambda: NOON).left("a", "192.0.2.1") == Left()
+
+
+def test_a_clock_that_is_set_back_by_a_day_finds_what_was_given_on_that_day(path: Path) -> None:
+    with Book(path, "payee", NETWORK) as book:
+        take(book, LIMITS.buckets("a", "192.0.2.1", NOON), 60, NOON)
+        take(book, LIMITS.buckets("b", "192.0.2.1", NOON + DAY_S), 60, NOON + DAY_S)
+        assert left_in(book, LIMITS.buckets("c", "192.0.2.1", NOON)) == Left(100, 90, 240)
