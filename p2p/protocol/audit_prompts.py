@@ -111,11 +111,14 @@ class _Scene:
 
 
 def synthetic(draw: Draw, like: Request) -> Request:
-    """A request of our own, with the settings of `like`."""
+    """A request of our own, with the settings of `like`, but that every other one is greedy.
+
+    Only greedy answers show small differences; in what is drawn they are lost. Above 1 chance drowns all.
+    """
     return Request(
         model=like.model,
         messages=_Scene(draw).messages(),
         max_tokens=like.max_tokens,
-        temperature=like.temperature,
+        temperature=min(like.temperature, 1.0) * draw(2),
         seed=draw(1 << 31),
     )

@@ -254,6 +254,16 @@ def kademlia(seed: int) -> Sequence[str]:
     ]
 
 
+def audits(seed: int) -> Sequence[str]:
+    """What is found of answers that are not the model's."""
+    import audits
+
+    lines, holds = audits.run(seed)
+    if not holds:
+        raise DoesNotHold("\n".join(lines))
+    return lines
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "sequences": ("Money under misfortune", sequences),
     "crashes": ("Killed in the middle of paid answers", crashes),
@@ -266,6 +276,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "churn": ("Providers that die and come back", churn),
     "abuse": ("What strangers' abuse costs others", abuse),
     "kademlia": ("A thousand servers of the DHT", kademlia),
+    "audits": ("Answers that are not the model's", audits),
     "transport": ("Transport", transport),
     "answer": ("What an answer costs the provider's processor", answer),
     "standing": ("A price agreed on beforehand", standing),

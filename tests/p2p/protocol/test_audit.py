@@ -142,7 +142,7 @@ def test_prompts_differ_and_have_the_users_settings() -> None:
     asked = [synthetic(Random(seed).randrange, like) for seed in range(300)]
     assert len({one.messages for one in asked}) == 300
     assert len({one.seed for one in asked}) == 300
-    assert {(one.model, one.max_tokens, one.temperature) for one in asked} == {("m", 77, 0.4)}
+    assert {(one.model, one.max_tokens, one.temperature) for one in asked} == {("m", 77, 0.4), ("m", 77, 0.0)}
     assert {len(one.messages) for one in asked} == {1, 3}
     lengths = sorted(sum(len(message.content) for message in one.messages) for one in asked)
     assert lengths[0] < 150 < 300 < lengths[-1]
