@@ -192,6 +192,10 @@ def _ask(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{flag}", dest=f"ask.{dest}", action="append", metavar="X", help=what)
     free = "pay nothing: only what providers give to newcomers; needs no wallet"
     parser.add_argument("--free", dest="ask.free", action="store_true", default=None, help=free)
+    reader = "have some answers of providers read by your own engine: llamacpp or scripted (docs/MARKET.md)"
+    parser.add_argument("--audit-engine", dest="audit.engine", metavar="X", help=reader)
+    share = "how many answers are followed by an audit (2); a provider's first ones are anyway; 0 for none"
+    parser.add_argument("--audit-share-percent", dest="audit.share_percent", metavar="X", help=share)
     explain = "show how the providers were ranked, and every term of it"
     parser.add_argument("--explain", action="store_true", help=explain)
     parser.add_argument("--close", action="store_true", help="close the channel afterwards")

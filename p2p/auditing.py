@@ -154,6 +154,7 @@ class Auditor:
         if spent_nano + deal.worst_cost_nano(request) > self._budget.nano_per_day:
             self._trace("audit_skipped", peer=provider, why=f"{spent_nano} nano were spent on audits today")
             return
+        self._trace("auditing", peer=provider)
         answer: Answer | None = None
         try:
             async with self._peer.answer(deal, request, audit=True) as answer:

@@ -28,7 +28,7 @@ from p2p.protocol.strategy import PERCENT, Tactic
 
 PREFIX = "BOMBYX_"
 LISTS = {"listen", "ask.features", "ask.allow", "ask.block"}  # with commas between, in a variable
-SECTIONS = ("provide", "ask", "demand", "wallet", "watch", "relay", "limits")
+SECTIONS = ("provide", "ask", "demand", "audit", "wallet", "watch", "relay", "limits")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -154,6 +154,16 @@ def _caps(price_input: int | None, price_output: int | None) -> Prices | None:
     return Prices(inputs, inputs, top if price_output is None else price_output)
 
 
+class AuditConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client does to find out whether answers are the model's. Without an engine of its own, nothing."""
+
+    engine: str = ""  # that reads others' answers: `llamacpp`, or `scripted` where that is sold
+    model: str = ""  # for llamacpp, path of a .gguf file with the very weights; empty for the embedded model
+    share_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] = 2.0  # of answers, besides a provider's first ones
+    budget_nano_per_day: Nano = 10_000_000  # from midnight to midnight UTC
+    real_prompts: bool = False  # have your own answers read, in place of asking and paying for more
+
+
 class WalletConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The most that leaves the wallet. What gets money back, such as settling and closing, is never limited."""
 
@@ -210,6 +220,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     provide: ProvideConfig = ProvideConfig()
     ask: AskConfig = AskConfig()
     demand: DemandConfig = DemandConfig()
+    audit: AuditConfig = AuditConfig()
     wallet: WalletConfig = WalletConfig()
     watch: WatchConfig = WatchConfig()
     relay: RelayConfig = RelayConfig()

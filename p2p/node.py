@@ -23,11 +23,8 @@ from rich.console import Console
 
 from chain.wallet import WALLET_MARGIN_NANO, WalletKey
 from inference.engine import Message, Request
-from inference.link import Spec
-from inference.llamacpp import GgufFile, LlamaCpp
 from inference.measure import measure
 from inference.nursery import open_background
-from inference.scripted import Scripted
 from inference.worker import open_worker
 from p2p import (
     arguments,
@@ -78,6 +75,7 @@ from p2p.wallet_commands import Wiring
 from p2p.wiring import (
     PEERS_FILE,
     Node,
+    engine_spec,
     fund,
     inbound_limits,
     lan_of,
@@ -214,7 +212,9 @@ async def provide(session: Session) -> None:
     # Asked before anything runs: while somebody types, nothing else goes on here.
     key = None if network.unpaid else await home.unlock(network.chain_network, session.terminal)
     with translated():
-        async with open_worker(_engine(config)) as engine:
+        async with open_worker(
+            engine_spec(config.engine, config.model, slots=config.slots, context=config.context)
+        ) as engine:
             session.story.say("Loading the model and measuring its speed …")
             measured = {model.id: await measure(engine, model.id) for model in engine.models()}
             async with (
@@ -244,20 +244,6 @@ async def provide(session: Session) -> None:
                     _tell_provider_ready(session, node, measured)
                     session.up.set()
                     await trio.sleep_forever()
-
-
-def _engine(config: ProvideConfig) -> Spec:
-    if config.engine == "scripted":
-        return Scripted(slots=config.slots)
-    if config.engine != "llamacpp":
-        raise LocalError(f"there is no engine {config.engine!r}: llamacpp or scripted")
-    return LlamaCpp(model=_gguf(config.model), slots=config.slots, context=config.context)
-
-
-def _gguf(model: str) -> GgufFile | None:
-    """The user's own model, sold under its file's name."""
-    path = Path(model).expanduser()
-    return GgufFile(str(path), path.stem, path.stem.split("-")[0].lower()) if model else None
 
 
 def _price_list(config: ProvideConfig, trace: Trace) -> PriceList:

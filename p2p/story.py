@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from p2p.protocol.reputation import AUDITED
 from p2p.trace import MESSAGES
 
 NANO_PER_GRAM = 1_000_000_000
@@ -183,6 +184,15 @@ def _failover(f: Mapping[str, Any]) -> str:
     return f"  [green]{short(f['peer'])} {'goes on from here' if begun else 'answers instead'}[/]"
 
 
+def _audited(f: Mapping[str, Any]) -> str:
+    found = {
+        "passed": f"[green]{f['tokens']} tokens are as they should be[/]",
+        "failed": f"[red]{AUDITED.get(f['why'], f['why'])}[/]",
+        "unclear": f"nothing came of it ({f['why']})",
+    }
+    return f"  audit of {short(f['peer'])}, for {gram(f['cost_nano'])}: {found[f['outcome']]}"
+
+
 LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "found": _found,
     "probe_failed": lambda f: f"  [dim]{short(f['peer'])} is announced but does not answer: left out[/]",
@@ -237,6 +247,9 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "released": lambda f: f"  [green]released[/] channel {f['channel'][:8]}…: the client may close it",
     "closed": lambda f: f"  [green]closed[/] channel {f['channel'][:8]}… together (fee {gram(f['fee_nano'])})",
     "not_struck_off": lambda f: f"  [red]not struck off[/] {f['tokens']} free tokens: {escape(f['why'])}",
+    "auditing": lambda f: f"  [dim]asking {short(f['peer'])} a question of our own, to have its answer read …[/]",
+    "audited": _audited,
+    "audit_skipped": lambda f: f"  [dim]no audit of {short(f['peer'])}: {escape(f['why'])}[/]",
     "not_noted": lambda f: f"  [red]not remembered[/] how {short(f['peer'])} did: {escape(f['why'])}",
     "strategy_failed": lambda f: f"  [red]the strategy failed[/], and the price stays: {escape(f['why'])}",
     "refused": lambda f: f"  [dim]refused {short(f['peer'])}: {escape(f['why'])}[/]",

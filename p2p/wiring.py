@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,8 +19,13 @@ from chain.ledger import Ledger
 from chain.nochain import NoChain
 from chain.purse import Purse
 from chain.wallet import WalletKey
+from inference.link import Spec
+from inference.llamacpp import GgufFile, LlamaCpp
+from inference.scripted import Scripted
+from inference.worker import open_worker
 from p2p import swarm_key
-from p2p.config import Config
+from p2p.auditing import AuditBudget, Reader, open_auditor
+from p2p.config import AuditConfig, Config
 from p2p.console import Session
 from p2p.errors import LocalError, Unavailable
 from p2p.foreign import translated
@@ -32,10 +38,12 @@ from p2p.network_file import NetworkFile
 from p2p.peer import Budget, LightPeer
 from p2p.strategies import buyer_strategy
 from p2p.trace import Trace, silent
+from p2p.track_record import TrackRecord
 
 if TYPE_CHECKING:
     from chain.tonledger import TonLedger
 
+CONTEXT_TOKENS = 4096  # of the engine that reads answers
 FAUCET_NANO = 2_000_000_000
 PEERS_FILE = "peers.json"  # the DHT servers that were known last
 
@@ -99,10 +107,12 @@ async def open_node(
 async def open_client(
     session: Session, network: NetworkFile, *, alone: bool = False, free: bool = False, listen: bool = False
 ) -> AsyncIterator[tuple[Node, LightPeer]]:
-    """A light peer: it dials, and is not dialled unless it is to `listen`. A `free` one has no wallet, and asks no
-    chain."""
+    """A light peer: it dials, and is not dialled unless it is to `listen`.
+
+    A `free` one has no wallet, and asks no chain. Audits that are due are waited for in the end.
+    """
     ask = session.config.ask
-    strategy = buyer_strategy(ask, session.trace)
+    strategy, reader = buyer_strategy(ask, session.trace), _reader(session.config.audit)
     home = Home(session.config, "payer")
     key = None if free else await home.unlock(network.chain_network, session.terminal)
     addresses = session.config.listen if listen else ()
@@ -130,7 +140,40 @@ async def open_client(
         )
         if not free:
             await peer.load()
-        yield node, peer
+        if reader is None or free:
+            yield node, peer
+            return
+        audits = session.config.audit
+        async with open_auditor(
+            peer,
+            reader,
+            AuditBudget(audits.share_percent, audits.budget_nano_per_day, audits.real_prompts),
+            track_record=TrackRecord(node.keeper, time.time, session.trace),
+            identity=node.identity,
+            clock=time.time,
+            trace=session.trace,
+        ) as auditor:
+            yield node, peer
+            await auditor.settled()
+
+
+def _reader(config: AuditConfig) -> Reader | None:
+    """What reads others' answers, if the user has an engine for it. Raises `LocalError`."""
+    if not config.engine:
+        return None
+    spec = engine_spec(config.engine, config.model)
+    return Reader(lambda: open_worker(spec), config.engine)
+
+
+def engine_spec(engine: str, model: str, *, slots: int = 1, context: int = CONTEXT_TOKENS) -> Spec:
+    """An engine by its name, and for llama.cpp the user's own model, which goes by its file's name."""
+    if engine == "scripted":
+        return Scripted(slots=slots)
+    if engine != "llamacpp":
+        raise LocalError(f"there is no engine {engine!r}: llamacpp or scripted")
+    path = Path(model).expanduser()
+    own = GgufFile(str(path), path.stem, path.stem.split("-")[0].lower()) if model else None
+    return LlamaCpp(model=own, slots=slots, context=context)
 
 
 def open_ledger(

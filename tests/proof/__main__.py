@@ -256,9 +256,9 @@ def kademlia(seed: int) -> Sequence[str]:
 
 def audits(seed: int) -> Sequence[str]:
     """What is found of answers that are not the model's."""
-    import audits
+    import model_audits
 
-    lines, holds = audits.run(seed)
+    lines, holds = model_audits.run(seed)
     if not holds:
         raise DoesNotHold("\n".join(lines))
     return lines

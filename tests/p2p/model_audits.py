@@ -9,7 +9,7 @@ import math
 import random
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,16 +97,20 @@ class Kind:
     slots: int = 4
 
 
+HONEST = Kind("honest, four at a time", 60, honest=True)
+COARSER = Kind("three bits in place of four", 25, tamper=coarser)
+CUT = Kind("a prompt without its first half", 40, edit=half)
+SAME = Kind("the same text to everybody", 30, canned=True)
 KINDS = (
     Kind("honest, one at a time", 20, honest=True, slots=1),
-    Kind("honest, four at a time", 60, honest=True),
+    HONEST,
     Kind("honest, eight at a time", 30, honest=True, slots=8),
-    Kind("three bits in place of four", 25, tamper=coarser),
+    COARSER,
     Kind("one weight in eight a step off", 25, tamper=noisy),
     Kind("one layer of thirty pruned", 25, tamper=pruned),
-    Kind("a prompt without its first half", 40, edit=half),
+    CUT,
     Kind("a prompt with a line put behind it", 40, edit=advertising),
-    Kind("the same text to everybody", 30, canned=True),
+    SAME,
     Kind("honest, drawn at 0.8", 30, honest=True, temperature=WARMTH),
 )
 
@@ -182,16 +186,16 @@ async def _read(reader: LlamaCppEngine, request: Request, given: tuple[str, Fini
     return Read(finding.outcome, finding.deviation, finding.tokens)
 
 
-async def measure(seed: int, *, share: float = 1.0) -> dict[Kind, list[Read]]:
-    """Every kind, `share` of its answers but one at least."""
+async def measure(seed: int, counts: Mapping[Kind, int]) -> dict[Kind, list[Read]]:
+    """So many answers of each kind."""
     async with open_llamacpp(LlamaCpp(context=CONTEXT)) as reader:
-        return {kind: await read_kind(kind, reader, seed, max(1, round(share * kind.answers))) for kind in KINDS}
+        return {kind: await read_kind(kind, reader, seed, count) for kind, count in counts.items()}
 
 
 async def calibrate(seed: int, count: int = CALIBRATING) -> float:
     """The mean nats a token by which the worst of so many honest answers lacks of the likeliest."""
     async with open_llamacpp(LlamaCpp(context=CONTEXT)) as reader:
-        return max(one.deviation for one in await read_kind(KINDS[1], reader, seed, count))
+        return max(one.deviation for one in await read_kind(HONEST, reader, seed, count))
 
 
 def tampered(raw: bytes, tamper: Tamper, dice: random.Random) -> bytes:
@@ -253,7 +257,7 @@ class _Header:
 def run(seed: int) -> tuple[list[str], bool]:
     """Markdown, and whether enough was found and little enough said to be wrong that was not."""
     worst = trio.run(calibrate, seed + 1)
-    found = trio.run(measure, seed)
+    found = trio.run(measure, seed, {kind: kind.answers for kind in KINDS})
     detected, wrongly = shares(found)
     limit = limits_of(READER).greedy
     lines = [
