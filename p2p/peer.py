@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -17,8 +16,10 @@ from chain.records import Channel
 from chain.voucher import Signer
 from inference.engine import Message, Request
 from inference.nursery import open_background
+from p2p.agreeing import Agreeing
 from p2p.answer import Answer
-from p2p.buying import Deal, Experience, Negotiations, candidate, prompt_tokens_bound
+from p2p.budget import Budget
+from p2p.buying import Deal
 from p2p.closing import Closing
 from p2p.demands import publish
 from p2p.discovery import Directory, Found
@@ -29,44 +30,17 @@ from p2p.funding import Funding
 from p2p.host import Host, PeerAddress, PeerPath
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
-from p2p.protocol.advert import Tier
-from p2p.protocol.allowance import ASK_OR_PAY
 from p2p.protocol.conversations import Conversations
 from p2p.protocol.demand import Wanted
-from p2p.protocol.market import Need, answers_expected, objection
-from p2p.protocol.negotiate import NONCE_BYTES, Ask
-from p2p.protocol.price import FREE, Prices, Tokens
 from p2p.protocol.receipt import SALT_BYTES
 from p2p.protocol.session import PROTOCOL, SESSION_ID_BYTES, ToClient
 from p2p.protocol.session_client import ClientSession
-from p2p.protocol.strategy import AskForLess, BuyerStrategy
 from p2p.protocol.unpaid import unpaid_payer
 from p2p.protocol.wire import encode
 from p2p.standing_quotes import Held, StandingQuotes
 from p2p.stream import open_messages
 from p2p.trace import Trace, silent
 from p2p.track_record import TrackRecord
-
-# What opening and closing a channel costs on TON, from fees measured at the prices of August 2026.
-CHANNEL_LIFE_FEE_NANO = 3_200_000
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the client is ready to spend, and what its time is worth to it."""
-
-    prices_max: Prices | None = None
-    deposit_nano: int = 100_000_000
-    window_max_nano: int = 1_000_000  # the most that is ever paid ahead on one answer
-    channels_max: int = 3
-    answer_max_nano: int | None = None  # the most that one answer may cost, whoever gives how much of it
-    nano_per_second: int = 1_000
-    answers_per_channel: int = 100  # assumed before there is a history
-    tier: Tier = "open"
-    features: Collection[str] = ()  # that a provider's model must have
-    allow: Collection[str] = ()  # peer ids; empty for anybody
-    block: Collection[str] = ()
-    strategy: BuyerStrategy = field(default_factory=lambda: AskForLess(10))
 
 
 class LightPeer:
@@ -90,7 +64,6 @@ class LightPeer:
         self._host = host
         self._keeper = keeper
         self._identity = identity
-        self._payer_key = payer_key
         self._budget = budget
         self._clock = clock
         self._trace = trace
@@ -109,6 +82,21 @@ class LightPeer:
         self._hearing: list[Callable[[Request, Answer], None]] = []
         self._track_record = TrackRecord(keeper, clock, trace)
         self._standing_quotes = StandingQuotes(keeper, clock)
+        self._agreeing = Agreeing(
+            host=host,
+            network=self._network,
+            keeper=keeper,
+            payer_key=payer_key.public_key,
+            budget=budget,
+            directory=self._directory,
+            funding=self._funding,
+            payers=self._payers,
+            standing_quotes=self._standing_quotes,
+            conversations=self._conversations,
+            track_record=self._track_record,
+            clock=clock,
+            trace=trace,
+        )
         self._closing = Closing(host=host, ledger=ledger, keeper=keeper, trace=trace)
 
     async def load(self) -> None:
@@ -147,52 +135,12 @@ class LightPeer:
         free: bool = False,
         held: Sequence[Held] = (),
     ) -> Deal:
-        """A price for this request with one of these providers, or by one of the standing quotes that are `held`, or a
-        place in somebody's allowance if it is to be `free`. The prompt's size may be known better than by its text.
-
-        Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
-        """
-        bound = prompt_tokens_bound(request.messages)
-        if prompt_tokens_max is not None:
-            bound = min(bound, prompt_tokens_max)
-        need = await self._need(Tokens(input=bound // 2, output=request.max_tokens // 2))
-
-        def ask() -> Ask:
-            return Ask(
-                model=request.model,
-                prompt_tokens=bound,
-                max_tokens=request.max_tokens,
-                payer_key=self._payer_key.public_key,
-                tier=need.tier,
-                nonce=secrets.token_bytes(NONCE_BYTES),
-            )
-
-        experience = await self._experience([*found, *(one.found for one in held)], request.messages)
-        standing = [one.among(found) for one in held]
-        return await self._negotiate(found, ask, need, experience, standing, free=free)
+        """See `Agreeing.agree`."""
+        return await self._agreeing.agree(found, request, prompt_tokens_max, free=free, held=held)
 
     async def held(self, request: Request) -> Sequence[Held]:
-        """The standing quotes under which this request may be answered, of providers that are not known to be away.
-
-        Raises `LocalError`.
-        """
-        bound, tier = prompt_tokens_bound(request.messages), self._budget.tier
-        fitting = await self._standing_quotes.fitting(
-            request.model, prompt_tokens=bound, max_tokens=request.max_tokens, tier=tier
-        )
-        if not fitting:
-            return ()
-        need = await self._need(Tokens())
-        ready, has_room = await self.standbys(), await self._funding.has_room()
-        return [
-            one
-            for one in fitting
-            if not self._funding.objection(one.quote.channel)
-            and (has_room or one.quote.provider in ready)
-            and one.quote.payer_key == self._payer_key.public_key
-            and not self._directory.book.failed(one.quote.provider, self._clock())
-            and objection(candidate(one.found, one.quote, Experience(), standing_quote=True), need) is None
-        ]
+        """See `Agreeing.held`."""
+        return await self._agreeing.held(request)
 
     async def demand(self, wanted: Wanted) -> Sequence[Deal]:
         """Ask for standing quotes, and hold the best: one for the model, or for each model of the family that is found.
@@ -204,7 +152,7 @@ class LightPeer:
         problem: Error | None = None
         for model in sorted({one.model.id for one in found}):
             try:
-                deals.append(await self._demand(wanted, [one for one in found if one.model.id == model]))
+                deals.append(await self._agreeing.on_many(wanted, [one for one in found if one.model.id == model]))
             except Error as error:
                 problem = error
         if problem is not None and not deals:
@@ -228,90 +176,6 @@ class LightPeer:
             directory=self._directory,
             clock=self._clock,
             trace=self._trace,
-        )
-
-    async def _demand(self, wanted: Wanted, found: Sequence[Found]) -> Deal:
-        """The best standing quote for the one model that these have."""
-        need = await self._need(wanted.tokens)
-        context = min(one.model.context for one in found)
-
-        def ask() -> Ask:
-            key, nonce = self._payer_key.public_key, secrets.token_bytes(NONCE_BYTES)
-            return wanted.ask(found[0].model.id, context, payer_key=key, nonce=nonce, now=self._clock())
-
-        need = replace(
-            need,
-            prices_max=wanted.prices_max or need.prices_max,
-            tier=wanted.tier,
-            answers_per_channel=max(need.answers_per_channel, ask().uses),
-        )
-        deal = await self._negotiate(found, ask, need, await self._experience(found, ()))
-        seller = next(one for one in found if one.peer == deal.provider)
-        held = Held(deal.signed, seller.advert, seller.rtt_ms)
-        await self._standing_quotes.keep(held)
-        return replace(deal, held=held)
-
-    async def _negotiate(
-        self,
-        found: Sequence[Found],
-        ask: Callable[[], Ask],
-        need: Need,
-        experience: Experience,
-        held: Sequence[Held] = (),
-        *,
-        free: bool = False,
-    ) -> Deal:
-        objections = _not_given(found, ask()) if free else await self._objections(found)
-        unsuitable = {peer: why for peer, why in objections.items() if why}
-        if found and not held and len(unsuitable) == len(objections):
-            why = objections[found[0].peer]
-            raise Refused("no_allowance", why) if free else PaymentError(why)
-        negotiations = Negotiations(
-            self._host,
-            network=self._network,
-            need=need,
-            strategy=self._budget.strategy,
-            window_max_nano=self._budget.window_max_nano,
-            experience=experience,
-            failed=self._directory.fail,
-            draw=secrets.randbelow,
-            clock=self._clock,
-            trace=self._trace,
-            free=free,
-        )
-        return await negotiations.agree(found, ask, unsuitable=unsuitable, held=held)
-
-    async def _objections(self, found: Sequence[Found]) -> dict[str, str]:
-        """Why we would not pay each of them, or nothing. Where no more channels may be open, those that are must do."""
-        priced = [one for one in found if one.model.prices != FREE]
-        objections = {one.peer: "" for one in found}
-        objections |= {one.peer: self._funding.objection(one.advert.channel) for one in priced}
-        ready = await self.standbys()
-        if any(one.peer in ready for one in priced) and not await self._funding.has_room():
-            objections |= {one.peer: "as many channels are open as may be" for one in priced if one.peer not in ready}
-        return objections
-
-    async def _need(self, tokens: Tokens) -> Need:
-        budget = self._budget
-        with translated():
-            answers, channels = await self._keeper.do(Book.paid_answers)
-        return Need(
-            tokens=tokens,
-            prices_max=budget.prices_max,
-            nano_per_second=budget.nano_per_second,
-            answers_per_channel=answers_expected(budget.answers_per_channel, answers, channels),
-            tier=budget.tier,
-            features=budget.features,
-            allow=budget.allow,
-            block=budget.block,
-        )
-
-    async def _experience(self, found: Sequence[Found], conversation: Sequence[Message]) -> Experience:
-        return Experience(
-            standings=await self._track_record.standings([one.peer for one in found]),
-            ready=await self._payers.providers(),
-            opening_fee_nano=CHANNEL_LIFE_FEE_NANO,
-            holder=self._conversations.holder(conversation),
         )
 
     @asynccontextmanager
@@ -427,11 +291,3 @@ class LightPeer:
         """Every channel that was ever paid through from this book. Raises `LocalError`."""
         with translated():
             return await self._keeper.do(Book.channels)
-
-
-def _not_given(found: Sequence[Found], ask: Ask) -> dict[str, str]:
-    """Why each of them would not give this away, or nothing."""
-    tokens = ask.prompt_tokens + ask.max_tokens
-    ways = ((one, one.model.prices == FREE or one.advert.free_tokens >= tokens) for one in found)
-    why = f"it gives newcomers less than {tokens} tokens: {ASK_OR_PAY}"
-    return {one.peer: "" if given else why for one, given in ways}

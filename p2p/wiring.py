@@ -25,6 +25,7 @@ from inference.scripted import Scripted
 from inference.worker import open_worker
 from p2p import swarm_key
 from p2p.auditing import AuditBudget, Reader, open_auditor
+from p2p.budget import Budget
 from p2p.config import AuditConfig, Config
 from p2p.console import Session
 from p2p.errors import LocalError, Unavailable
@@ -35,7 +36,7 @@ from p2p.joining import Lan, joined
 from p2p.keys import SEED_BYTES, load_or_create_seed
 from p2p.net.limits import InboundLimits
 from p2p.network_file import NetworkFile
-from p2p.peer import Budget, LightPeer
+from p2p.peer import LightPeer
 from p2p.strategies import buyer_strategy
 from p2p.trace import Trace, silent
 from p2p.track_record import TrackRecord

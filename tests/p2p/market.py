@@ -25,9 +25,10 @@ from inference.engine import Engine, Message, Request
 from inference.measure import Measured
 from inference.nursery import open_background
 from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
+from p2p.budget import Budget
 from p2p.host import Host
 from p2p.keys import peer_id_of
-from p2p.peer import Budget, LightPeer
+from p2p.peer import LightPeer
 from p2p.protocol.allowance import Allowance
 from p2p.protocol.price import Prices
 from p2p.protocol.sales import PriceList

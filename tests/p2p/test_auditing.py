@@ -16,8 +16,8 @@ from trio.testing import MockClock
 from inference.engine import Delta, Finished, Message, Request
 from inference.scripted import Scripted, ScriptedEngine, open_scripted
 from p2p.auditing import AuditBudget, Auditor, Reader, open_auditor
+from p2p.budget import Budget
 from p2p.keys import verify_by_peer
-from p2p.peer import Budget
 from p2p.protocol.audit import verify_verdict
 from p2p.protocol.reputation import AUDITS, Evidence, Kind
 from p2p.protocol.strategy import FixedPrice, TakeIt

@@ -18,11 +18,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from inference.engine import Message
 from inference.scripted import Scripted
 from p2p import ranking
+from p2p.budget import Budget
 from p2p.buying import GRACE_S, MAX_ASKED, Deal, Experience, Negotiations
 from p2p.discovery import Found
 from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S, Stream
-from p2p.peer import Budget
 from p2p.protocol.market import Need, Objection, Standing
 from p2p.protocol.negotiate import PROTOCOL, Accept, Ask, Counter, ToProvider, Turn
 from p2p.protocol.places import HOLD_S

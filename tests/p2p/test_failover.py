@@ -15,9 +15,9 @@ from trio.testing import MockClock
 from inference.engine import Delta, Finished, Message, Request
 from inference.script import answer as script
 from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
+from p2p.budget import Budget
 from p2p.errors import EngineError, Refused, RemoteError, Unavailable
 from p2p.failover import PROVIDERS_MAX, LastingAnswer
-from p2p.peer import Budget
 from p2p.protocol.advert_book import FAILURE_S
 from p2p.protocol.price import Prices, Tokens, cost_nano
 from p2p.protocol.stall import FLOOR_S

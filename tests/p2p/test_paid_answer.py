@@ -20,10 +20,10 @@ from inference.errors import EngineDied
 from inference.script import answer as script
 from inference.scripted import Scripted, ScriptedEngine
 from p2p.answer import Answer
+from p2p.budget import Budget
 from p2p.buying import Deal
 from p2p.errors import EngineError, LocalError, PaymentError, Refused, RemoteError, Unavailable
 from p2p.keys import verify_by_peer
-from p2p.peer import Budget
 from p2p.protocol import session
 from p2p.protocol.places import HOLD_S
 from p2p.protocol.price import Tokens, cost_nano

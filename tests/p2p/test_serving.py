@@ -16,8 +16,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from chain.voucher import VOUCHER_TAG, sign_claim
 from inference.engine import Delta, Finished, Request
 from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
+from p2p.budget import Budget
 from p2p.errors import Refused, Unavailable
-from p2p.peer import Budget
 from p2p.protocol import session
 from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Refusal
 from p2p.protocol.places import HOLD_S
@@ -407,9 +407,9 @@ async def test_a_stranger_takes_no_clients_channel(tmp_path: Path, autojump_cloc
     """Ids of channels are public on chain, and so is a payer's key."""
     async with open_market(tmp_path) as market:
         seller, client, thief = await market.seller(), await market.customer(), await market.customer("thief")
-        thief.peer._payer_key = signer("client", "payer")
+        thief.peer._agreeing._payer_key = signer("client", "payer").public_key
         stolen = await agree(thief, question())
-        thief.peer._payer_key = signer("thief", "payer")
+        thief.peer._agreeing._payer_key = signer("thief", "payer").public_key
         async with by_hand(client) as one:
             channel = one.payer.channel
             forged = Payment(session_total_nano=0, channel_total_nano=0, signature=bytes(64))
@@ -418,7 +418,7 @@ async def test_a_stranger_takes_no_clients_channel(tmp_path: Path, autojump_cloc
             assert seller.book.channels() == [], "it is nobody's before its payer has signed"
             await one.start()
             await one.hear(End)
-        thief.peer._payer_key = signer("client", "payer")
+        thief.peer._agreeing._payer_key = signer("client", "payer").public_key
         stolen = await agree(thief, question())
         before = seller.book.channels()
         async with by_hand(thief, deal=stolen) as two:

@@ -14,9 +14,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from chain.channel import State
 from chain.leases import Leases
 from inference.scripted import Scripted
+from p2p.agreeing import CHANNEL_LIFE_FEE_NANO
 from p2p.answer import Answer
+from p2p.budget import Budget
 from p2p.errors import LocalError, Refused, Unavailable
-from p2p.peer import CHANNEL_LIFE_FEE_NANO, Budget
 from p2p.protocol.incoming import LOST_PART
 from p2p.protocol.negotiate import Refusal
 from p2p.protocol.price import Tokens, cost_nano

@@ -14,9 +14,9 @@ from trio.testing import MockClock
 from inference.engine import Request
 from inference.scripted import Scripted
 from p2p import ranking
+from p2p.budget import Budget
 from p2p.errors import PaymentError, Refused, Unavailable
 from p2p.host import Stream
-from p2p.peer import Budget
 from p2p.protocol import advert, negotiate, session
 from p2p.protocol.demand import DAY_S, TEMPLATE_TOKENS, Wanted
 from p2p.protocol.price import FREE

@@ -12,8 +12,8 @@ from rich.console import Console
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from inference.scripted import Scripted
+from p2p.budget import Budget
 from p2p.errors import Error
-from p2p.peer import Budget
 from p2p.protocol.strategy import AskForLess, UtilisationPrice
 from p2p.purchase import buy
 from p2p.story import LINES, JsonLines, Story, answer_to, gram, per_million, short

@@ -15,8 +15,8 @@ from trio.testing import MockClock
 from inference.engine import Delta, Finished, Request
 from inference.scripted import Scripted, ScriptedEngine
 from p2p.answer import Answer
+from p2p.budget import Budget
 from p2p.errors import EngineError, RemoteError, Unavailable
-from p2p.peer import Budget
 from p2p.protocol.market import STRANGER, Standing
 from p2p.protocol.reputation import Evidence, Kind
 from p2p.protocol.strategy import TakeIt

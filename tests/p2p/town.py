@@ -18,9 +18,10 @@ from chain.settling import SettlePolicy
 from inference.measure import Measured
 from inference.nursery import open_background
 from inference.scripted import Scripted, ScriptedEngine
+from p2p.budget import Budget
 from p2p.host import Host
 from p2p.net.libp2p_host import open_host
-from p2p.peer import Budget, LightPeer
+from p2p.peer import LightPeer
 from p2p.protocol.price import Prices
 from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import AskForLess, UtilisationPrice
