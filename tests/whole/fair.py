@@ -34,7 +34,7 @@ from p2p.protocol.price import Prices
 BEST = Prices(6_000_000_000, 3_000_000_000, 18_000_000_000)
 NANO_PER_SECOND = 100_000
 CHEATS_MAX, OVERPAID_MAX = 0.05, 0.02  # in the last quarter
-DEPOSIT_NANO = 300_000_000
+DEPOSIT_NANO, AUDITS_MAX_NANO = 300_000_000, 1_000_000_000
 WINDOW_NANO = 1_000_000  # of an answer at these prices
 LIMIT_S = 1800.0
 SHOPPER = "shopper"
@@ -84,8 +84,8 @@ class Plan:
     slots: int = 16  # of each provider
 
     @property
-    def engine_flags(self) -> tuple[str, ...]:
-        return ("--engine", "scripted" if isinstance(self.engine, Scripted) else "llamacpp", "--slots", str(self.slots))
+    def engine_name(self) -> str:
+        return "scripted" if isinstance(self.engine, Scripted) else "llamacpp"
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,9 @@ class Stand:
         self._processes = processes
         self._module = ("p2p.node",) if name == "dear" else ("cheats", name)
         prices = ("--price-input", str(PRICES[name].input), "--price-output", str(PRICES[name].output))
+        engine = ("--engine", plan.engine_name, "--slots", str(plan.slots))
         listen = ("--listen", f"/ip4/127.0.0.1/tcp/{_free_port()}", "--network", network.file, "--home", self.home)
-        self._flags: tuple[str | Path, ...] = ("provide", *plan.engine_flags, *prices, *listen, "--json")
+        self._flags: tuple[str | Path, ...] = ("provide", *engine, *prices, *listen, "--json")
         self._environment = _with_us(CHEAT_EVERY=str(plan.mortal_gives))
         self._process = self._start("--faucet")
         self._over = threading.Event()
@@ -201,7 +202,12 @@ def _start_shopper(processes: Processes, network: Bare, plan: Plan, trace: Path)
     home = ("--network", network.file, "--home", processes.directory / SHOPPER)
     budget = ("--deposit-nano", str(DEPOSIT_NANO), "--nano-per-second", str(NANO_PER_SECOND))
     flags = ("--model", plan.model, "--trace", trace, "--json")
-    environment = _with_us(SHOPPER=msgspec.json.encode(orders).decode(), BOMBYX_ASK_CHANNELS_MAX=str(len(FAULTS)))
+    environment = _with_us(
+        SHOPPER=msgspec.json.encode(orders).decode(),
+        BOMBYX_ASK_CHANNELS_MAX=str(len(FAULTS)),
+        BOMBYX_AUDIT_ENGINE=plan.engine_name,
+        BOMBYX_AUDIT_BUDGET_NANO_PER_DAY=str(AUDITS_MAX_NANO),
+    )
     return processes.start("shopper", "ask", "much", *home, *budget, *flags, environment=environment)
 
 

@@ -10,7 +10,6 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 
 import msgspec
 import trio
@@ -18,23 +17,20 @@ from takings import Bought, Part
 
 from inference.engine import Engine, Message, Request
 from inference.link import Spec
-from inference.scripted import SCRIPTED_MODEL, Scripted
+from inference.scripted import SCRIPTED_MODEL
 from inference.worker import open_worker
 from p2p import node, wiring
 from p2p.answer import Answer
-from p2p.auditing import AuditBudget, Auditor, Reader, open_auditor
 from p2p.console import Session
 from p2p.errors import Error
 from p2p.peer import LightPeer
-from p2p.track_record import TrackRecord
-from p2p.wiring import Node
 
 PURSE_FILLS = 3  # by the faucet: a channel to everybody, and some more for those who have most of the custom
 WORDS = ("why", "how", "silk", "moth", "thread", "river", "leaf", "loom", "weaver", "cocoon", "mulberry", "spindle")
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """How many answers, of which sizes, and how many of them at a time; `engine` is what the client has itself."""
+    """How many answers, of which sizes, and how many of them at a time; `engine` counts what came."""
 
     answers: int
     at_once: int
@@ -42,7 +38,6 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     engine: Spec
     prompt_words: tuple[int, int] = (6, 20)
     answer_tokens: tuple[int, int] = (8, 24)
-    audits_max_nano: int = 1_000_000_000
 
     def requests(self, model: str) -> Iterator[Request]:
         """No two are the same."""
@@ -61,7 +56,6 @@ async def shop(session: Session) -> None:
     async with (
         open_worker(orders.engine) as engine,
         wiring.open_client(session, session.network()) as (mine, peer),
-        _auditing(session, mine, peer, engine, orders) as auditor,
     ):
         for _ in range(PURSE_FILLS):
             await wiring.fund(mine.network, mine.ledger.wallet.address)
@@ -75,22 +69,6 @@ async def shop(session: Session) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(orders.at_once):
                 nursery.start_soon(buy_one_after_the_other)
-        await auditor.settled()
-
-
-def _auditing(
-    session: Session, mine: Node, peer: LightPeer, engine: Engine, orders: Orders
-) -> AbstractAsyncContextManager[Auditor]:
-    name = "scripted" if isinstance(orders.engine, Scripted) else "llamacpp"
-    return open_auditor(
-        peer,
-        Reader(lambda: nullcontext(engine), name),
-        AuditBudget(nano_per_day=orders.audits_max_nano),
-        track_record=TrackRecord(mine.keeper, time.time, session.trace),
-        identity=mine.identity,
-        clock=time.time,
-        trace=session.trace,
-    )
 
 
 async def _bought(peer: LightPeer, engine: Engine, number: int, request: Request) -> Bought:
