@@ -24,7 +24,20 @@ from chain import channel
 from inference import engine
 from p2p import discovery
 from p2p.net import gossip_reader, yamux, yamux_stream
-from p2p.protocol import advert, advert_book, demand, negotiate, places, price, receipt, release, session, window, wire
+from p2p.protocol import (
+    advert,
+    advert_book,
+    audit,
+    demand,
+    negotiate,
+    places,
+    price,
+    receipt,
+    release,
+    session,
+    window,
+    wire,
+)
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
 SOURCES = Path(__file__).parent.parent / "p2p"
@@ -75,6 +88,7 @@ SIGNED_BY: dict[type[wire.SignedBody], str] = {
     demand.Demand: "the client",
     negotiate.Quote: "the provider",
     session.ProgressBody: "the provider",
+    audit.Verdict: "the client that audited",
     receipt.Receipt: "the provider, then the client over the same bytes",
 }
 
@@ -122,6 +136,10 @@ def request_structs() -> str:
 
 def receipt_structs() -> str:
     return structs(receipt.Receipt, receipt.Sampling, receipt.SignedReceipt)
+
+
+def verdict_structs() -> str:
+    return structs(audit.Verdict)
 
 
 def channel_messages() -> str:
@@ -208,6 +226,7 @@ PARTS: dict[str, Callable[[], str]] = {
         session_messages,
         request_structs,
         receipt_structs,
+        verdict_structs,
         channel_messages,
         price_structs,
         signed_structs,
@@ -294,6 +313,8 @@ def type_name(kind: types.Type) -> str:
     match kind:
         case types.LiteralType(values=values):
             return " or ".join(literal(value) for value in values)
+        case types.EnumType(cls=words):
+            return " or ".join(literal(word.value) for word in words)
         case types.VarTupleType(item_type=item):
             return f"array of {type_name(item)}"
         case types.UnionType(types=parts):
