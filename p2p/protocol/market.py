@@ -25,6 +25,9 @@ EQUAL_WITHIN_PERCENT = 3
 STAY_WITHIN_PERCENT = 15
 # Beyond that the cost of asking again says nothing any more.
 FAILURE_MAX_PERMILLE = 900
+# Whose answers fail so often, or are found to be false, is not asked while there are others, however cheap: what
+# is false need not show, so nobody asks again.
+DISTRUSTED_PERMILLE = 500
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Objection(StrEnum):
     TIER = "nothing proves the tier that you want"
     FEATURE = "it lacks a feature that you want"
     PRICE = "above your price cap"
+    DISTRUSTED = "it failed you too often"
     FULL = "no free slot"
 
 
@@ -169,12 +173,22 @@ def objection(candidate: Candidate, need: Need) -> Objection | None:
 def sift(candidates: Sequence[Candidate], need: Need) -> tuple[list[Candidate], list[LeftOut]]:
     """Those within the hard limits, and the others.
 
-    Full ones are left out unless all are: then they can at least say when they will not be.
+    Those that failed too often are left out unless all did. Full ones are left out unless all are: then they can at
+    least say when they will not be.
     """
     judged = [(candidate, objection(candidate, need)) for candidate in candidates]
-    if any(not why and candidate.slots_free for candidate, why in judged):
-        judged = [(one, why or (None if one.slots_free else Objection.FULL)) for one, why in judged]
+    judged = _preferring(judged, lambda one: one.standing.failure_permille < DISTRUSTED_PERMILLE, Objection.DISTRUSTED)
+    judged = _preferring(judged, lambda one: one.slots_free > 0, Objection.FULL)
     return [one for one, why in judged if not why], [LeftOut(one, why) for one, why in judged if why]
+
+
+def _preferring(
+    judged: list[tuple[Candidate, Objection | None]], is_fit: Callable[[Candidate], bool], otherwise: Objection
+) -> list[tuple[Candidate, Objection | None]]:
+    """With that objection to those that are not fit, if one is against whom there is none."""
+    if not any(is_fit(one) for one, why in judged if not why):
+        return judged
+    return [(one, why or (None if is_fit(one) else otherwise)) for one, why in judged]
 
 
 def rank(candidates: Sequence[Candidate], need: Need) -> list[Score]:

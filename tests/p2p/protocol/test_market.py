@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2p.errors import Refused
 from p2p.protocol.market import (
+    DISTRUSTED_PERMILLE,
     PRESETS,
     Candidate,
     LeftOut,
@@ -158,6 +159,14 @@ def test_full_ones_are_dropped_unless_all_are() -> None:
     assert sift([full, PLAIN, dear], capped) == ([PLAIN], [(full, Objection.FULL), (dear, Objection.PRICE)])
     assert sift([full, dear], capped) == ([full], [(dear, Objection.PRICE)]), "it can say when it will not be"
     assert [s.candidate for s in rank([full, PLAIN, dear], NEED)] == [PLAIN, dear]
+
+
+def test_whoever_failed_too_often_is_asked_only_when_nobody_else_is_left() -> None:
+    often = Standing(failure_permille=DISTRUSTED_PERMILLE)
+    cheat = replace(PLAIN, peer="cheat", prices=Prices(0, 0, 0), standing=often)
+    seldom = replace(PLAIN, standing=Standing(failure_permille=DISTRUSTED_PERMILLE - 1), slots_free=0)
+    assert sift([cheat, seldom], NEED) == ([seldom], [(cheat, Objection.DISTRUSTED)])
+    assert sift([cheat], NEED) == ([cheat], [])
 
 
 def test_a_conversation_stays_where_its_cache_is_unless_that_is_much_dearer() -> None:
