@@ -25,7 +25,8 @@ from inference import link
 from inference.engine import Engine, Finished, Request
 from inference.errors import EngineError
 from inference.llamacpp import LlamaCpp, open_llamacpp
-from inference.scripted import open_scripted
+from inference.scripted import Scripted, open_scripted
+from inference.upstream import Upstream, open_upstream
 
 _UNWIND_S = 1.0
 _OUTBOX_FRAMES = 64  # a slow owner makes the answers wait
@@ -102,7 +103,13 @@ class _Worker:
 
 
 def _open(spec: link.Spec) -> AbstractAsyncContextManager[Engine]:
-    return open_llamacpp(spec) if isinstance(spec, LlamaCpp) else open_scripted(spec)
+    match spec:
+        case LlamaCpp():
+            return open_llamacpp(spec)
+        case Scripted():
+            return open_scripted(spec)
+        case Upstream():
+            return open_upstream(spec)
 
 
 async def _main(stdin_fd: int, stdout_fd: int) -> None:

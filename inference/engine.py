@@ -13,6 +13,8 @@ CONTINUE = "continue"
 """A model's feature: it goes on with an answer that is begun. See `Engine.generate`."""
 SCORE = "score"
 """A model's feature: it says how likely it finds a text of somebody else's. See `Engine.score`."""
+ESTIMATES = "estimates"
+"""A model's feature, or the lack of one: what runs it does not say how many tokens a text has, so that is estimated."""
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,7 +103,10 @@ class Scored(msgspec.Struct, frozen=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A model as it is offered. `digest` is the SHA-256 of the weights, in hex; `features` is what not all can do."""
+    """A model as it is offered. `features` is what not all can do.
+
+    `digest` is the SHA-256 of the weights, in hex; empty where nobody here has seen them.
+    """
 
     id: str
     family: str
@@ -138,7 +143,7 @@ class Engine(Protocol):
         ...
 
     async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        """The exact number of prompt tokens, the chat template's own included."""
+        """The exact number of prompt tokens, the chat template's own included; see `ESTIMATES`."""
         ...
 
     async def prefill(self, request: Request, tokens: int) -> int:

@@ -24,5 +24,24 @@ class ContextOverflow(BadRequest):
         self.context = context
 
 
+class BadSettings(EngineError):
+    """What the user said of the engine cannot be: an address that is none, a key that nobody can read."""
+
+
 class EngineDied(EngineError):
     """The engine's process ended in the middle; whatever it was doing is lost, the next request restarts it."""
+
+
+class ServerRefused(EngineError):
+    """An upstream server answered with this HTTP status."""
+
+    def __init__(self, path: str, status: int) -> None:
+        super().__init__(_REFUSALS.get(status, f"the server answered {path} with {status}"))
+        self.status = status
+
+
+_REFUSALS = {
+    401: "the server wants a key, or another one: name its file with --upstream-key-file",
+    403: "the server does not allow this with our key (--upstream-key-file)",
+    429: "the server has too many requests: give fewer --slots",
+}

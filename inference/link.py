@@ -14,13 +14,14 @@ import msgspec
 import trio
 
 from inference.engine import Delta, Finished, Message, ModelInfo, Request, Scored
-from inference.errors import BadRequest, ContextOverflow, EngineDied, EngineError, ModelMissing
+from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
 from inference.llamacpp import LlamaCpp
 from inference.scripted import Scripted
+from inference.upstream import Upstream
 
 MAX_FRAME_BYTES = 8 << 20
 
-Spec = LlamaCpp | Scripted
+Spec = LlamaCpp | Scripted | Upstream
 """Which engine a worker opens, and how."""
 
 
@@ -88,7 +89,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """`id` 0 is the start itself. `text` never quotes a prompt."""
 
     id: int
-    kind: Literal["engine", "model_missing", "bad_request", "context_overflow"]
+    kind: Literal["engine", "model_missing", "bad_request", "bad_settings", "context_overflow"]
     text: str
     prompt_tokens: int = 0
     context: int = 0
@@ -170,7 +171,8 @@ async def drain(outbox: trio.MemoryReceiveChannel[bytes], stream: trio.abc.SendS
             return
 
 
-_KINDS: dict[type[EngineError], Literal["model_missing", "bad_request"]] = {
+_KINDS: dict[type[EngineError], Literal["model_missing", "bad_request", "bad_settings"]] = {
+    BadSettings: "bad_settings",
     ModelMissing: "model_missing",
     BadRequest: "bad_request",
 }
@@ -192,5 +194,7 @@ def raised(message: Failed) -> EngineError:
             return ModelMissing(message.text)
         case "bad_request":
             return BadRequest(message.text)
+        case "bad_settings":
+            return BadSettings(message.text)
         case "engine":
             return EngineError(message.text)

@@ -136,10 +136,15 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 def _provide(parser: argparse.ArgumentParser) -> None:
     _hosting(parser)
     for flag, what in {
-        "engine": "llamacpp (default) or scripted",
+        "engine": "llamacpp (default), upstream for a server of your own (docs/OPERATING.md), or scripted",
         "model": "path of a .gguf file (the embedded SmolLM2)",
         "slots": "answers side by side (2)",
         "context": "tokens of prompt and answer for each slot (2048)",
+        "upstream-url": "address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1",
+        "upstream-key-file": "file with the key that it wants, for you to read alone",
+        "upstream-connect-s": "how long to wait for a connection to it (5)",
+        "upstream-first-token-s": "how long for the first token (120)",
+        "upstream-between-tokens-s": "how long for the next (30)",
         "price-input": "nano per million prompt tokens",
         "price-cached-input": "nano per million cached prompt tokens",
         "price-output": "nano per million answer tokens",
@@ -161,6 +166,9 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "free-tokens-per-day": "of them, in a day, to everybody (200000)",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"provide.{flag.replace('-', '_')}", metavar="X", help=what)
+    name = "what the server calls a model, the id to sell it under, and its family; may be repeated"
+    dest, metavar = "provide.upstream_models", "NAME=ID[=FAMILY]"
+    parser.add_argument("--upstream-model", dest=dest, action="append", metavar=metavar, help=name)
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")
 
 

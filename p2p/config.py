@@ -27,22 +27,30 @@ from p2p.protocol.relaying import Limits
 from p2p.protocol.strategy import PERCENT, Tactic
 
 PREFIX = "BOMBYX_"
-LISTS = {"listen", "ask.features", "ask.allow", "ask.block"}  # with commas between, in a variable
+# With commas between, in a variable.
+LISTS = {"listen", "provide.upstream_models", "ask.features", "ask.allow", "ask.block"}
 SECTIONS = ("provide", "ask", "demand", "audit", "wallet", "watch", "relay", "limits")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Percent = Annotated[int, msgspec.Meta(ge=0, le=90)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
 
 class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a provider sells and on what terms. Prices are nano per million tokens."""
 
-    engine: str = "llamacpp"  # or `scripted`, for trying things out without a model
+    engine: str = "llamacpp"  # or `upstream`, a server of your own; or `scripted`, to try things out without a model
     model: str = ""  # path of a .gguf file; empty for the embedded model
     slots: Count = 2  # answers given side by side
     context: Count = 2048  # tokens of prompt and answer, for each slot
+    upstream_url: str = ""  # of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1
+    upstream_models: tuple[str, ...] = ()  # NAME=ID or NAME=ID=FAMILY: the server's name, and what it is sold as
+    upstream_key_file: str = ""  # holds the key that the server wants; empty for none
+    upstream_connect_s: Seconds = 5.0
+    upstream_first_token_s: Seconds = 120.0  # loading the model included, for a server that does so when asked
+    upstream_between_tokens_s: Seconds = 30.0
     price_input: Nano = 60_000_000
     price_cached_input: Nano = 30_000_000
     price_output: Nano = 180_000_000

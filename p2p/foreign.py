@@ -18,6 +18,7 @@ TABLE: tuple[tuple[type[Exception], type[PaymentError | LocalError | Unavailable
     (chain.BadAddress, LocalError),
     (chain.ChainError, PaymentError),
     (inference.ModelMissing, LocalError),
+    (inference.BadSettings, LocalError),
     (inference.EngineError, EngineError),
 )
 

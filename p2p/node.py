@@ -75,7 +75,6 @@ from p2p.wallet_commands import Wiring
 from p2p.wiring import (
     PEERS_FILE,
     Node,
-    engine_spec,
     fund,
     inbound_limits,
     lan_of,
@@ -83,6 +82,7 @@ from p2p.wiring import (
     open_ledger,
     open_node,
     open_passerby,
+    provided_spec,
 )
 
 if TYPE_CHECKING:
@@ -212,9 +212,7 @@ async def provide(session: Session) -> None:
     # Asked before anything runs: while somebody types, nothing else goes on here.
     key = None if network.unpaid else await home.unlock(network.chain_network, session.terminal)
     with translated():
-        async with open_worker(
-            engine_spec(config.engine, config.model, slots=config.slots, context=config.context)
-        ) as engine:
+        async with open_worker(provided_spec(config)) as engine:
             session.story.say("Loading the model and measuring its speed …")
             measured = {model.id: await measure(engine, model.id) for model in engine.models()}
             async with (

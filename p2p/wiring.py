@@ -22,12 +22,14 @@ from chain.wallet import WalletKey
 from inference.link import Spec
 from inference.llamacpp import GgufFile, LlamaCpp
 from inference.scripted import Scripted
+from inference.upstream import ServedModel, Upstream
 from inference.worker import open_worker
 from p2p import swarm_key
 from p2p.auditing import AuditBudget, Reader, open_auditor
 from p2p.budget import Budget
-from p2p.config import AuditConfig, Config
+from p2p.config import AuditConfig, Config, ProvideConfig
 from p2p.console import Session
+from p2p.discovery import KNOWN_FAMILIES
 from p2p.errors import LocalError, Unavailable
 from p2p.foreign import translated
 from p2p.home import Home
@@ -171,10 +173,43 @@ def engine_spec(engine: str, model: str, *, slots: int = 1, context: int = CONTE
     if engine == "scripted":
         return Scripted(slots=slots)
     if engine != "llamacpp":
-        raise LocalError(f"there is no engine {engine!r}: llamacpp or scripted")
+        raise LocalError(f"there is no engine {engine!r}: llamacpp or scripted, and to provide also upstream")
     path = Path(model).expanduser()
     own = GgufFile(str(path), path.stem, path.stem.split("-")[0].lower()) if model else None
     return LlamaCpp(model=own, slots=slots, context=context)
+
+
+def provided_spec(config: ProvideConfig) -> Spec:
+    """The engine whose answers are sold: one of our own, or a server of the user's."""
+    if config.engine == "upstream":
+        return _upstream(config)
+    return engine_spec(config.engine, config.model, slots=config.slots, context=config.context)
+
+
+def _upstream(config: ProvideConfig) -> Upstream:
+    if not config.upstream_url:
+        raise LocalError("where is the server? Say it with --upstream-url, such as http://127.0.0.1:8000/v1")
+    return Upstream(
+        url=config.upstream_url,
+        models=tuple(map(_served, config.upstream_models)),
+        key_file=str(Path(config.upstream_key_file).expanduser()) if config.upstream_key_file else "",
+        slots=config.slots,
+        context=config.context,
+        connect_s=config.upstream_connect_s,
+        first_token_s=config.upstream_first_token_s,
+        between_tokens_s=config.upstream_between_tokens_s,
+    )
+
+
+def _served(text: str) -> ServedModel:
+    """From NAME, NAME=ID or NAME=ID=FAMILY. A family that is not named is the first known one that the id has in it."""
+    parts = text.split("=")
+    if not all(parts) or len(parts) > 3 or not text.isprintable() or len(text) > 256:
+        raise LocalError(f"--upstream-model {text}: write NAME=ID or NAME=ID=FAMILY")
+    name, model = parts[0], parts[min(1, len(parts) - 1)]
+    first_word = model.rpartition("/")[2].split("-")[0].lower()
+    known = next((family for family in KNOWN_FAMILIES if family in model.lower()), first_word)
+    return ServedModel(name, model, parts[2] if len(parts) == 3 else known)
 
 
 def open_ledger(

@@ -75,7 +75,10 @@ CORES = {
     "chain.channel": {"chain.voucher", "chain.errors", "chain.ledger"},  # of the seam only its structs
     "chain.settling": set(),
     "chain.voucher": {"chain.errors"},
+    "inference.completions": {"inference.engine", "inference.errors", "inference.stopping"},
+    "inference.eventstream": {"inference.errors"},
     "inference.seal": {"inference.errors"},
+    "inference.stopping": {"inference.engine"},
 }
 
 # Each foreign library, and the seam that it must not be seen outside of.
@@ -92,6 +95,7 @@ SEAMS = {
     "exllamav2": {"inference.exllama"},
     "exllamav3": {"inference.exllama"},
     "torch": {"inference.exllama"},
+    "httpx": {"inference.upstream_http"},
 }
 
 # Behind the seams. In `p2p` only `node` knows them; the rest takes a Host, a Ledger and an Engine as given.
@@ -105,6 +109,7 @@ CONCRETE = {
     "inference.exllama",
     "inference.llamacpp",
     "inference.scripted",
+    "inference.upstream",
     "inference.worker",
 }
 WIRING = {"p2p.node", "p2p.wiring", "p2p.net"}

@@ -28,6 +28,9 @@ from chain.errors import ChannelUnusable
 from chain.keys import verify
 from chain.ledger import Network
 from inference import link
+from inference.completions import CompletionReader
+from inference.engine import Delta, Finished, Message, Request
+from inference.eventstream import EventStream
 from p2p.net import contacts, delimited, gossip_reader, kad_codec
 from p2p.net.noise import NoiseSession
 from p2p.net.private_network import ProtectedConnection
@@ -292,6 +295,32 @@ def backup_content(data: bytes) -> object:
     path.write_bytes(backup._HEAD + lock(data))
     path.chmod(0o600)
     return backup.read(path, "x")
+
+
+def upstream_answer(data: bytes) -> object:
+    """A whole stream of chunks, of which no more may come than was asked for."""
+    request = Request(model="m", messages=(Message("user", "Hi."),), max_tokens=3, stop=("x",))
+    reader = CompletionReader(request, 5)
+    items: list[Delta | Finished] = []
+    for payload in EventStream().feed(data):
+        items += reader.feed(payload)
+        if reader.done:
+            break
+    items += reader.end()
+    assert sum(item.tokens for item in items if isinstance(item, Delta)) <= request.max_tokens
+    assert len(items) <= request.max_tokens + 3
+    return items
+
+
+UPSTREAM_ANSWERS = (
+    b"""data: {"choices":[{"delta":{"content":"a"}}],"timings":{"predicted_n":2,"cache_n":1}}
+data: {"choices":[{"delta":{"reasoning_content":"a"},"finish_reason":"stop"}],"error":null}
+data: {"usage":{"prompt_tokens":5,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":1}}}
+data: {"usage":{"prompt_tokens":5,"completion_tokens":3,"completion_tokens_details":{"reasoning_tokens":1}}}
+data: [DONE]
+""",
+    b'data: {"choices":[{"delta":{"content":"ax"}}],"usage":null}\n\n',
+)
 
 
 def engine_frames(data: bytes) -> object:

@@ -26,8 +26,9 @@ from chain.devnet import adnl, tl
 from chain.errors import BadAddress, ChannelUnusable, ChargesUnusable, NetworkMismatch, WalletUnusable
 from chain.ledger import Network
 from inference import link
+from inference.completions import Counted, read_reply
 from inference.engine import Delta, Request
-from inference.errors import EngineDied
+from inference.errors import EngineDied, EngineError
 from p2p import config, keys, network_file, swarm_key
 from p2p.errors import LocalError, RemoteError, Unavailable
 from p2p.host import PeerAddress
@@ -180,6 +181,11 @@ TARGETS: dict[str, Target] = {
         decoders.engine_frames,
         (EngineDied,),
         (link.encode(link.Piece(1, Delta("x", 1))), link.encode(link.Value(1, 2))),
+    ),
+    # From a server of the user's own
+    "upstream's answer": Target(decoders.upstream_answer, (EngineError,), decoders.UPSTREAM_ANSWERS),
+    "upstream's reply": Target(
+        lambda data: read_reply(data, Counted), (EngineError,), (b'{"prompt_tokens":1,"completion_tokens":2}',)
     ),
     # From files
     "network file": Target(

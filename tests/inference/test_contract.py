@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from llama_server import NAME, open_llama_server
 from msgspec import structs
 
 from inference.engine import CONTINUE, SCORE, Capacity, Delta, Engine, Finished, Message, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 from inference.llamacpp import LlamaCpp, open_llamacpp
+from inference.models import EMBEDDED_ID
 from inference.scripted import Scripted, open_scripted
+from inference.upstream import ServedModel, Upstream
 from inference.worker import open_worker
 
 LLAMA = LlamaCpp(slots=2, context=512)
+SLOW = pytest.mark.slow
 SCRIPTED = Scripted(slots=2, tokens_per_s=500, ttft_s=0.02)
 
 
@@ -162,6 +167,12 @@ async def check_scores(ask: Asker) -> None:
     await ask.until_free()
 
 
+async def check_that_nothing_is_scored(ask: Asker) -> None:
+    with pytest.raises(BadRequest, match="does not score"):
+        await ask.engine.score(ask.request(), "Red.")
+    await ask.until_free()
+
+
 async def check_refusals(ask: Asker) -> None:
     with pytest.raises(BadRequest):
         await ask.text(ask.request(max_tokens=0))
@@ -204,19 +215,39 @@ CHECKS = [
 ]
 
 
+@asynccontextmanager
+async def open_upstream_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
+    """llama-server in one process, and in another the engine that asks it."""
+    key_file = folder / "key"
+    key_file.write_text("sesame\n")
+    key_file.chmod(0o600)
+    async with open_llama_server("sesame") as url:
+        served = ServedModel(name=NAME, id=EMBEDDED_ID, family="smollm")
+        settings = Upstream(url=f"{url}/v1", models=(served,), key_file=str(key_file), slots=2, context=512)
+        async with open_worker(settings) as engine:
+            yield engine
+
+
 @pytest.mark.parametrize(
-    "opener",
+    ("opener", "features"),
     [
-        pytest.param(lambda: open_scripted(SCRIPTED), id="scripted"),
-        pytest.param(lambda: open_worker(SCRIPTED), id="scripted in a worker"),
-        pytest.param(lambda: open_llamacpp(LLAMA), id="llamacpp", marks=pytest.mark.slow),
-        pytest.param(lambda: open_worker(LLAMA), id="llamacpp in a worker", marks=pytest.mark.slow),
+        pytest.param(lambda _: open_scripted(SCRIPTED), (CONTINUE, SCORE), id="scripted"),
+        pytest.param(lambda _: open_worker(SCRIPTED), (CONTINUE, SCORE), id="scripted in a worker"),
+        pytest.param(lambda _: open_llamacpp(LLAMA), (CONTINUE, SCORE), id="llamacpp", marks=SLOW),
+        pytest.param(
+            lambda _: open_worker(LLAMA), (CONTINUE, SCORE), id="llamacpp in a worker", marks=pytest.mark.slow
+        ),
+        pytest.param(open_upstream_in_a_worker, (CONTINUE,), id="upstream in a worker", marks=pytest.mark.slow),
     ],
 )
-async def test_the_contract_holds(opener: Callable[[], AbstractAsyncContextManager[Engine]]) -> None:
-    async with opener() as engine:
+async def test_the_contract_holds(
+    opener: Callable[[Path], AbstractAsyncContextManager[Engine]], features: tuple[str, ...], tmp_path: Path
+) -> None:
+    async with opener(tmp_path) as engine:
         await engine.health()
         assert engine.capacity() == Capacity(2, 2)
+        assert engine.models()[0].features == features
         for check in CHECKS:  # one after the other on one engine: loading is what costs
-            await check(Asker(engine))
+            scores = check is not check_scores or SCORE in features
+            await (check if scores else check_that_nothing_is_scored)(Asker(engine))
         await engine.health()

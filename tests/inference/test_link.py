@@ -9,7 +9,7 @@ from trio.testing import memory_stream_one_way_pair
 
 from inference import link
 from inference.engine import Delta, Finished, Message, Request, Usage
-from inference.errors import BadRequest, ContextOverflow, EngineDied, EngineError, ModelMissing
+from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
 from inference.llamacpp import GgufFile, LlamaCpp
 from inference.scripted import SCRIPTED_MODEL, Scripted
 
@@ -56,7 +56,14 @@ async def test_every_message_arrives_as_it_was(message: link.ToWorker | link.Fro
 
 @pytest.mark.parametrize(
     "error",
-    [EngineError("a"), EngineDied("a"), ModelMissing("a"), BadRequest("a"), ContextOverflow(3000, 2048)],
+    [
+        EngineError("a"),
+        EngineDied("a"),
+        BadSettings("a"),
+        ModelMissing("a"),
+        BadRequest("a"),
+        ContextOverflow(3000, 2048),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_an_error_arrives_as_the_same_kind(error: EngineError) -> None:

@@ -17,6 +17,10 @@ from p2p.errors import LocalError
         (["--home", "/h", "ask", "why?", "--max-tokens", "9"], {"home": "/h", "ask": {"max_tokens": "9"}}),
         (["ask", "why?", "--home", "/h", "--price-max-output", "5"], {"home": "/h", "ask": {"price_max_output": "5"}}),
         (["provide", "--listen", "a", "--listen", "b"], {"listen": ["a", "b"]}),
+        (
+            ["provide", "--upstream-model", "a=b", "--upstream-model", "c", "--upstream-connect-s", "2"],
+            {"provide": {"upstream_models": ["a=b", "c"], "upstream_connect_s": "2"}},
+        ),
         (["provide", "--price-input", "7", "--slots", "3"], {"provide": {"price_input": "7", "slots": "3"}}),
     ],
 )

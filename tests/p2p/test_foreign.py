@@ -21,6 +21,8 @@ CASES: list[tuple[Exception, type[errors.Error]]] = [
     (chain.errors.BadVoucher("x"), errors.PaymentError),
     (chain.errors.TransactionFailed("settle", 410), errors.PaymentError),
     (inference.errors.ModelMissing("x"), errors.LocalError),
+    (inference.errors.BadSettings("x"), errors.LocalError),
+    (inference.errors.ServerRefused("x", 500), errors.EngineError),
     (inference.errors.EngineDied("x"), errors.EngineError),
     (inference.errors.EngineError("x"), errors.EngineError),
     (inference.errors.BadRequest("x"), errors.Refused),

@@ -45,6 +45,7 @@ def nothing_left(processes: Processes) -> Iterator[None]:
         (["ask", "Why?", "--max-tokens", "many"], ["max_tokens", "int"]),
         (["ask", "Why?"], ["network.json", "--network", "python -m p2p.node"]),
         (["provide", "--network", "nowhere.json"], ["nowhere.json"]),
+        (["provide", "--engine", "upstream"], ["--upstream-url", "http://"]),
         (["provide", "--strategy", "haggel"], ["haggel", "concession", "docs/MARKET.md"]),
         (["ask", "Why?", "--concede", "never"], ["ask.concede", "never"]),
         (["demand"], ["--per-day", "demand.per_day"]),

@@ -1,0 +1,281 @@
+"""Any OpenAI-compatible server as an engine: vLLM, SGLang, llama-server, Ollama, LM Studio, TabbyAPI.
+
+What such a server does with a prompt, its documents say and its replies show; what weights it has, nothing shows. So
+their digest stays empty, and nothing that is said of its models is more than a trial at the start has shown.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+
+from inference.admission import check_begun, check_fit, check_messages, check_request, check_text, find_model
+from inference.answer import Answer
+from inference.completions import CHAT, CompletionReader, answer_body, read_reply
+from inference.engine import CONTINUE, ESTIMATES, Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
+from inference.errors import BadSettings, EngineError, ModelMissing
+from inference.eventstream import EventStream
+from inference.nursery import open_background
+from inference.prompt_counts import PromptCounts
+
+if TYPE_CHECKING:
+    from inference.upstream_http import UpstreamHttp
+
+_HEALTH_S = 4.0
+_KEY_MAX_BYTES = 4096
+_QUESTION = (Message("user", "Count from one to twenty, in words."),)
+_TRIAL_TOKENS = 12
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """A model as the server calls it, and the id and family to sell it under."""
+
+    name: str
+    id: str
+    family: str
+
+
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, tag="upstream"):
+    """Where the server is and what of it is sold. `context` is in tokens for each answer; no `key_file`: no key."""
+
+    url: str
+    models: tuple[ServedModel, ...]
+    key_file: str = ""
+    slots: int = 4
+    context: int = 4096
+    connect_s: float = 5.0
+    first_token_s: float = 120.0
+    between_tokens_s: float = 30.0
+
+
+class UpstreamEngine:
+    """See `inference.engine.Engine`. Made by `open_upstream`."""
+
+    def __init__(self, http: UpstreamHttp, settings: Upstream, nursery: trio.Nursery) -> None:
+        self._http = http
+        self._settings = settings
+        self._nursery = nursery
+        self._places = trio.Semaphore(settings.slots)
+        self._names = {model.id: model.name for model in settings.models}
+        self._models: tuple[ModelInfo, ...] = ()
+        self._counts = PromptCounts(http, self._places, settings.first_token_s)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return self._models
+
+    def capacity(self) -> Capacity:
+        return Capacity(self._places.value, self._settings.slots)
+
+    async def health(self) -> None:
+        await self._http.call("GET", "/v1/models", within_s=_HEALTH_S)
+
+    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
+        info = find_model(self._models, model)
+        check_messages(messages)
+        check_begun(info, messages)
+        return await self._counts.count(self._names[model], messages)
+
+    async def prefill(self, request: Request, tokens: int) -> int:
+        prompt_tokens = await self._admit(request)
+        async with self._places:
+            await self._counts.work_through(self._names[request.model], request.messages)
+        return prompt_tokens
+
+    @asynccontextmanager
+    async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+        prompt_tokens = await self._admit(request)
+        async with self._places:
+            job = _Job(CompletionReader(request, prompt_tokens), request.max_tokens, self._settings)
+            self._nursery.start_soon(job.run, self._http, answer_body(self._names[request.model], request))
+            try:
+                yield job.answer
+            finally:
+                job.scope.cancel()
+                with trio.CancelScope(shield=True):  # the connection is closed: nothing is waited for
+                    await job.over.wait()
+
+    async def score(self, request: Request, text: str) -> Scored:
+        await self._admit(request)
+        check_text(find_model(self._models, request.model), text)
+        raise AssertionError("no model here has the feature")
+
+    async def _admit(self, request: Request) -> int:
+        info = find_model(self._models, request.model)
+        check_request(request)
+        prompt_tokens = await self.count(request.model, request.messages)
+        check_fit(prompt_tokens, request.max_tokens, info.context)
+        return prompt_tokens
+
+    async def look(self) -> None:
+        """Find out what the server can do, for each model. Raises as `open_upstream`."""
+        listed = await self._listed()
+        if not self._settings.models:
+            raise BadSettings(f"say what to sell with --upstream-model NAME=ID; the server has {_some(listed)}")
+        for model in self._settings.models:
+            if model.name not in listed:
+                raise ModelMissing(f"the server has no model {model.name} (--upstream-model), but {_some(listed)}")
+            longest = listed[model.name]
+            if longest is not None and self._settings.context > longest:
+                raise BadSettings(f"the server takes {longest} tokens for {model.name}: give --context {longest}")
+            exact_prompts = await self._counts.learn(model.name)
+            info = self._info(model, CONTINUE)  # supposed, for the trial
+            self._models = (*self._models, info)
+            continues, exact_answers = await self._trial(info)
+            features = (*[CONTINUE] * continues, *[ESTIMATES] * (not (exact_prompts and exact_answers)))
+            self._models = (*self._models[:-1], self._info(model, *features))
+
+    def _info(self, model: ServedModel, *features: str) -> ModelInfo:
+        return ModelInfo(
+            id=model.id,
+            family=model.family,
+            quantisation="unknown",
+            digest="",
+            context=self._settings.context,
+            features=features,
+        )
+
+    async def _listed(self) -> dict[str, int | None]:
+        """The server's models by name, each with the longest context that it says it takes."""
+        reply = await self._http.call("GET", "/v1/models", within_s=self._settings.first_token_s)
+        return {one.id: one.longest for one in read_reply(reply, _Models).data}
+
+    async def _trial(self, model: ModelInfo) -> tuple[bool, bool]:
+        """Whether it goes on with an answer, and whether it counts the tokens of one.
+
+        It goes on if the halves of a greedy answer make the whole, the prompt is counted alike before and after, and
+        a blank at its end counts, too, which some templates trim.
+        """
+        whole = Request(model=model.id, messages=_QUESTION, max_tokens=_TRIAL_TOKENS)
+        deltas, _, exact = await self._collect(whole)
+        begun, rest = deltas[: len(deltas) // 2], deltas[len(deltas) // 2 :]
+        if not _text(begun) or not rest:
+            return False, exact
+        second = whole.rest(_text(begun), sum(delta.tokens for delta in begun))
+        try:
+            continued, finished, _ = await self._collect(second)
+            trimmed, blank = [
+                await self.count(model.id, (*_QUESTION, Message("assistant", end))) for end in ("one,", "one, ")
+            ]
+            counted = await self.count(model.id, second.messages)
+        except EngineError:
+            return False, exact
+        alike = _text(continued) == _text(rest) and finished.usage.prompt_tokens == counted
+        return alike and trimmed < blank, exact
+
+    async def _collect(self, request: Request) -> tuple[list[Delta], Finished, bool]:
+        """A whole answer, and whether the server counted its tokens."""
+        body = answer_body(self._names[request.model], request)
+        job = _Job(CompletionReader(request, await self._admit(request)), request.max_tokens, self._settings)
+        await job.run(self._http, body)
+        items = [item async for item in job.answer]
+        finished = items.pop()
+        assert isinstance(finished, Finished)
+        return [item for item in items if isinstance(item, Delta)], finished, not job.reader.estimated
+
+
+class _Job:
+    """One answer on its way from the server to its reader."""
+
+    def __init__(self, reader: CompletionReader, max_tokens: int, settings: Upstream) -> None:
+        self.reader = reader
+        self.answer: Answer[Delta | Finished] = Answer(max_tokens + 3)
+        self.scope = trio.CancelScope(deadline=trio.current_time() + settings.first_token_s)
+        self.over = trio.Event()
+        self._settings = settings
+        self._events = EventStream()
+
+    async def run(self, http: UpstreamHttp, body: dict[str, Any]) -> None:
+        """Until the answer ends, is called off, or makes no progress for too long."""
+        error = EngineError("the server made no progress for too long (first_token_s, between_tokens_s)")
+        try:
+            with self.scope:
+                await http.stream("POST", CHAT, body, self._take)
+                self._put(self.reader.end())
+        except EngineError as found:
+            error = found
+        finally:
+            self.answer.end(None if self.reader.done else error)
+            self.over.set()
+
+    def _take(self, received: bytes) -> bool:
+        for payload in self._events.feed(received):
+            before = self.reader.pieces
+            self._put(self.reader.feed(payload))
+            if self.reader.done:
+                return True
+            if self.reader.pieces > before:
+                self.scope.deadline = trio.current_time() + self._settings.between_tokens_s
+        return False
+
+    def _put(self, items: list[Delta | Finished]) -> None:
+        for item in items:
+            self.answer.put(item)
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    n_ctx: int | None = None
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    """One of `/v1/models`: vLLM and SGLang say `max_model_len`, llama-server has it in `meta`."""
+
+    id: str
+    max_model_len: int | None = None
+    meta: _Meta | None = None
+
+    @property
+    def longest(self) -> int | None:
+        return self.max_model_len or (self.meta.n_ctx if self.meta else None)
+
+
+class _Models(msgspec.Struct, frozen=True):
+    data: tuple[_Listed, ...]
+
+
+def _some(names: Iterable[str]) -> str:
+    """A server may have hundreds of models, with any names."""
+    shown = [name[:100] for name in sorted(names)[:8] if name.isprintable()]
+    return ", ".join(shown) or "none"
+
+
+def _text(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def _read_key(file: str) -> str:
+    """The key, of which nobody else on the machine may know. Raises `BadSettings`."""
+    if not file:
+        return ""
+    try:
+        with Path(file).open("rb") as opened:
+            if stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
+                raise BadSettings(f"others on this machine can read the key in {file}: chmod 600 {file}")
+            key = opened.read(_KEY_MAX_BYTES).decode("ascii").strip()
+    except OSError as error:
+        raise BadSettings(f"cannot read the server's key in {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        key = ""
+    if not key.isprintable() or not key or " " in key:
+        raise BadSettings(f"{file} must hold one key and nothing else")
+    return key
+
+
+@asynccontextmanager
+async def open_upstream(settings: Upstream) -> AsyncIterator[UpstreamEngine]:
+    """Try the server out. Raises `BadSettings`, `ModelMissing`, or `EngineError` where it cannot be used."""
+    try:
+        from inference.upstream_http import open_http
+    except ImportError as error:
+        raise EngineError("httpx is not installed; install bombyx[upstream]") from error
+    key = await trio.to_thread.run_sync(_read_key, settings.key_file)
+    async with open_http(settings.url, key, settings.connect_s) as http, open_background() as nursery:
+        engine = UpstreamEngine(http, settings, nursery)
+        await engine.look()
+        yield engine
