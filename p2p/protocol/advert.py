@@ -31,7 +31,7 @@ class ModelOffer(msgspec.Struct, frozen=True, kw_only=True):
     id: Name
     family: Name
     quantisation: Name
-    digest: Name  # SHA-256 of the weights, hex
+    digest: Name  # SHA-256 of the weights, hex; empty if the provider has not seen them
     context: Size
     prices: Prices
     ttft_ms: Nat
