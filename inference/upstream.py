@@ -20,7 +20,7 @@ from inference.admission import check_begun, check_fit, check_messages, check_re
 from inference.answer import Answer
 from inference.completions import CHAT, CompletionReader, answer_body, read_reply
 from inference.engine import CONTINUE, ESTIMATES, Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
-from inference.errors import BadSettings, EngineError, ModelMissing
+from inference.errors import BadSettings, EngineError, ModelMissing, ServerRefused
 from inference.eventstream import EventStream
 from inference.nursery import open_background
 from inference.prompt_counts import PromptCounts
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HEALTH_S = 4.0
 _KEY_MAX_BYTES = 4096
+_KEY_REFUSED = {401, 403}
 _QUESTION = (Message("user", "Count from one to twenty, in words."),)
 _TRIAL_TOKENS = 12
 
@@ -277,5 +278,10 @@ async def open_upstream(settings: Upstream) -> AsyncIterator[UpstreamEngine]:
     key = await trio.to_thread.run_sync(_read_key, settings.key_file)
     async with open_http(settings.url, key, settings.connect_s) as http, open_background() as nursery:
         engine = UpstreamEngine(http, settings, nursery)
-        await engine.look()
+        try:
+            await engine.look()
+        except ServerRefused as refused:
+            if refused.status in _KEY_REFUSED:
+                raise BadSettings(str(refused)) from None
+            raise
         yield engine

@@ -14,7 +14,7 @@ from recorded_server import KEY, NAME, SAYS, Recorded, event, piece, prompt_toke
 from trio.testing import MockClock
 
 from inference.engine import CONTINUE, ESTIMATES, Capacity, Delta, Finished, Message, Request, Usage
-from inference.errors import BadRequest, ContextOverflow, EngineError, ModelMissing
+from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineError, ModelMissing
 from inference.eventstream import LINE_MAX_BYTES
 from inference.upstream import ServedModel, Upstream, UpstreamEngine, open_upstream
 
@@ -295,7 +295,7 @@ async def test_what_does_not_fit_is_said_at_the_start(
     recorded: Recorded, wrong: dict[str, Any], says: str, key_file: Path
 ) -> None:
     async with recorded.serve() as url:
-        with pytest.raises(EngineError, match=says):
+        with pytest.raises((BadSettings, ModelMissing), match=says):
             async with open_upstream(settings_of(url, key_file, **wrong)):
                 pass
 
@@ -305,7 +305,7 @@ async def test_what_does_not_fit_is_said_at_the_start(
     ["127.0.0.1:8000", "ftp://host/v1", "http://", "http://me:key@host/v1", "http://host/v1?key=1", "http://[::1"],
 )
 async def test_addresses_that_are_none(url: str, key_file: Path) -> None:
-    with pytest.raises(EngineError, match="upstream_url must be like"):
+    with pytest.raises(BadSettings, match="upstream_url must be like"):
         async with open_upstream(settings_of(url, key_file)):
             pass
 
@@ -322,6 +322,6 @@ async def test_addresses_that_are_none(url: str, key_file: Path) -> None:
 async def test_key_files_that_are_none(content: bytes, mode: int, says: str, key_file: Path) -> None:
     key_file.write_bytes(content)  # noqa: ASYNC240 - a few bytes
     key_file.chmod(mode)  # noqa: ASYNC240
-    with pytest.raises(EngineError, match=says):
+    with pytest.raises(BadSettings, match=says):
         async with open_upstream(settings_of("http://127.0.0.1:1/v1", key_file)):
             pass
