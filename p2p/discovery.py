@@ -193,8 +193,8 @@ class Directory:
         peers.pop(self._host.peer, None)
         promising = [peer for peer in peers if not self.book.failed(peer, now)]
         found = await self._probe_all(promising, sought)
-        if not found:
-            found = await self._probe_all([peer for peer in peers if peer not in promising], sought)
+        if not found:  # those that failed before; and if all did just now, the fault may have been ours
+            found = await self._probe_all(list(peers), sought)
         return sorted(found, key=lambda one: one.peer)
 
     def fail(self, peer: str, why: str, kind: str = "probe_failed") -> None:

@@ -31,9 +31,19 @@ from p2p.discovery import (
 from p2p.errors import RemoteError, Unavailable
 from p2p.host import PeerAddress, Stream, Verdict
 from p2p.keys import peer_id_of, verify_by_peer
-from p2p.protocol.advert import MAX_LIFETIME_S, PROTOCOL, Advert, ChannelOffer, ModelOffer, lookup_key, provider_keys
+from p2p.protocol.advert import (
+    MAX_LIFETIME_S,
+    PROTOCOL,
+    Advert,
+    ChannelOffer,
+    ModelOffer,
+    Pull,
+    lookup_key,
+    provider_keys,
+)
 from p2p.protocol.advert_book import FAILURE_S, MIN_RENEWAL_S
 from p2p.protocol.wire import Signed, encode, frame, sign
+from p2p.stream import MessageStream
 
 FAMILY = "scripted"
 
@@ -342,6 +352,26 @@ async def test_where_nobody_else_is_left_those_that_failed_are_asked_again(autoj
         world.network.kill(peer("two"))
         assert await world.find() == [peer("one")]
         assert host.peer == peer("one")
+
+
+async def test_where_nobody_answers_all_are_asked_once_more(autojump_clock: MockClock) -> None:
+    """As when it was our own machine that was too busy to hear them."""
+    async with open_world() as world:
+        host = await world.announce("one")
+        heard = 0
+
+        async def deaf_at_first(stream: Stream) -> None:
+            nonlocal heard
+            heard += 1
+            if heard == 1:
+                await _say_nothing(stream)
+            messages = MessageStream[Pull](stream, Pull)
+            await messages.answer()
+            await messages.send(advert("one")[1])
+
+        host.serve(PROTOCOL, deaf_at_first)
+        assert await world.find() == [peer("one")]
+        assert heard == 2
 
 
 async def test_a_killed_provider_leaves_the_list_at_the_next_look_and_for_good(autojump_clock: MockClock) -> None:
