@@ -207,8 +207,10 @@ def _unpaid_chain(path: Path, key_path: Path) -> dict[str, Any]:
 async def provide(session: Session) -> None:
     """Sell answers until told to stop."""
     config = session.config.provide
+    price_list = _price_list(config, session.trace)
     network, home = session.network(), Home(session.config, "payee")
-    price_list = PriceList(FixedPrice(FREE), 1) if network.unpaid else _price_list(config, session.trace)
+    if network.unpaid:
+        price_list = PriceList(FixedPrice(FREE), window_cap_nano=1)
     # Asked before anything runs: while somebody types, nothing else goes on here.
     key = None if network.unpaid else await home.unlock(network.chain_network, session.terminal)
     with translated():

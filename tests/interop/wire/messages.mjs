@@ -76,7 +76,6 @@ const refusal = { reason: name, detail: optional(text(1024), ""), prices: orNil(
 /** What may be said by whom, under each protocol id. */
 export const PROTOCOLS = {
   "/bombyx/advert/1": { toProvider: union({ pull: {} }), toClient: signed },
-  "/bombyx/interest/1": { toProvider: union({}), toClient: signed },
   "/bombyx/negotiate/1": {
     toProvider: union({
       ask: {
@@ -123,6 +122,7 @@ export const PROTOCOLS = {
       refusal,
     }),
   },
+  "/bombyx/interest/1": { toProvider: union({}), toClient: signed },
 }; // prettier-ignore
 
 /** What is signed, by its domain. */
