@@ -208,13 +208,14 @@ async def provide(session: Session) -> None:
     """Sell answers until told to stop."""
     config = session.config.provide
     price_list = _price_list(config, session.trace)
+    spec = provided_spec(config)
     network, home = session.network(), Home(session.config, "payee")
     if network.unpaid:
         price_list = PriceList(FixedPrice(FREE), window_cap_nano=1)
     # Asked before anything runs: while somebody types, nothing else goes on here.
     key = None if network.unpaid else await home.unlock(network.chain_network, session.terminal)
     with translated():
-        async with open_worker(provided_spec(config)) as engine:
+        async with open_worker(spec) as engine:
             session.story.say("Loading the model and measuring its speed …")
             measured = {model.id: await measure(engine, model.id) for model in engine.models()}
             async with (
