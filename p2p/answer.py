@@ -47,7 +47,9 @@ class Answer:
         messages: MessageStream[ToClient],
         keeper: BookKeeper,
         clock: Callable[[], float],
+        keep_text: bool = False,
     ) -> None:
+        """`keep_text` is for whoever looks at the whole answer in the end."""
         self.deal = deal
         self.receipt: Receipt | None = None
         self.signed_receipt: SignedReceipt | None = None
@@ -60,6 +62,7 @@ class Answer:
         self._send, self._pieces = trio.open_memory_channel[str](deal.quote.max_tokens + 1)
         self.error: Error | None = None  # what it ended with, if it did not end well
         self.left = False  # whether we had enough before it was over
+        self._keep_text = keep_text
         self._said: list[str] = []
         self._over = trio.Event()
         # A reader that is cancelled leaves in good order: what came is still paid and receipted.
@@ -95,7 +98,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Received so far."""
+        """Received so far, if it is kept."""
         return "".join(self._said)
 
     @property
@@ -180,7 +183,8 @@ class Answer:
                 raise AssertionError(f"{event} is not for a client")
 
     def _keep(self, text: str) -> None:
-        self._said.append(text)
+        if self._keep_text:
+            self._said.append(text)
         try:
             self._send.send_nowait(text)
         except trio.WouldBlock:

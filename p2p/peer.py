@@ -208,7 +208,13 @@ class LightPeer:
                 verify=verify_by_peer,
             )
             answer = Answer(
-                deal=deal, payer=payer, core=core, messages=messages, keeper=self._keeper, clock=self._clock
+                deal=deal,
+                payer=payer,
+                core=core,
+                messages=messages,
+                keeper=self._keeper,
+                clock=self._clock,
+                keep_text=audit or bool(self._hearing),
             )
             background.start_soon(answer.run)
             try:

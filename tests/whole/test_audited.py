@@ -28,4 +28,5 @@ def test_a_providers_first_answer_is_followed_by_an_audit(network: Local, proces
     assert len(receipts) == 2, "both are paid alike"
     assert len(processes.run("p2p.node", "channels", "--json", *mine).result) == 1
     nonsense = processes.run("p2p.node", "ask", "And now?", "--audit-engine", "abacus", *mine)
-    assert (nonsense.code, nonsense.complaint) == (2, "bombyx: there is no engine 'abacus': llamacpp or scripted")
+    assert nonsense.code == 2
+    assert nonsense.complaint.startswith("bombyx: there is no engine 'abacus': llamacpp or scripted")
