@@ -1,8 +1,8 @@
 """A client's audits: after some answers a question of its own to the same provider, whose answer another engine reads.
 
-It is asked and paid like any other, over a channel that is open already, so that its provider cannot tell. The reader
-has the same weights; it is opened when it is first needed. What comes of it is signed and kept with what else is known
-of the provider. Nothing here is in a user's way: what goes wrong with an audit is told and forgotten.
+It is asked and paid like any other, over a channel that is open already, so that its provider can hardly tell. The
+reader has the same weights; it is opened when it is first needed. What comes of it is signed and kept with what else is
+known of the provider. Nothing here is in a user's way: what goes wrong with an audit is told and forgotten.
 """
 
 from __future__ import annotations
