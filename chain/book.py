@@ -23,11 +23,11 @@ from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable
 from chain.leases import Leases
 from chain.ledger import ChannelTerms, Network
+from chain.purse import DAY_S
 from chain.records import Channel, Receipt, Records, Role, Settlement, StandingQuote
 from chain.voucher import Claim
 
 EVIDENCE_PER_PEER = 100
-DAY_S = 86_400
 
 
 class Book(Records):

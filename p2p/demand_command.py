@@ -18,7 +18,8 @@ from p2p.console import Session
 from p2p.errors import LocalError
 from p2p.foreign import translated
 from p2p.peer import LightPeer
-from p2p.protocol.demand import DAY_S, Wanted
+from p2p.protocol.allowance import DAY_S
+from p2p.protocol.demand import Wanted
 from p2p.protocol.negotiate import Quote
 from p2p.protocol.wire import Signed, decode
 from p2p.standing_quotes import Held

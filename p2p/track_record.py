@@ -8,8 +8,9 @@ from functools import partial
 
 import msgspec
 
-from chain.book import DAY_S, Book
+from chain.book import Book
 from chain.keeper import BookKeeper
+from chain.purse import DAY_S
 from chain.records import Records
 from p2p.answer import Answer
 from p2p.errors import EngineError, Error, LocalError, RemoteError, Unavailable

@@ -10,6 +10,7 @@ import msgspec
 from p2p.errors import RemoteError
 from p2p.protocol.advert import CLOCK_TOLERANCE_S, MAX_ADDRESSES, MAX_LIFETIME_S, Tier
 from p2p.protocol.advert_book import MIN_RENEWAL_S
+from p2p.protocol.allowance import DAY_S
 from p2p.protocol.negotiate import Ask, Nonce
 from p2p.protocol.price import Prices, Tokens
 from p2p.protocol.wire import Bytes32, Name, Nat, PeerVerifier, Signed, SignedBody, Size, open_signed
@@ -17,7 +18,6 @@ from p2p.protocol.wire import Bytes32, Name, Nat, PeerVerifier, Signed, SignedBo
 PROTOCOL = "/bombyx/interest/1"
 MAX_DEMAND_BYTES = 4096
 MAX_DEMANDS = 4096
-DAY_S = 86_400
 # Single requests are larger than their mean: a quote covers those up to so many times that, and room for a template.
 TIMES_THE_MEAN = 4
 TEMPLATE_TOKENS = 256

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain import locks
-from chain.book import DAY_S, EVIDENCE_PER_PEER, Book
+from chain.book import EVIDENCE_PER_PEER, Book
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
 from chain.ledger import ChannelTerms, Network
+from chain.purse import DAY_S
 from chain.records import Channel, DayFees, Earning, Receipt, Role, Settlement, StandingQuote, open_records
 from chain.schema import MIGRATIONS
 from chain.voucher import Claim
@@ -544,7 +545,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from chain import locks
-from chain.book import DAY_S, EVIDENCE_PER_PEER, Book
+from chain.book import Book
 from chain.ledger import Network
 from chain.voucher import Claim
 book = Book(Path(sys.argv[1]), "payer", Network("devnet", -239))

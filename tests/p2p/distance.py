@@ -22,7 +22,8 @@ from inference.nursery import open_background
 from p2p.host import Host, Stream
 from p2p.peer import LightPeer
 from p2p.protocol import session
-from p2p.protocol.demand import DAY_S, Wanted
+from p2p.protocol.allowance import DAY_S
+from p2p.protocol.demand import Wanted
 from p2p.protocol.price import FREE
 from p2p.protocol.sales import PriceList
 from p2p.protocol.standing import StandingLimits

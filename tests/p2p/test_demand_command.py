@@ -9,7 +9,8 @@ import pytest
 from p2p.config import load
 from p2p.demand_command import wanted_by
 from p2p.errors import LocalError
-from p2p.protocol.demand import DAY_S, Wanted
+from p2p.protocol.allowance import DAY_S
+from p2p.protocol.demand import Wanted
 from p2p.protocol.price import Prices
 
 NOW = 1_800_000_000.5  # 2027-01-15, 8 o'clock in UTC

@@ -20,7 +20,8 @@ from p2p.errors import Unavailable
 from p2p.host import Validator, Verdict
 from p2p.keys import peer_id_of, verify_by_peer
 from p2p.protocol.advert import MAX_LIFETIME_S, provider_keys
-from p2p.protocol.demand import DAY_S, Demand, Wanted
+from p2p.protocol.allowance import DAY_S
+from p2p.protocol.demand import Demand, Wanted
 from p2p.protocol.price import FREE
 from p2p.protocol.sales import PriceList
 from p2p.protocol.standing import StandingLimits

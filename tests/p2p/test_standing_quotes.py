@@ -18,7 +18,8 @@ from p2p.budget import Budget
 from p2p.errors import PaymentError, Refused, Unavailable
 from p2p.host import Stream
 from p2p.protocol import advert, negotiate, session
-from p2p.protocol.demand import DAY_S, TEMPLATE_TOKENS, Wanted
+from p2p.protocol.allowance import DAY_S
+from p2p.protocol.demand import TEMPLATE_TOKENS, Wanted
 from p2p.protocol.price import FREE
 from p2p.protocol.sales import PriceList
 from p2p.protocol.standing import StandingLimits

@@ -16,7 +16,8 @@ from p2p.errors import RemoteError
 from p2p.keys import peer_id_of, verify_by_peer
 from p2p.protocol.advert import CLOCK_TOLERANCE_S, MAX_ADDRESSES, MAX_LIFETIME_S
 from p2p.protocol.advert_book import MIN_RENEWAL_S
-from p2p.protocol.demand import DAY_S, TEMPLATE_TOKENS, Demand, DemandBook, Wanted, open_demand
+from p2p.protocol.allowance import DAY_S
+from p2p.protocol.demand import TEMPLATE_TOKENS, Demand, DemandBook, Wanted, open_demand
 from p2p.protocol.negotiate import Ask
 from p2p.protocol.wire import Signed, sign
 
