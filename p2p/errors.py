@@ -62,6 +62,10 @@ class PaymentError(Error):
     word = "payment"
 
 
+class NoFunds(PaymentError):
+    """The wallet or its owner's limits allow no deposit. Channels that are open already may still pay."""
+
+
 class EngineError(Error):
     """The model's engine failed or refused the request."""
 

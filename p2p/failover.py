@@ -18,7 +18,7 @@ from inference.nursery import open_background
 from p2p.answer import Answer
 from p2p.buying import Deal
 from p2p.discovery import Found
-from p2p.errors import EngineError, Error, Refused, RemoteError, Unavailable
+from p2p.errors import EngineError, Error, NoFunds, Refused, RemoteError, Unavailable
 from p2p.funding import TooManyChannels
 from p2p.patience import patiently
 from p2p.standing_quotes import Held
@@ -31,7 +31,7 @@ PROVIDERS_MAX = 4  # that one answer is asked of
 BUSY_PATIENCE_S = 60.0  # while every slot is in use
 
 # What another provider may do better, or one that can be paid already.
-OTHERS_MAY_DO = (Unavailable, RemoteError, EngineError, Refused, TooManyChannels)
+OTHERS_MAY_DO = (Unavailable, RemoteError, EngineError, Refused, TooManyChannels, NoFunds)
 # Refusals that others would repeat: it is the request.
 EVERYWHERE = frozenset({"prompt_over_quote", "too_long"})
 
@@ -140,23 +140,24 @@ class LastingAnswer:
         if len(self._left_out) >= PROVIDERS_MAX:
             raise error
         try:
-            deal = await patiently(self._agree_with_another, BUSY_PATIENCE_S)
+            broke = isinstance(error, NoFunds)
+            deal = await patiently(lambda: self._agree_with_another(broke=broke), BUSY_PATIENCE_S)
         except Error as nobody:
             self._trace("no_failover", peer=failed, why=str(nobody), reason=nobody.word)
             raise error from nobody
         self._trace("failover", peer=deal.provider, failed=failed, tokens=self.completion_tokens)
         return deal
 
-    async def _agree_with_another(self) -> Deal:
+    async def _agree_with_another(self, *, broke: bool) -> Deal:
         """One that was found already and to which a channel is open, or else one that gives the rest away, or else any
-        such, or else one that is looked for.
+        such, or else one that is looked for. Who is `broke` can pay through open channels only.
 
         To open a channel takes longer than a reader likes to wait.
         """
         rest, standbys = self._rest(), await self._peer.standbys()
         known = self._able(self.found, rest)
         warm = [one for one in known if one.peer in standbys]
-        cold = [one for one in known if one.peer not in standbys]
+        cold = [] if broke else [one for one in known if one.peer not in standbys]
         giving = [one for one in known if one.advert.free_tokens]
         ways = [(known, True)] if self._free else [(warm, False), (giving, True), (cold, False)]
         problem: Error = Unavailable("nobody else was found who can go on")
@@ -166,6 +167,8 @@ class LastingAnswer:
                     return await self._agree(some, rest, free=free)
             except Error as error:
                 problem = error
+        if broke:
+            raise problem
         fresh = self._able(await self._peer.find(rest.model), rest)
         self.found = [*self.found, *(one for one in fresh if one not in known)]
         if not fresh:

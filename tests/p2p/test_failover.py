@@ -12,11 +12,12 @@ from market import DEPOSIT_NANO, MODEL, Customer, Market, Seller, open_market, q
 from msgspec import structs
 from trio.testing import MockClock
 
+from chain.wallet import WALLET_MARGIN_NANO
 from inference.engine import Delta, Finished, Message, Request
 from inference.script import answer as script
 from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
 from p2p.budget import Budget
-from p2p.errors import EngineError, Refused, RemoteError, Unavailable
+from p2p.errors import EngineError, NoFunds, Refused, RemoteError, Unavailable
 from p2p.failover import PROVIDERS_MAX, LastingAnswer
 from p2p.protocol.advert_book import FAILURE_S
 from p2p.protocol.price import Prices, Tokens, cost_nano
@@ -81,6 +82,11 @@ def paid(one: Customer | Seller) -> int:
 
 def delivered(one: Customer | Seller) -> int:
     return sum(channel.delivered_nano for channel in one.book.channels())
+
+
+def impoverish(market: Market, client: Customer) -> None:
+    wallet = client.ledger.wallet.address
+    market.chain.transfer(wallet, "elsewhere", market.chain.balance(wallet) - WALLET_MARGIN_NANO)
 
 
 def providers(purchase: Purchase) -> list[str]:
@@ -247,6 +253,28 @@ async def test_where_no_more_channels_may_be_open_those_that_are_have_to_do(
             (cheap.peer, "as many channels are open as may be")
         ]
         assert providers(await bought(client)) == [standby.peer]
+
+
+async def test_who_cannot_open_a_channel_asks_where_one_is_open(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        standby, client = await standing_by(market)
+        await market.seller(name="cheap")
+        impoverish(market, client)
+        purchase = await bought(client)
+        assert purchase.text == whole()
+        assert providers(purchase) == [standby.peer]
+        assert client.diary.of("no_deal")[0]["reason"] == "payment"
+
+
+async def test_who_has_no_money_at_all_is_told_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        client = await market.customer()
+        for name in ("one", "other"):
+            await market.seller(name=name)
+        impoverish(market, client)
+        with pytest.raises(NoFunds, match="the wallet holds"):
+            await bought(client)
+        assert len(client.diary.of("no_deal")) == 1
 
 
 async def test_answers_that_begin_together_share_the_channels_that_may_be_open(
