@@ -30,6 +30,14 @@ examples:
   {PROGRAM} demand list --provider        those you gave
 """
 
+GATEWAY = f"""\
+examples:
+  {PROGRAM} gateway                       serve http://127.0.0.1:8642/v1, with what `ask` is configured to spend
+  {PROGRAM} gateway --preset cheap --answer-max-nano 1000000
+  {PROGRAM} gateway --origin https://chat.example
+  curl http://127.0.0.1:8642/v1/models
+"""
+
 
 class Parser(argparse.ArgumentParser):
     """Errors are one line, and end the program like every other bad input."""
@@ -71,6 +79,7 @@ def _parser() -> Parser:
             commands, "demand", "get a price for many answers ahead, or list what is left of those you have", DEMANDS
         )
     )
+    _gateway(_command(commands, "gateway", "serve OpenAI's clients on this machine", GATEWAY))
     _relay(_command(commands, "relay", "run a bootstrap peer, through which others find each other"))
     _swarm_key(_command(commands, "swarm-key", "make the key of a private network, which none but its members join"))
     _channels(_command(commands, "channels", "list your payment channels, or close one"))
@@ -179,6 +188,31 @@ def _ask(parser: argparse.ArgumentParser) -> None:
         "max-tokens": "length of the answer, at most (256)",
         "temperature": "0 (default) is greedy",
         "seed": "the same seed gives the same answer",
+    }.items():
+        parser.add_argument(f"--{flag}", dest=f"ask.{flag.replace('-', '_')}", metavar="X", help=what)
+    _buying(parser)
+    explain = "show how the providers were ranked, and every term of it"
+    parser.add_argument("--explain", action="store_true", help=explain)
+    parser.add_argument("--close", action="store_true", help="close the channel afterwards")
+    _neighbours(parser, "look for peers on the local network, too")
+
+
+def _gateway(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--listen", dest="gateway.listen", metavar="HOST:PORT", help="where to serve (127.0.0.1:8642)")
+    origin = "let a web page of this origin call, such as https://chat.example; may be repeated"
+    parser.add_argument("--origin", dest="gateway.origins", action="append", metavar="X", help=origin)
+    name = "a name by which browsers may ask for it, besides addresses and localhost; may be repeated"
+    parser.add_argument("--host", dest="gateway.hosts", action="append", metavar="NAME", help=name)
+    length = "length of an answer, at most, where the caller does not say it (1024)"
+    parser.add_argument("--max-tokens", dest="gateway.max_tokens", metavar="N", help=length)
+    _buying(parser)
+    _neighbours(parser, "look for peers on the local network, too")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
+
+
+def _buying(parser: argparse.ArgumentParser) -> None:
+    """Whose answers are bought, and what they may cost."""
+    for flag, what in {
         "preset": "what counts: cheap, balanced (default), fast, or private (docs/MARKET.md)",
         "nano-per-second": "what a second of yours is worth, in place of the preset's",
         "tier": "open or attested, in place of the preset's",
@@ -204,10 +238,6 @@ def _ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audit-engine", dest="audit.engine", metavar="X", help=reader)
     share = "how many answers are followed by an audit (2); a provider's first ones are anyway; 0 for none"
     parser.add_argument("--audit-share-percent", dest="audit.share_percent", metavar="X", help=share)
-    explain = "show how the providers were ranked, and every term of it"
-    parser.add_argument("--explain", action="store_true", help=explain)
-    parser.add_argument("--close", action="store_true", help="close the channel afterwards")
-    _neighbours(parser, "look for peers on the local network, too")
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money first")
 
 

@@ -28,8 +28,16 @@ from p2p.protocol.strategy import PERCENT, Tactic
 
 PREFIX = "BOMBYX_"
 # With commas between, in a variable.
-LISTS = {"listen", "provide.upstream_models", "ask.features", "ask.allow", "ask.block"}
-SECTIONS = ("provide", "ask", "demand", "audit", "wallet", "watch", "relay", "limits")
+LISTS = {
+    "listen",
+    "provide.upstream_models",
+    "ask.features",
+    "ask.allow",
+    "ask.block",
+    "gateway.hosts",
+    "gateway.origins",
+}
+SECTIONS = ("provide", "ask", "demand", "gateway", "audit", "wallet", "watch", "relay", "limits")
 EMBEDDED_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 Nano = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -162,6 +170,15 @@ def _caps(price_input: int | None, price_output: int | None) -> Prices | None:
     return Prices(inputs, inputs, top if price_output is None else price_output)
 
 
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How OpenAI's clients are served. What their answers may cost is in `ask`."""
+
+    listen: str = "127.0.0.1:8642"
+    hosts: tuple[str, ...] = ()  # names by which browsers may ask for it, besides addresses and localhost
+    origins: tuple[str, ...] = ()  # of others' web pages that may use it, such as https://chat.example; * for all
+    max_tokens: Count = 1024  # of an answer of which the caller does not say how long it may be
+
+
 class AuditConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client does to find out whether answers are the model's. Without an engine of its own, nothing."""
 
@@ -228,6 +245,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     provide: ProvideConfig = ProvideConfig()
     ask: AskConfig = AskConfig()
     demand: DemandConfig = DemandConfig()
+    gateway: GatewayConfig = GatewayConfig()
     audit: AuditConfig = AuditConfig()
     wallet: WalletConfig = WalletConfig()
     watch: WatchConfig = WatchConfig()

@@ -104,6 +104,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+SERVICES = frozenset({"provide", "relay", "watch", "gateway"})
+"""Commands that run until they are told to stop; with `--json` they say what happens meanwhile."""
+
+
 async def _run(options: argparse.Namespace, config: Config, terminal: Terminal) -> int:
     """The command, until it is done or told to stop."""
     with ExitStack() as stack:
@@ -144,7 +148,7 @@ def _traces(config: Config, stack: ExitStack) -> Sequence[Trace]:
 def _session(options: argparse.Namespace, config: Config, terminal: Terminal, traces: Sequence[Trace]) -> Session:
     # What `ask` prints on standard output is the answer alone, so that it can be piped.
     story = Story(Console(stderr=options.command == "ask", quiet=options.json))
-    lines = options.json and options.command in {"provide", "relay", "watch"}
+    lines = options.json and options.command in SERVICES
     trace = JsonLines(sys.stdout) if lines else story
     return Session(options, config, story, among(trace, *traces), terminal, Interrupt(), trio.Event())
 
@@ -348,6 +352,21 @@ def _in_want_of_money(lack: Error | None) -> Iterator[None]:
         raise
 
 
+async def gateway(session: Session) -> None:
+    """Serve OpenAI's clients until told to stop."""
+    try:
+        from p2p.gateway.command import serve  # a tenth of a second to import, and an extra
+    except ImportError as error:
+        raise LocalError(f"the gateway needs {error.name}: pip install 'bombyx[gateway]'") from None
+
+    network = session.network()
+    free = _is_free(session.config, network)
+    async with open_client(session, network, free=free) as (node, peer):
+        if session.options.faucet:
+            await fund(node.network, node.ledger.wallet.address)
+        await serve(session, peer, free=free)
+
+
 async def run_demo(session: Session) -> None:
     """A whole network on this machine, one paid answer."""
     options, story = session.options, session.story
@@ -486,6 +505,7 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "provide": provide,
     "ask": ask,
     "demand": demand,
+    "gateway": gateway,
     "relay": relay,
     "swarm-key": make_swarm_key,
     "channels": channels,

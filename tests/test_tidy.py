@@ -64,6 +64,10 @@ CORES = {
         "inference.engine",  # its structs
         "inference.errors",
     },
+    "p2p.gateway.calls": {"inference.engine", "p2p.gateway.failures"},
+    "p2p.gateway.chat": {"inference.engine", "p2p.gateway.calls", "p2p.gateway.failures"},
+    "p2p.gateway.failures": {"p2p.errors", "p2p.funding.TooManyChannels"},
+    "p2p.gateway.origins": {"p2p.gateway.failures"},
     "p2p.net.address_group": set(),
     "p2p.net.arrivals": {"p2p.net.address_group", "p2p.net.limits", "p2p.net.turns"},
     "p2p.net.conduct": {"p2p.protocol.rates"},
@@ -96,6 +100,8 @@ SEAMS = {
     "exllamav3": {"inference.exllama"},
     "torch": {"inference.exllama"},
     "httpx": {"inference.upstream_http"},
+    "starlette": {"p2p.gateway"},
+    "hypercorn": {"p2p.gateway"},
 }
 
 # Behind the seams. In `p2p` only `node` knows them; the rest takes a Host, a Ledger and an Engine as given.
@@ -311,6 +317,7 @@ def test_imports_go_one_way() -> None:
         (libraries_stay_behind_seams, "p2p.node", "from pytoniq_core import Cell"),
         (libraries_stay_behind_seams, "chain.devnet.chain", "from tonpy.tvm.tvm import TVM"),
         (libraries_stay_behind_seams, "inference.worker", "import xllamacpp"),
+        (libraries_stay_behind_seams, "p2p.node", "from starlette.routing import Route"),
         (only_node_wires, "p2p.provider", "from p2p.net.host import open_host"),
         (only_node_wires, "p2p.peer", "from chain import ton"),
         (only_node_wires, "p2p.gateway.http", "from inference.worker import Worker"),

@@ -1,0 +1,140 @@
+"""From a call to its answers: bought from whoever sells them, told to the caller as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import trio
+
+from inference.engine import FinishReason, Request
+from inference.nursery import open_background
+from p2p.errors import Error
+from p2p.failover import LastingAnswer
+from p2p.gateway import metadata
+from p2p.gateway.calls import Call, Choice, Dialect, Outcome
+from p2p.gateway.failures import failure_of
+from p2p.gateway.wire import Wire
+
+Ask = Callable[[Request], AbstractAsyncContextManager[LastingAnswer]]
+"""Finds, agrees, pays; raises as `LightPeer.ask` does."""
+
+Say = Callable[[int, str], Any]
+
+
+class Answering:
+    """One call's answers. Leaving early stops them all, and what came is paid."""
+
+    def __init__(self, call: Call, ask: Ask) -> None:
+        self._call = call
+        self._ask = ask
+        self._answers: dict[int, LastingAnswer] = {}
+        self._texts: list[list[str]] = [[] for _ in range(call.n)]
+
+    @property
+    def known(self) -> Mapping[str, Any] | None:
+        """What there is to say of the first answer whose provider is known; `None` before."""
+        begun = [answer.parts for answer in self._answers.values() if answer.parts]
+        return metadata.of_parts(begun[0]) if begun else None
+
+    @property
+    def cost_nano(self) -> int:
+        """So far."""
+        return sum(answer.cost_nano for answer in self._answers.values())
+
+    async def whole(self, wire: Wire, dialect: Dialect) -> None:
+        """One body."""
+        try:
+            await self._run(_unsaid)
+        except Error as error:
+            await self._fail(wire, error)
+            return
+        outcome = self._outcome()
+        await wire.body(200, dialect.whole(outcome), metadata.headers(outcome.bombyx, over=True))
+
+    async def stream(self, wire: Wire, dialect: Dialect) -> None:
+        """Events, from the first text on. What goes wrong before has a status of its own."""
+        opened = trio.Lock()
+        begun = False
+
+        async def say(index: int, text: str) -> None:
+            nonlocal begun
+            async with opened:
+                if not begun:
+                    await wire.open(metadata.headers(self.known or {}, over=False))
+                    await wire.events(dialect.opening())
+                    begun = True
+            await wire.events(dialect.piece(index, text))
+
+        async with open_background() as background:
+            background.start_soon(wire.keep_alive)
+            try:
+                await self._run(say)
+            except Error as error:
+                if not wire.is_open:
+                    await self._fail(wire, error)
+                    return
+                await wire.events(dialect.failed(failure_of(error, charged=True, extra=self._extra())))
+            else:
+                outcome = self._outcome()
+                if not begun:  # an answer without a word
+                    await wire.open(metadata.headers(outcome.bombyx, over=False))
+                    await wire.events(dialect.opening())
+                await wire.events(dialect.closing(outcome))
+        await wire.close()
+
+    async def _run(self, say: Say) -> None:
+        """All answers side by side; the first error ends them."""
+        requests = self._call.requests
+        if len(requests) == 1:
+            await self._one(0, requests[0], say)
+            return
+        first: list[Error] = []
+
+        async def one(index: int, request: Request, scope: trio.CancelScope) -> None:
+            try:
+                await self._one(index, request, say)
+            except Error as error:
+                first.append(error)
+                scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for index, request in enumerate(requests):
+                nursery.start_soon(one, index, request, nursery.cancel_scope)
+        if first:
+            raise first[0]
+
+    async def _one(self, index: int, request: Request, say: Say) -> None:
+        async with self._ask(request) as answer:
+            self._answers[index] = answer
+            async for text in answer:
+                self._texts[index].append(text)
+                await say(index, text)
+
+    def _outcome(self) -> Outcome:
+        answers = [self._answers[index] for index in range(self._call.n)]
+        parts = [part for answer in answers for part in answer.parts]
+        return Outcome(
+            [Choice("".join(text), _reason(answer)) for text, answer in zip(self._texts, answers, strict=True)],
+            sum(part.prompt_tokens for part in parts),
+            sum(part.completion_tokens for part in parts),
+            metadata.merged([metadata.of_parts(answer.parts) for answer in answers]),
+        )
+
+    async def _fail(self, wire: Wire, error: Error) -> None:
+        await wire.fail(failure_of(error, charged=self.cost_nano > 0, extra=self._extra()))
+
+    def _extra(self) -> Mapping[str, Any]:
+        known = self.known
+        return {} if known is None else {"bombyx": known}
+
+
+def _reason(answer: LastingAnswer) -> FinishReason:
+    """Why it ended. A whole answer whose receipt was lost was as long as it could be, or ended by itself."""
+    receipt = answer.parts[-1].receipt
+    return "length" if receipt is not None and receipt.reason == "length" else "stop"
+
+
+async def _unsaid(_index: int, _text: str) -> None:
+    await trio.lowlevel.checkpoint()

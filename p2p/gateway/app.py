@@ -1,0 +1,184 @@
+"""The HTTP application: which path leads where, and what every request has to pass first."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from inference.engine import Request
+from inference.nursery import open_background
+from p2p.buying import prompt_tokens_bound
+from p2p.errors import Error
+from p2p.gateway import origins
+from p2p.gateway.answering import Answering, Ask
+from p2p.gateway.calls import SEEDS, Call, Defaults, Dialect
+from p2p.gateway.catalogue import Catalogue, as_openai
+from p2p.gateway.chat import Chat, read_chat
+from p2p.gateway.failures import Failure, failure_of
+from p2p.gateway.metadata import EXPOSED
+from p2p.gateway.wire import Left, Wire, cancel_when_left, read_body
+from p2p.protocol.advert import ModelOffer
+
+ANSWER_ID_BYTES = 12
+
+Reader = Callable[[bytes, Defaults], tuple[Call, Dialect]]
+"""The JSON of a request -> what is wanted, and how the answer is said. Raises `Rejected`."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Who may call."""
+
+    hosts: Collection[str] = ()  # names that the gateway goes by
+    origins: Collection[str] = ()  # web pages that may call from a browser
+
+
+class Generation:
+    """An endpoint that generates: an ASGI application."""
+
+    def __init__(self, read: Reader, catalogue: Catalogue, ask: Ask, max_tokens: int) -> None:
+        """`max_tokens` are for an answer of which the caller does not say how long it may be."""
+        self._read = read
+        self._catalogue = catalogue
+        self._ask = ask
+        self._max_tokens = max_tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        wire = Wire(send, {})
+        try:
+            body = await read_body(scope, receive)
+            async with open_background() as background:
+                background.start_soon(cancel_when_left, receive, background.cancel_scope)
+                await self._answer(body, wire)
+        except Left:
+            return
+        except Error as error:
+            await wire.fail(failure_of(error))
+
+    async def _answer(self, body: bytes, wire: Wire) -> None:
+        call, dialect = self._read(body, Defaults(seed=secrets.randbelow(SEEDS)))
+        offers = await self._catalogue.require(call.request.model)
+        if not call.request.max_tokens:
+            call = call.limited(self._room(call.request, offers))
+        answering = Answering(call, self._ask)
+        await (answering.stream if call.stream else answering.whole)(wire, dialect)
+
+    def _room(self, request: Request, offers: Sequence[ModelOffer]) -> int:
+        """As long as an answer may be, and still fits behind this prompt with whoever has most room."""
+        room = max(offer.context for offer in offers) - prompt_tokens_bound(request.messages)
+        return max(1, min(self._max_tokens, room))
+
+
+class Guard:
+    """Turns away what a web browser should not have sent. An ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (failure := self._objection(scope)):
+            await Wire(send, {}).fail(failure)
+            return
+        await self._app(scope, receive, send)
+
+    def _objection(self, scope: Scope) -> Failure | None:
+        given = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        rules = self._rules
+        return origins.objection(given.get(b"host", ""), given.get(b"origin"), names=rules.hosts, origins=rules.origins)
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def answering_errors(
+    endpoint: Callable[[HttpRequest], Awaitable[Any]],
+) -> Callable[[HttpRequest], Awaitable[Response]]:
+    """An endpoint that returns plain values or raises `Error`, as one that returns JSON."""
+
+    async def serve(request: HttpRequest) -> Response:
+        try:
+            return json_response(await endpoint(request))
+        except Error as error:
+            failure = failure_of(error)
+            return json_response(failure.body, failure.status, failure.headers)
+
+    return serve
+
+
+async def not_found(_request: HttpRequest, _error: Exception) -> Response:
+    failure = Failure(404, "invalid_request_error", "unknown_url", "there is nothing here")
+    return json_response(failure.body, 404)
+
+
+async def wrong_method(_request: HttpRequest, error: Exception) -> Response:
+    failure = Failure(405, "invalid_request_error", "method_not_allowed", "not with this method")
+    return json_response(failure.body, 405, getattr(error, "headers", None))
+
+
+async def broken(_request: HttpRequest, _error: Exception) -> Response:
+    failure = Failure(500, "server_error", "gateway_failed", "the gateway has failed; its log says why")
+    return json_response(failure.body, 500, failure.headers)
+
+
+def v1_routes(catalogue: Catalogue, ask: Ask, max_tokens: int, began_at: int) -> list[Route]:
+    """What OpenAI's clients call."""
+
+    async def models(_request: HttpRequest) -> Any:
+        known = await catalogue.models()
+        return {"object": "list", "data": [as_openai(model, offers, began_at) for model, offers in known.items()]}
+
+    async def model(request: HttpRequest) -> Any:
+        name = request.path_params["model"]
+        return as_openai(name, await catalogue.require(name), began_at)
+
+    return [
+        Route("/v1/models", answering_errors(models)),
+        Route("/v1/models/{model:path}", answering_errors(model)),
+        *(
+            Route(path, Generation(read, catalogue, ask, max_tokens), methods=["POST"])
+            for path, read in READERS.items()
+        ),
+    ]
+
+
+def application(routes: Sequence[Route], rules: Rules) -> Starlette:
+    """All of it, as an ASGI application."""
+    handlers = {404: not_found, 405: wrong_method, 500: broken}
+    return Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(Guard, rules),
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(rules.origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=EXPOSED,
+            ),
+        ],
+        exception_handlers=handlers,
+    )
+
+
+def _chat(body: bytes, defaults: Defaults) -> tuple[Call, Dialect]:
+    call, asked = read_chat(body, defaults)
+    return call, Chat(asked, secrets.token_hex(ANSWER_ID_BYTES), int(time.time()))
+
+
+READERS: Mapping[str, Reader] = {"/v1/chat/completions": _chat}

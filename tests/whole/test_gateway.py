@@ -1,0 +1,89 @@
+"""The clients that OpenAI publishes, and a gateway that buys what they ask for: real processes, paid on a devnet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import openai
+import pytest
+from local import SCRIPTED, Local
+from openai import AsyncOpenAI, OpenAI
+from processes import Process, Processes
+
+pytestmark = pytest.mark.slow
+
+
+class Gateway(NamedTuple):
+    """One that is up."""
+
+    process: Process
+    url: str
+    home: Path
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+
+def start_gateway(processes: Processes, network: Path, name: str = "caller", *flags: str) -> Gateway:
+    home = processes.directory / name
+    process = processes.serve(
+        "p2p.node", "gateway", "--network", network, "--home", home, "--faucet", "--listen", "127.0.0.1:0", *flags
+    )
+    return Gateway(process, process.records("ready")[0]["url"], home)
+
+
+@pytest.fixture(scope="module")
+def gateway(network: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with Processes(tmp_path_factory.mktemp("gateway")) as processes:
+        yield start_gateway(processes, network.file)
+
+
+@pytest.fixture(scope="module")
+def client(gateway: Gateway) -> Iterator[OpenAI]:
+    with OpenAI(base_url=gateway.base_url, api_key="any", max_retries=0) as client:
+        yield client
+
+
+HELLO: list[Any] = [{"role": "user", "content": "why is silk strong"}]
+
+
+def test_models_are_those_on_offer(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [SCRIPTED]
+    assert client.models.retrieve(SCRIPTED).owned_by == "scripted"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("nobody/has-it")
+    assert caught.value.code == "model_not_found"
+
+
+def test_an_answer_is_bought(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model=SCRIPTED, messages=HELLO, max_tokens=12, seed=1, temperature=0)
+    assert len((answer.choices[0].message.content or "").split()) == 12
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (5, 12)
+    bombyx = (answer.model_extra or {})["bombyx"]
+    assert bombyx["provider"].startswith("12D3KooW")
+    assert bombyx["cost_nano"] > 0
+    assert len(bytes.fromhex(bombyx["receipt"])) == 16
+
+
+# The package leaves its own generators to the garbage collector, which Trio warns of.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_tokens_stream_under_trio(gateway: Gateway) -> None:
+    async with AsyncOpenAI(base_url=gateway.base_url, api_key="any", max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model=SCRIPTED, messages=HELLO, max_tokens=12, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert chunks[-1].choices == []
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert usage.completion_tokens == 12
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks[1:-2]]
+    assert len("".join(texts).split()) == 12
+    assert len(texts) > 1
