@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from inference.engine import CONTINUE, SCORE, Message, ModelInfo, Request
+from inference.engine import CONTINUE, EMBED, LOGPROBS, SCHEMA, SCORE, TOOLS, Message, ModelInfo, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
+from inference.records import TOP_LOGPROBS_MAX
 
 MAX_TEMPERATURE = 100  # beyond this every token is as likely as any other
 MAX_SEED = 1 << 31  # what every engine's random generator takes
+MAX_TOOLS = 128  # as OpenAI has it
+MAX_SCHEMA_BYTES = 1 << 16
+MAX_SCHEMA_DEPTH = 32
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
-_messages = msgspec.msgpack.Decoder(tuple[Message, ...])
+_LACKS = {
+    CONTINUE: "does not go on with an answer",
+    TOOLS: "calls no tools",
+    SCHEMA: "cannot be held to a schema",
+    LOGPROBS: "tells no logprobs",
+    EMBED: "makes no embeddings",
+}
+
 _text = msgspec.msgpack.Decoder(str)
 _request = msgspec.msgpack.Decoder(Request)
 
@@ -27,21 +40,10 @@ def find_model(models: Sequence[ModelInfo], model: str) -> ModelInfo:
     raise ModelMissing("that model is not loaded here")
 
 
-def check_messages(messages: tuple[Message, ...]) -> None:
-    """Raises `BadRequest` for no messages, an unknown role, text that is not Unicode, or an answer badly begun."""
-    _check_types(messages, _messages)
-    if not messages:
-        raise BadRequest("there are no messages")
-    if messages[-1] == Message("assistant", ""):
-        raise BadRequest("an answer to go on with must not be empty")
-    if [message.role for message in messages[-2:]] == ["assistant", "assistant"]:
-        raise BadRequest("an answer to go on with must be one message")
-
-
-def check_begun(model: ModelInfo, messages: tuple[Message, ...]) -> None:
-    """Raises `BadRequest` for an answer that is begun where the model cannot go on with one."""
-    if messages[-1].role == "assistant" and CONTINUE not in model.features:
-        raise BadRequest("that model does not go on with an answer")
+def check_features(model: ModelInfo, request: Request) -> None:
+    """Raises `BadRequest` for what the model cannot do."""
+    for feature in sorted(request.needs - {*model.features}):
+        raise BadRequest(f"that model {_LACKS[feature]}")
 
 
 def check_text(model: ModelInfo, text: str) -> None:
@@ -55,8 +57,8 @@ def check_text(model: ModelInfo, text: str) -> None:
 
 def check_request(request: Request) -> None:
     """Raises `BadRequest` unless every field has its type and a value that makes sense."""
-    check_messages(request.messages)
     _check_types(request, _request)
+    _check_messages(request.messages)
     if request.max_tokens < 1:
         raise BadRequest("max_tokens must be at least 1")
     if not (math.isfinite(request.temperature) and 0 <= request.temperature <= MAX_TEMPERATURE):
@@ -67,6 +69,77 @@ def check_request(request: Request) -> None:
         raise BadRequest("top_p must be above 0 and at most 1")
     if "" in request.stop:
         raise BadRequest("a stop string must not be empty")
+    if request.top_logprobs is not None and not 0 <= request.top_logprobs <= TOP_LOGPROBS_MAX:
+        raise BadRequest(f"top_logprobs must be from 0 to {TOP_LOGPROBS_MAX}")
+    _check_tools(request)
+    _check_form(request)
+
+
+def _check_messages(messages: tuple[Message, ...]) -> None:
+    if not messages:
+        raise BadRequest("there are no messages")
+    if messages[-1] == Message("assistant", ""):
+        raise BadRequest("an answer to go on with must not be empty")
+    if [message.role for message in messages[-2:]] == ["assistant", "assistant"]:
+        raise BadRequest("an answer to go on with must be one message")
+    if messages[-1].tool_calls:
+        raise BadRequest("the last message must not call a tool: what came of it has to follow")
+    for message in messages:
+        if message.tool_calls and message.role != "assistant":
+            raise BadRequest("only the assistant calls tools")
+        if (message.role == "tool") != bool(message.tool_call_id):
+            raise BadRequest("a tool's message, and no other, says which call it answers")
+        for call in message.tool_calls:
+            _check_object(call.arguments, "the arguments of a call")
+
+
+def _check_tools(request: Request) -> None:
+    names = [tool.name for tool in request.tools]
+    if len(names) > MAX_TOOLS or len(names) != len({*names}):
+        raise BadRequest(f"there may be {MAX_TOOLS} tools, each with a name of its own")
+    for tool in request.tools:
+        if not _TOOL_NAME.fullmatch(tool.name):
+            raise BadRequest("a tool's name has 1 to 64 letters, digits, underscores and hyphens")
+        _check_object(tool.parameters, "a tool's parameters")
+    if request.tool_choice == "required" and not names:
+        raise BadRequest("a call is required, and there are no tools")
+    if request.tool and (request.tool_choice != "required" or request.tool not in names):
+        raise BadRequest("the tool to be called has to be among the tools, and required")
+
+
+def _check_form(request: Request) -> None:
+    if request.schema:
+        _check_object(request.schema, "a schema")
+    if len(request.needs & {SCHEMA, TOOLS}) == 2 or request.needs >= {LOGPROBS, TOOLS}:
+        raise BadRequest("tools go neither with a schema nor with logprobs")
+    if (request.schema or request.tools) and request.continues:
+        raise BadRequest("an answer that is begun cannot be held to a schema, nor be given tools")
+    if request.embed and (request.needs != {EMBED} or request.stop):
+        raise BadRequest("a text is embedded without tools, schema, logprobs and stop strings")
+    if request.embed and not all(message.content for message in request.messages):
+        raise BadRequest("a text to be embedded must not be empty")
+
+
+def _check_object(text: str, what: str) -> None:
+    if len(text.encode()) > MAX_SCHEMA_BYTES:
+        raise BadRequest(f"{what}: {MAX_SCHEMA_BYTES} bytes are the most")
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadRequest(f"{what} must be a JSON object")
+    if _depth(value) > MAX_SCHEMA_DEPTH:
+        raise BadRequest(f"{what}: nested {MAX_SCHEMA_DEPTH} deep at most")
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and arrays, looked at one after the other: a hostile one must not fill the stack."""
+    level, depth = [value], 0
+    while level := [one for one in level if isinstance(one, dict | list)]:
+        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
+        depth += 1
+    return depth
 
 
 def check_fit(prompt_tokens: int, max_tokens: int, context: int) -> None:

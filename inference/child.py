@@ -84,8 +84,8 @@ class _Worker:
             case link.Health():
                 await self._engine.health()
                 return link.Value(job.id, 0)
-            case link.Count(model=model, messages=messages):
-                return link.Value(job.id, await self._engine.count(model, messages))
+            case link.Count(request=request):
+                return link.Value(job.id, await self._engine.count(request))
             case link.Prefill(request=request, tokens=tokens):
                 return link.Value(job.id, await self._engine.prefill(request, tokens))
             case link.Generate(request=request):

@@ -10,13 +10,17 @@ least that it can be, and what is missing comes with the end. Of those that neve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
 
 from inference.engine import Delta, Finished, FinishReason, Message, Request, Usage
 from inference.errors import EngineError
+from inference.form import ToldLogprobs
+from inference.hermes import as_function
+from inference.records import SEPARATOR, TokenLogprob, prose
 from inference.stopping import StopFilter
 
 CHAT = "/v1/chat/completions"
@@ -63,19 +67,50 @@ class _Timings(msgspec.Struct, frozen=True):
     cache_n: int = 0
 
 
+class _Function(msgspec.Struct, frozen=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct, frozen=True):
+    index: int = 0
+    function: _Function = _Function()
+
+
 class _Delta(msgspec.Struct, frozen=True):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    tool_calls: tuple[_Call, ...] | None = None
 
     @property
     def hidden(self) -> bool:
         return bool(self.reasoning or self.reasoning_content)
 
 
+class _Likely(msgspec.Struct, frozen=True):
+    token: str
+    logprob: float
+
+
+class _Told(_Likely, frozen=True):
+    top_logprobs: tuple[_Likely, ...] = ()
+
+
+class _Logprobs(msgspec.Struct, frozen=True):
+    content: tuple[_Told, ...] | None = None
+
+
 class _Choice(msgspec.Struct, frozen=True):
     delta: _Delta = _Delta()
     finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+    @property
+    def told(self) -> Iterator[TokenLogprob]:
+        """The logprobs of the chunk's tokens."""
+        for one in (self.logprobs and self.logprobs.content) or ():
+            yield TokenLogprob(one.token, one.logprob, tuple((top.token, top.logprob) for top in one.top_logprobs))
 
 
 class _Chunk(msgspec.Struct, frozen=True):
@@ -89,11 +124,27 @@ class _Chunk(msgspec.Struct, frozen=True):
 _chunk = msgspec.json.Decoder(_Chunk)
 
 
-def chat_body(name: str, messages: tuple[Message, ...]) -> dict[str, Any]:
+def chat_body(name: str, request: Request) -> dict[str, Any]:
     """What names a prompt. For one that ends in an answer that is begun, in the words of vLLM and SGLang."""
-    body: dict[str, Any] = {"model": name, "messages": msgspec.to_builtins(messages)}
-    if messages[-1].role == "assistant":
+    body: dict[str, Any] = {"model": name, "messages": [_message(message) for message in request.messages]}
+    if request.tools:
+        body["tools"] = [{"type": "function", "function": as_function(tool)} for tool in request.tools]
+        named = {"type": "function", "function": {"name": request.tool}}
+        body["tool_choice"] = named if request.tool else request.tool_choice
+    if request.continues:
         body |= {"add_generation_prompt": False, "continue_final_message": True}
+    return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_call_id:
+        body["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
     return body
 
 
@@ -102,18 +153,32 @@ def answer_body(name: str, request: Request) -> dict[str, Any]:
 
     Stop strings stay with us, so that they mean the same with every server.
     """
-    return chat_body(name, request.messages) | {
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "seed": request.seed,
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "stream": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        "timings_per_token": True,
-    }
+    return (
+        chat_body(name, request)
+        | _form(request)
+        | {
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            "top_k": -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "stream": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+            "timings_per_token": True,
+        }
+    )
+
+
+def _form(request: Request) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    if request.schema:
+        schema = {"name": "answer", "schema": json.loads(request.schema), "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs)}
+    return body
 
 
 class CompletionReader:
@@ -126,6 +191,9 @@ class CompletionReader:
         self._max_tokens = request.max_tokens
         self._prompt_tokens = prompt_tokens
         self._filter = StopFilter(request.stop)
+        self._has_records = request.has_records
+        self._calls = _Calls()
+        self._logprobs = ToldLogprobs(request)
         self._reason: FinishReason | None = None
         self._usage: Counted | None = None
         self.pieces = 0  # chunks that got the answer on; others, such as the first with the role, do not
@@ -146,9 +214,10 @@ class CompletionReader:
         self._usage = chunk.usage or self._usage
         if chunk.timings is not None:
             self._cached = chunk.timings.cache_n
+        self._logprobs.heard(choice.told)
         items: list[Delta | Finished] = []
-        if choice.delta.content or choice.delta.hidden:
-            items = self._counted([self._piece(choice.delta, _running(chunk))])
+        if choice.delta.content or choice.delta.hidden or choice.delta.tool_calls:
+            items = self._counted(self._piece(choice.delta, _running(chunk)))
         if choice.finish_reason is not None:
             self._reason = _reason(choice.finish_reason)
         if self._filter.stopped:
@@ -162,21 +231,26 @@ class CompletionReader:
             return []
         if self._reason is None:
             raise EngineError("the server broke the answer off")
-        items = self._counted([self._missing(self._reason), self._filter.flush()])
+        closed = Delta("" if self._reason == "length" else self._calls.end(), 0)
+        items = self._counted([self._missing(self._reason), self._filter.flush(), closed])
         return [*items, self._finish()]
 
-    def _piece(self, delta: _Delta, running: int | None) -> Delta | None:
+    def _piece(self, delta: _Delta, running: int | None) -> list[Delta | None]:
         self.pieces += 1
         total = self._passed + 1 if running is None else running
         tokens, self._passed = max(0, total - self._passed), max(total, self._passed)
         self.estimated = self.estimated and running is None
-        if not delta.content:
+        if not (delta.content or delta.tool_calls):
             self._hides = True
             tokens = 0
         self._seen += tokens
         if self.pieces > self._max_tokens or self._seen > self._max_tokens:
             raise EngineError("the server said more than it was asked")
-        return self._filter.feed(delta.content, tokens) if delta.content else None
+        text = delta.content or ""
+        said = self._filter.feed(prose(text) if self._has_records else text, 0 if delta.tool_calls else tokens)
+        if not delta.tool_calls:
+            return [said]
+        return [said, self._filter.flush(), Delta(self._calls.text(delta.tool_calls), tokens)]
 
     def _missing(self, reason: FinishReason) -> Delta | None:
         """What the usage has beyond what came, less an end token; hidden tokens are nobody's to pay."""
@@ -193,7 +267,7 @@ class CompletionReader:
         return self._filter.feed("", missing) if missing > 0 else None
 
     def _counted(self, deltas: Iterable[Delta | None]) -> list[Delta | Finished]:
-        found = [delta for delta in deltas if delta is not None]
+        found = [self._logprobs.behind(delta) for delta in deltas if delta is not None and (delta.text or delta.tokens)]
         self._delivered += sum(delta.tokens for delta in found)
         return [*found]
 
@@ -204,6 +278,35 @@ class CompletionReader:
         prompt_tokens = told.prompt_tokens if told else self._prompt_tokens
         cached = max(0, self._cached, told.cached_tokens if told else 0)
         return Finished(self._reason, Usage(prompt_tokens, min(cached, prompt_tokens - 1), self._delivered))
+
+
+class _Calls:
+    """The server's calls, which come bit by bit, as records."""
+
+    def __init__(self) -> None:
+        self._index: int | None = None
+        self._has_arguments = False
+
+    def text(self, calls: Iterable[_Call]) -> str:
+        """What more there is of the records."""
+        return "".join(self._texts(calls))
+
+    def end(self) -> str:
+        """The end of the last, if there was one."""
+        if self._index is None:
+            return ""
+        self._index = None
+        return f"{'' if self._has_arguments else '{}'}}}{SEPARATOR}"
+
+    def _texts(self, calls: Iterable[_Call]) -> Iterator[str]:
+        for call in calls:
+            if call.index != self._index:
+                yield self.end()
+                yield f'{SEPARATOR}{{"name": {json.dumps(call.function.name or "")}, "arguments": '
+                self._index, self._has_arguments = call.index, False
+            arguments = prose(call.function.arguments or "")
+            self._has_arguments = self._has_arguments or bool(arguments)
+            yield arguments
 
 
 def _decoded(payload: bytes) -> _Chunk:
@@ -224,7 +327,7 @@ def _running(chunk: _Chunk) -> int | None:
 
 
 def _reason(told: str) -> FinishReason:
-    if told == "stop":
+    if told in {"stop", "tool_calls"}:
         return "stop"
     if told == "length":
         return "length"

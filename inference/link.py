@@ -13,7 +13,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 import trio
 
-from inference.engine import Delta, Finished, Message, ModelInfo, Request, Scored
+from inference.engine import Delta, Finished, ModelInfo, Request, Scored
 from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
 from inference.llamacpp import LlamaCpp
 from inference.scripted import Scripted
@@ -35,8 +35,7 @@ class Health(msgspec.Struct, frozen=True, tag="health"):
 
 class Count(msgspec.Struct, frozen=True, tag="count"):
     id: int
-    model: str
-    messages: tuple[Message, ...]
+    request: Request
 
 
 class Prefill(msgspec.Struct, frozen=True, tag="prefill"):

@@ -12,6 +12,9 @@ from typing import Any
 
 from inference.engine import Delta, Finished, FinishReason, Request, Usage
 from inference.errors import ContextOverflow, EngineError
+from inference.form import Calls, ToldLogprobs
+from inference.hermes import forced
+from inference.records import TokenLogprob
 from inference.stopping import StopFilter
 
 _SEEDS = (1 << 32) - 1  # the one above them means "draw a seed"
@@ -31,15 +34,24 @@ def completion_body(prompt: Sequence[int], slot: int) -> dict[str, Any]:
 
 
 def answer_body(request: Request, prompt: Sequence[int], slot: int) -> dict[str, Any]:
-    """Answer `prompt` as `request` says. The server's own filters (top_k, min_p) are switched off."""
-    return completion_body(prompt, slot) | {
-        "n_predict": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": 0,
-        "min_p": 0.0,
-        "seed": request.seed % _SEEDS,
-    }
+    """Answer `prompt` as `request` says. The server's own filters (top_k, min_p) are switched off.
+
+    A call that is required is had by a schema: the server itself takes such a demand, and does not see to it.
+    """
+    schema = forced(request)
+    return (
+        completion_body(prompt, slot)
+        | {
+            "n_predict": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "seed": request.seed % _SEEDS,
+        }
+        | ({} if schema is None else {"json_schema": schema})
+        | ({} if request.top_logprobs is None else {"logprobs": max(1, request.top_logprobs)})
+    )
 
 
 def check_chunk(chunk: dict[str, Any]) -> None:
@@ -55,9 +67,11 @@ def check_chunk(chunk: dict[str, Any]) -> None:
 class ChunkReader:
     """Turns the chunks of one answer into items. `done` after the last, when the server need not go on."""
 
-    def __init__(self, prompt_tokens: int, stop: tuple[str, ...]) -> None:
+    def __init__(self, request: Request, prompt_tokens: int) -> None:
         self._prompt_tokens = prompt_tokens
-        self._filter = StopFilter(stop)
+        self._filter = StopFilter(request.stop)
+        self._calls = Calls(request)
+        self._logprobs = ToldLogprobs(request)
         self._seen = 0  # tokens handed to the filter
         self._delivered = 0
         self.done = False
@@ -68,6 +82,7 @@ class ChunkReader:
         choice, timings = chunk["choices"][0], chunk["timings"]
         reason: FinishReason | None = choice["finish_reason"]
         produced = timings["predicted_n"] - (reason == "stop")
+        self._logprobs.heard(_logprobs(choice["logprobs"]))
         deltas: list[Delta | None] = []
         if choice["text"] or (reason and produced > self._seen):
             deltas.append(self._filter.feed(choice["text"], produced - self._seen))
@@ -76,9 +91,20 @@ class ChunkReader:
             reason = "stop"
         elif reason:
             deltas.append(self._filter.flush())
-        items: list[Delta | Finished] = [delta for delta in deltas if delta is not None]
-        self._delivered += sum(delta.tokens for delta in deltas if delta is not None)
+        found = self._calls.found(deltas, reason)
+        self._delivered += sum(delta.tokens for delta in found)
+        items: list[Delta | Finished] = [self._logprobs.behind(delta) for delta in found]
         if reason:
             self.done = True
             items.append(Finished(reason, Usage(self._prompt_tokens, timings["cache_n"], self._delivered)))
         return items
+
+
+def _logprobs(told: dict[str, Any] | None) -> list[TokenLogprob]:
+    """Of the chunk's tokens; what comes without text is the end."""
+    content = told["content"] if told else []
+    return [
+        TokenLogprob(one["token"], one["logprob"], tuple((top["token"], top["logprob"]) for top in one["top_logprobs"]))
+        for one in content
+        if one["bytes"]
+    ]

@@ -16,20 +16,20 @@ import msgspec
 import trio
 
 from inference.completions import CHAT, Counted, chat_body, read_reply
-from inference.engine import Message
+from inference.engine import Message, Request
 from inference.errors import BadRequest, EngineError, ServerRefused
 
 if TYPE_CHECKING:
     from inference.upstream_http import UpstreamHttp
 
-Messages = tuple[Message, ...]
-Counter = Callable[[str, Messages], Awaitable[int]]
+Counter = Callable[[str, Request], Awaitable[int]]
 
 _KEPT = 256
 # A tokenizer that is right about these takes the same template as the answers do, with and without a system prompt.
-_SAMPLES: tuple[Messages, ...] = (
-    (Message("user", "Grüße, 漢字 and 🦋: what is 2+2?"),),
-    (Message("system", "Be brief."), Message("user", "Hi."), Message("assistant", "Hello."), Message("user", "Why?")),
+_TURNS = (Message("user", "Hi."), Message("assistant", "Hello."), Message("user", "Why?"))
+_SAMPLES = (
+    Request(model="", messages=(Message("user", "Grüße, 漢字 and 🦋: what is 2+2?"),), max_tokens=1),
+    Request(model="", messages=(Message("system", "Be brief."), *_TURNS), max_tokens=1),
 )
 
 
@@ -45,11 +45,11 @@ class PromptCounts:
 
     async def learn(self, name: str) -> bool:
         """Find the best way for a model; whether it is exact. Raises `EngineError`."""
-        told = [await self.work_through(name, messages) for messages in _SAMPLES]
+        told = [await self.work_through(name, sample) for sample in _SAMPLES]
         for path, find in _TOKENIZERS.items():
             counter = self._tokenizer(path, find)
             try:
-                counted = [await counter(name, messages) for messages in _SAMPLES]
+                counted = [await counter(name, sample) for sample in _SAMPLES]
             except EngineError:
                 continue
             if counted == told:
@@ -58,28 +58,28 @@ class PromptCounts:
         self._counters[name] = self._by_trial if all(told) else _estimate
         return all(told)
 
-    async def count(self, name: str, messages: Messages) -> int:
+    async def count(self, name: str, request: Request) -> int:
         """Raises `BadRequest` for a prompt that the server refuses, or `EngineError`."""
-        key = hashlib.sha256(msgspec.msgpack.encode((name, messages))).digest()
+        key = hashlib.sha256(msgspec.msgpack.encode((name, request.messages, request.tools))).digest()
         if key not in self._known:
-            self._known[key] = await self._counters[name](name, messages)
+            self._known[key] = await self._counters[name](name, request)
         self._known.move_to_end(key)
         tokens = self._known[key]
         while len(self._known) > _KEPT:
             self._known.popitem(last=False)
         return tokens
 
-    async def work_through(self, name: str, messages: Messages) -> int:
+    async def work_through(self, name: str, request: Request) -> int:
         """Have a prompt worked through, for an answer of one token: the prompt's tokens, 0 if it does not say."""
-        body = chat_body(name, messages) | {"max_tokens": 1, "temperature": 0.0}
+        body = chat_body(name, request) | {"max_tokens": 1, "temperature": 0.0}
         reply = await self._http.call("POST", CHAT, body, within_s=self._within_s)
         usage = read_reply(reply, _Completion).usage
         return max(0, usage.prompt_tokens) if usage is not None else 0
 
-    async def _by_trial(self, name: str, messages: Messages) -> int:
+    async def _by_trial(self, name: str, request: Request) -> int:
         async with self._places:
             try:
-                tokens = await self.work_through(name, messages)
+                tokens = await self.work_through(name, request)
             except ServerRefused as refused:
                 if refused.status == 400:
                     raise BadRequest("the server does not take that prompt; it may be too long") from None
@@ -89,8 +89,8 @@ class PromptCounts:
         return tokens
 
     def _tokenizer(self, path: str, find: Callable[[bytes], int]) -> Counter:
-        async def counter(name: str, messages: Messages) -> int:
-            return find(await self._http.call("POST", path, chat_body(name, messages), within_s=self._within_s))
+        async def counter(name: str, request: Request) -> int:
+            return find(await self._http.call("POST", path, chat_body(name, request), within_s=self._within_s))
 
         return counter
 
@@ -114,7 +114,7 @@ _TOKENIZERS: dict[str, Callable[[bytes], int]] = {
 }
 
 
-async def _estimate(_: str, messages: Messages) -> int:
+async def _estimate(_: str, request: Request) -> int:
     """Half the bytes and room for a template: twice what ordinary text has, and no more than clients let pass."""
     await trio.lowlevel.checkpoint()
-    return sum(16 + -(-len(message.content.encode()) // 2) for message in messages)
+    return sum(16 + -(-len(message.content.encode()) // 2) for message in request.messages)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 import msgspec
 
-from inference.engine import Delta, Figures, Finished, Message, Request, Scored, Usage
+from inference.engine import Delta, Figures, Finished, Request, Scored, Tool, Usage
+from inference.instance import instance
+from inference.records import Call, Embedding, Logprobs, TokenLogprob, embedding, written
 from inference.stopping import StopFilter
 
 SHORTEST_TOKENS = 64
@@ -25,11 +29,15 @@ _VOCABULARY = (
 _WORDS = _VOCABULARY.split()
 _TOKEN = re.compile(r" ?[^ ]+| ")
 _EXPECTED_LOGPROB, _OTHER_LOGPROB = -0.7, -8.0
+_DIMENSIONS = 16
 
 
-def count_tokens(messages: tuple[Message, ...]) -> int:
-    """One token per word and one per message for its role."""
-    return sum(1 + len(message.content.split()) for message in messages)
+def count_tokens(request: Request) -> int:
+    """One token per word, and one per message for its role, which a text that is embedded has not."""
+    said = sum(len(message.content.split()) for message in request.messages)
+    called = sum(2 for message in request.messages for _ in message.tool_calls)
+    tools = sum(1 + len(f"{tool.description} {tool.parameters}".split()) for tool in request.tools)
+    return said + called + tools + (0 if request.embed else len(request.messages))
 
 
 def answer(request: Request, cached_tokens: int = 0) -> Iterator[Delta | Finished]:
@@ -37,15 +45,17 @@ def answer(request: Request, cached_tokens: int = 0) -> Iterator[Delta | Finishe
 
     Requests that differ only in `max_tokens` or `stop` share one text and end it at different places.
     """
-    words = _words(request)
+    words = [] if request.embed else _words(request)
     filtered = StopFilter(request.stop)
     delivered = 0
+    if request.embed:
+        yield from (Delta(written(_embedding(message.content)), 0) for message in request.messages)
     for delta in _deltas(words[: request.max_tokens], filtered):
+        told = "" if request.top_logprobs is None else _logprobs(words[delivered:][: delta.tokens], request)
         delivered += delta.tokens
-        yield delta
-    ended = filtered.stopped or len(words) < request.max_tokens
-    usage = Usage(count_tokens(request.messages), cached_tokens, delivered)
-    yield Finished("stop" if ended else "length", usage)
+        yield Delta(delta.text + told, delta.tokens)
+    ended = filtered.stopped or request.embed or len(words) <= request.max_tokens - _open_ended(request)
+    yield Finished("stop" if ended else "length", Usage(count_tokens(request), cached_tokens, delivered))
 
 
 def scored(request: Request, text: str) -> Scored:
@@ -99,7 +109,52 @@ def _after(words: Sequence[str], characters: int) -> list[str]:
     return []
 
 
+def _open_ended(request: Request) -> bool:
+    """Whether it is prose, which has an end token."""
+    return not (request.schema or _called(request))
+
+
+def _called(request: Request) -> Tool | None:
+    """The tool that is called: the one that must be, or one that is named in the question."""
+    if not request.tools:
+        return None
+    asked = request.messages[-1]
+    if request.tool_choice == "required":
+        return next(tool for tool in request.tools if request.tool in ("", tool.name))
+    if request.tool_choice == "none" or asked.role != "user":
+        return None
+    return next((tool for tool in request.tools if tool.name in asked.content), None)
+
+
+def _logprobs(words: Sequence[str], request: Request) -> str:
+    assert request.top_logprobs is not None
+    others = tuple((word, _OTHER_LOGPROB) for word in _WORDS[: max(0, request.top_logprobs - 1)])
+    tops = [((word, _EXPECTED_LOGPROB), *others)[: request.top_logprobs] for word in words]
+    told = (TokenLogprob(word, _EXPECTED_LOGPROB, top) for word, top in zip(words, tops, strict=True))
+    return written(Logprobs(tuple(told)))
+
+
+def _embedding(text: str) -> Embedding:
+    """Of length one; texts that share words are near to each other."""
+    vector = [0.0] * _DIMENSIONS
+    for word in re.findall(r"\w+", text.lower()):
+        for at, byte in enumerate(hashlib.shake_256(word.encode()).digest(_DIMENSIONS)):
+            vector[at] += byte - 127.5
+    length = math.hypot(*vector) or 1.0
+    return embedding([part / length for part in vector])
+
+
 def _drawn(request: Request) -> list[str]:
+    """JSON where that is asked for, else prose."""
+    if request.schema:
+        return _TOKEN.findall(json.dumps(instance(json.loads(request.schema))))
+    if (tool := _called(request)) is not None:
+        call = Call(tool.name, msgspec.Raw(json.dumps(instance(json.loads(tool.parameters))).encode()))
+        return _TOKEN.findall(written(call))
+    return _prose(request)
+
+
+def _prose(request: Request) -> list[str]:
     """A hash of all that decides the answer gives its length (two bytes) and each word (one)."""
     decides = (request.model, request.messages, request.temperature, request.top_p, request.seed)
     drawn = hashlib.shake_256(msgspec.msgpack.encode(decides)).digest(2 + _LONGEST_TOKENS)

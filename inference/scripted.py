@@ -10,8 +10,21 @@ from contextlib import aclosing, asynccontextmanager
 import msgspec
 import trio
 
-from inference.admission import check_begun, check_fit, check_messages, check_request, check_text, find_model
-from inference.engine import CONTINUE, SCORE, Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
+from inference.admission import check_features, check_fit, check_request, check_text, find_model
+from inference.engine import (
+    CONTINUE,
+    EMBED,
+    LOGPROBS,
+    SCHEMA,
+    SCORE,
+    TOOLS,
+    Capacity,
+    Delta,
+    Finished,
+    ModelInfo,
+    Request,
+    Scored,
+)
 from inference.errors import EngineError
 from inference.script import answer, count_tokens, scored
 
@@ -21,7 +34,7 @@ SCRIPTED_MODEL = ModelInfo(
     quantisation="none",
     digest=hashlib.sha256(b"bombyx/scripted").hexdigest(),
     context=8192,
-    features=(CONTINUE, SCORE),
+    features=(CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED),
 )
 
 
@@ -57,12 +70,10 @@ class ScriptedEngine:
     async def health(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        info = find_model(self.models(), model)
-        check_messages(messages)
-        check_begun(info, messages)
+    async def count(self, request: Request) -> int:
+        self._check(request)
         await trio.lowlevel.checkpoint()
-        return count_tokens(messages)
+        return count_tokens(request)
 
     async def prefill(self, request: Request, tokens: int) -> int:
         prompt_tokens = self._admit(request)
@@ -91,16 +102,20 @@ class ScriptedEngine:
         return msgspec.structs.replace(request, model=self._settings.weights or request.model)
 
     def _admit(self, request: Request) -> int:
-        model = find_model(self.models(), request.model)
-        check_request(request)
-        check_begun(model, request.messages)
-        prompt_tokens = count_tokens(request.messages)
+        model = self._check(request)
+        prompt_tokens = count_tokens(request)
         check_fit(prompt_tokens, request.max_tokens, model.context)
         return prompt_tokens
 
+    def _check(self, request: Request) -> ModelInfo:
+        check_request(request)
+        model = find_model(self.models(), request.model)
+        check_features(model, request)
+        return model
+
     async def _paced(self, request: Request) -> AsyncGenerator[Delta | Finished]:
         settings = self._settings
-        prompt_tokens, cached = count_tokens(request.messages), self._cached(request)
+        prompt_tokens, cached = count_tokens(request), self._cached(request)
         due_s = trio.current_time() + settings.ttft_s * (prompt_tokens - cached) / prompt_tokens
         produced = 0
         for item in answer(self._weighed(request), cached):
@@ -120,7 +135,7 @@ class ScriptedEngine:
 
     def _cached(self, request: Request) -> int:
         """At least one prompt token always needs work: it gives the first token of the answer."""
-        return min(self._cache.get(_prompt_key(request), 0), count_tokens(request.messages) - 1)
+        return min(self._cache.get(_prompt_key(request), 0), count_tokens(request) - 1)
 
     def _remember(self, request: Request, tokens: int) -> None:
         """Each slot keeps the last prompt that it worked on."""
@@ -131,7 +146,7 @@ class ScriptedEngine:
 
 
 def _prompt_key(request: Request) -> bytes:
-    return hashlib.sha256(msgspec.msgpack.encode((request.model, request.messages))).digest()
+    return hashlib.sha256(msgspec.msgpack.encode((request.model, request.messages, request.tools))).digest()
 
 
 @asynccontextmanager

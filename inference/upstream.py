@@ -8,22 +8,38 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
-from inference.admission import check_begun, check_fit, check_messages, check_request, check_text, find_model
+from inference.admission import check_features, check_fit, check_request, check_text, find_model
 from inference.answer import Answer
 from inference.completions import CHAT, CompletionReader, answer_body, read_reply
-from inference.engine import CONTINUE, ESTIMATES, Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
+from inference.engine import (
+    CONTINUE,
+    ESTIMATES,
+    LOGPROBS,
+    SCHEMA,
+    TOOLS,
+    Capacity,
+    Delta,
+    Finished,
+    Message,
+    ModelInfo,
+    Request,
+    Scored,
+    Tool,
+)
 from inference.errors import BadSettings, EngineError, ModelMissing, ServerRefused
 from inference.eventstream import EventStream
 from inference.nursery import open_background
 from inference.prompt_counts import PromptCounts
+from inference.records import Call, Logprobs, Record, RecordReader
 
 if TYPE_CHECKING:
     from inference.upstream_http import UpstreamHttp
@@ -33,6 +49,20 @@ _KEY_MAX_BYTES = 4096
 _KEY_REFUSED = {401, 403}
 _QUESTION = (Message("user", "Count from one to twenty, in words."),)
 _TRIAL_TOKENS = 12
+_ASKED = Request(model="", messages=_QUESTION, max_tokens=64)
+_SEVEN = '{"type":"object","properties":{"n":{"const":7}},"required":["n"],"additionalProperties":false}'
+_FORMS: dict[str, tuple[Request, Callable[[list[str | Record]], bool]]] = {
+    TOOLS: (
+        replace(_ASKED, tools=(Tool("pick", "Pick a number", _SEVEN),), tool_choice="required"),
+        lambda said: any(isinstance(one, Call) and one.name == "pick" for one in said),
+    ),
+    SCHEMA: (replace(_ASKED, schema=_SEVEN), lambda said: "".join("".join(map(str, said)).split()) == '{"n":7}'),
+    LOGPROBS: (
+        replace(_ASKED, max_tokens=_TRIAL_TOKENS, top_logprobs=2),
+        lambda said: any(isinstance(one, Logprobs) and len(one.logprobs[0].top) == 2 for one in said),
+    ),
+}
+"""What servers may give besides plain answers: what to ask for, and what shows that it was given."""
 
 
 class ServedModel(msgspec.Struct, frozen=True):
@@ -77,16 +107,15 @@ class UpstreamEngine:
     async def health(self) -> None:
         await self._http.call("GET", "/v1/models", within_s=_HEALTH_S)
 
-    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        info = find_model(self._models, model)
-        check_messages(messages)
-        check_begun(info, messages)
-        return await self._counts.count(self._names[model], messages)
+    async def count(self, request: Request) -> int:
+        check_request(request)
+        check_features(find_model(self._models, request.model), request)
+        return await self._counts.count(self._names[request.model], request)
 
     async def prefill(self, request: Request, tokens: int) -> int:
         prompt_tokens = await self._admit(request)
         async with self._places:
-            await self._counts.work_through(self._names[request.model], request.messages)
+            await self._counts.work_through(self._names[request.model], request)
         return prompt_tokens
 
     @asynccontextmanager
@@ -108,10 +137,8 @@ class UpstreamEngine:
         raise AssertionError("no model here has the feature")
 
     async def _admit(self, request: Request) -> int:
-        info = find_model(self._models, request.model)
-        check_request(request)
-        prompt_tokens = await self.count(request.model, request.messages)
-        check_fit(prompt_tokens, request.max_tokens, info.context)
+        prompt_tokens = await self.count(request)
+        check_fit(prompt_tokens, request.max_tokens, find_model(self._models, request.model).context)
         return prompt_tokens
 
     async def look(self) -> None:
@@ -126,10 +153,11 @@ class UpstreamEngine:
             if longest is not None and self._settings.context > longest:
                 raise BadSettings(f"the server takes {longest} tokens for {model.name}: give --context {longest}")
             exact_prompts = await self._counts.learn(model.name)
-            info = self._info(model, CONTINUE)  # supposed, for the trial
+            info = self._info(model, CONTINUE, *_FORMS)  # supposed, for the trial
             self._models = (*self._models, info)
             continues, exact_answers = await self._trial(info)
-            features = (*[CONTINUE] * continues, *[ESTIMATES] * (not (exact_prompts and exact_answers)))
+            forms = [form for form in _FORMS if await self._gives(info, form)]
+            features = (*[CONTINUE] * continues, *forms, *[ESTIMATES] * (not (exact_prompts and exact_answers)))
             self._models = (*self._models[:-1], self._info(model, *features))
 
     def _info(self, model: ServedModel, *features: str) -> ModelInfo:
@@ -162,13 +190,23 @@ class UpstreamEngine:
         try:
             continued, finished, _ = await self._collect(second)
             trimmed, blank = [
-                await self.count(model.id, (*_QUESTION, Message("assistant", end))) for end in ("one,", "one, ")
+                await self.count(replace(second, messages=(*_QUESTION, Message("assistant", end))))
+                for end in ("one,", "one, ")
             ]
-            counted = await self.count(model.id, second.messages)
+            counted = await self.count(second)
         except EngineError:
             return False, exact
         alike = _text(continued) == _text(rest) and finished.usage.prompt_tokens == counted
         return alike and trimmed < blank, exact
+
+    async def _gives(self, model: ModelInfo, form: str) -> bool:
+        """Whether an answer of that form is what comes when it is asked for."""
+        wanted, is_right = _FORMS[form]
+        try:
+            deltas, _, _ = await self._collect(replace(wanted, model=model.id))
+            return is_right(RecordReader().feed(_text(deltas)))
+        except EngineError:
+            return False
 
     async def _collect(self, request: Request) -> tuple[list[Delta], Finished, bool]:
         """A whole answer, and whether the server counted its tokens."""

@@ -19,7 +19,7 @@ from inference import link
 from inference.admission import check_request
 from inference.answer import Answer
 from inference.backoff import Backoff
-from inference.engine import Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
+from inference.engine import Capacity, Delta, Finished, ModelInfo, Request, Scored
 from inference.errors import EngineDied, EngineError
 from inference.nursery import open_background
 
@@ -153,8 +153,8 @@ class Worker:
             return
         raise EngineError("the engine's worker does not answer")
 
-    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        return await self._ask(lambda job: link.Count(job, model, messages))
+    async def count(self, request: Request) -> int:
+        return await self._ask(lambda job: link.Count(job, request))
 
     async def prefill(self, request: Request, tokens: int) -> int:
         return await self._ask(lambda job: link.Prefill(job, request, tokens))

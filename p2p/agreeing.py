@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from chain.book import Book
@@ -79,10 +79,10 @@ class Agreeing:
 
         Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
         """
-        bound = prompt_tokens_bound(request.messages)
+        bound = prompt_tokens_bound(request)
         if prompt_tokens_max is not None:
             bound = min(bound, prompt_tokens_max)
-        need = await self._need(Tokens(input=bound // 2, output=request.max_tokens // 2))
+        need = await self._need(Tokens(input=bound // 2, output=request.max_tokens // 2), request.needs)
 
         def ask() -> Ask:
             return Ask(
@@ -103,13 +103,13 @@ class Agreeing:
 
         Raises `LocalError`.
         """
-        bound, tier = prompt_tokens_bound(request.messages), self._budget.tier
+        bound, tier = prompt_tokens_bound(request), self._budget.tier
         fitting = await self._standing_quotes.fitting(
             request.model, prompt_tokens=bound, max_tokens=request.max_tokens, tier=tier
         )
         if not fitting:
             return ()
-        need = await self._need(Tokens())
+        need = await self._need(Tokens(), request.needs)
         ready, has_room = await self._payers.providers(), await self._funding.has_room()
         return [
             one
@@ -185,7 +185,7 @@ class Agreeing:
             objections |= {one.peer: "as many channels are open as may be" for one in priced if one.peer not in ready}
         return objections
 
-    async def _need(self, tokens: Tokens) -> Need:
+    async def _need(self, tokens: Tokens, features: Collection[str] = ()) -> Need:
         budget = self._budget
         with translated():
             answers, channels = await self._keeper.do(Book.paid_answers)
@@ -195,7 +195,7 @@ class Agreeing:
             nano_per_second=budget.nano_per_second,
             answers_per_channel=answers_expected(budget.answers_per_channel, answers, channels),
             tier=budget.tier,
-            features=budget.features,
+            features={*budget.features, *features},
             allow=budget.allow,
             block=budget.block,
         )

@@ -180,7 +180,7 @@ class Auditor:
             return
         with translated():
             scored = await self._engine.score(request, answer.text)
-            prompt_tokens = await self._engine.count(request.model, request.messages)
+            prompt_tokens = await self._engine.count(request)
         limits = limits_of(Weights(model.id, model.quantisation, self._reader.engine))
         delivered = Delivered(request.temperature == 0, receipt.reason, receipt.tokens)
         finding = judge(delivered, scored, prompt_tokens, limits)

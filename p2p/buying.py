@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from inference.engine import Message, Request
+from inference.engine import Request
 from p2p.discovery import Found
 from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.host import Host
@@ -32,12 +32,16 @@ MAX_ASKED = 5
 GRACE_S = 2.0
 
 
-def prompt_tokens_bound(messages: Sequence[Message]) -> int:
+def prompt_tokens_bound(request: Request) -> int:
     """More tokens than the prompt will have: half its bytes, and room for the chat template.
 
     Ordinary text has some four bytes a token; a prompt that is denser is refused as over the quote, and nothing lost.
     """
-    return 128 + sum(16 + -(-len(message.content.encode()) // 2) for message in messages)
+    texts = [message.content for message in request.messages]
+    texts += [f"{tool.name}{tool.description}{tool.parameters}" for tool in request.tools]
+    texts += [f"{call.name}{call.arguments}" for message in request.messages for call in message.tool_calls]
+    template = 256 if request.tools else 128
+    return template + sum(16 + -(-len(text.encode()) // 2) for text in texts)
 
 
 NOBODY: Mapping[str, str] = {}
@@ -61,7 +65,7 @@ class Deal:
 
     def worst_cost_nano(self, request: Request) -> int:
         """What it costs at most. A standing quote covers larger requests, too."""
-        return self.quote.cost_at_most_nano(prompt_tokens_bound(request.messages), request.max_tokens)
+        return self.quote.cost_at_most_nano(prompt_tokens_bound(request), request.max_tokens)
 
     @property
     def rtt_ms(self) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from inference.engine import CONTINUE, Request
+from inference.engine import Request
 from inference.nursery import open_background
 from p2p.answer import Answer
 from p2p.buying import Deal
@@ -40,7 +40,7 @@ class LastingAnswer:
     """Iterate over it for the text, piece by piece; `parts` are the answers that it consists of, the last one last.
 
     The iteration raises what `Answer` raises, when nobody is left who goes on: for lack of providers, of ones that can
-    continue a text (`CONTINUE`), of money, or after `PROVIDERS_MAX`.
+    continue a text (`CONTINUE`; nobody can where it holds more than prose), of money, or after `PROVIDERS_MAX`.
     """
 
     def __init__(
@@ -130,6 +130,8 @@ class LastingAnswer:
         A provider that says no to its standing quote may say yes to a question, and one that is not where it was may be
         elsewhere by now.
         """
+        if self._text and not self._request.can_be_resumed:
+            raise error
         failed = over.provider
         if over.held is not None and over.signed.id not in self._missed and self._is_blameless(error):
             self._missed[over.signed.id] = error
@@ -177,8 +179,7 @@ class LastingAnswer:
 
     def _able(self, found: Sequence[Found], rest: Request) -> list[Found]:
         """Those that have not failed, and that can go on if there is something to go on from."""
-        needed = {CONTINUE} if self._text else set()
-        return [one for one in found if one.peer not in self._left_out and needed <= {*one.model.features}]
+        return [one for one in found if one.peer not in self._left_out and rest.needs <= {*one.model.features}]
 
     async def _agree(self, found: Sequence[Found], request: Request, *, free: bool) -> Deal:
         standing = () if free else await self._peer.held(request)

@@ -16,6 +16,7 @@ from chain.records import Channel
 from chain.voucher import Signer
 from inference.engine import Message, Request
 from inference.nursery import open_background
+from inference.records import EMBEDDING_BYTES_MAX
 from p2p.agreeing import Agreeing
 from p2p.answer import Answer
 from p2p.budget import Budget
@@ -204,6 +205,7 @@ class LightPeer:
                 request=encode(request),
                 salt=secrets.token_bytes(SALT_BYTES),
                 max_tokens=request.max_tokens,
+                untold_bytes_max=len(request.messages) * EMBEDDING_BYTES_MAX if request.embed else 0,
                 signer=self._identity,
                 verify=verify_by_peer,
             )

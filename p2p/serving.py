@@ -21,7 +21,7 @@ from p2p.keys import verify_by_peer
 from p2p.payees import Payees
 from p2p.protocol.negotiate import Quote, Refusal
 from p2p.protocol.receipt import Receipt, Sampling
-from p2p.protocol.sales import require_continues, require_fits
+from p2p.protocol.sales import require_features, require_fits
 from p2p.protocol.session import (
     Check,
     Completed,
@@ -198,12 +198,12 @@ class Serving:
         request: Request = decode(start.request, Request)
         if request.model != quote.model or not 0 < request.max_tokens <= quote.max_tokens:
             raise RemoteError("wrong_quote", "the request is not the one that was quoted")
-        require_continues(model, request)
+        require_features(model, request)
         first = Claim(start.channel, start.payment.channel_total_nano, start.payment.signature)
         payee = await self._leases.enter_async_context(self._payees.lease(first, quote))
         self._payee, self.channel = payee, start.channel
         with translated():
-            prompt_tokens = await self._engine.count(request.model, request.messages)
+            prompt_tokens = await self._engine.count(request)
         if prompt_tokens > quote.prompt_tokens:
             raise Refused("prompt_over_quote", f"the prompt has {prompt_tokens} tokens, the quote covers fewer")
         require_fits(model, prompt_tokens, request.max_tokens)

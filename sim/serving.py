@@ -112,7 +112,7 @@ class Serving(SessionRim):
             self._refuse(no)
             return
         request: Request = decode(start.request, Request)
-        prompt_tokens = count_tokens(request.messages)
+        prompt_tokens = count_tokens(request)
         self._quote, self._signed, self._payee = quote, start.quote, payee
         self._job = Job(self.world.kernel, self._provider.pace, request, prompt_tokens, self)
         self._provider.began(self)

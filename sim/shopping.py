@@ -57,7 +57,7 @@ class Shopper:
 
     async def shop(self, request: Request, avoid: Sequence[str]) -> Deal | None:
         """The best deal to be had now; `None` if nobody offers, or the chosen one changes its mind."""
-        tokens = Tokens(input=count_tokens(request.messages), output=request.max_tokens)
+        tokens = Tokens(input=count_tokens(request), output=request.max_tokens)
         need = Need(
             tokens=tokens,
             nano_per_second=self._terms.nano_per_second,

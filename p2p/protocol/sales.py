@@ -299,10 +299,13 @@ class Sales:
         )
 
 
-def require_continues(model: ModelInfo, request: Request) -> None:
-    """Raises `Refused` for an answer that is begun where the model cannot go on with one."""
+def require_features(model: ModelInfo, request: Request) -> None:
+    """Raises `Refused` for what the model cannot do."""
     if request.continues and CONTINUE not in model.features:
         raise Refused("cannot_continue", f"{model.id} does not go on with an answer that is begun")
+    lacking = request.needs - {*model.features}
+    if lacking:
+        raise Refused("cannot_do", f"{model.id} lacks what the request needs: {', '.join(sorted(lacking))}")
 
 
 def require_fits(model: ModelInfo, prompt_tokens: int, max_tokens: int) -> None:

@@ -67,6 +67,7 @@ class ClientSession:
         request: bytes,
         salt: bytes,
         max_tokens: int,
+        untold_bytes_max: int = 0,
         signer: BodySigner,
         verify: PeerVerifier,
     ) -> None:
@@ -78,6 +79,7 @@ class ClientSession:
         self._request = request
         self._salt = salt
         self._max_tokens = max_tokens
+        self._untold_bytes_max = untold_bytes_max  # of text that no tokens stand for
         self._signer = signer
         self._verify = verify
         self._authorised_before_nano = payer.authorised_nano
@@ -284,7 +286,7 @@ class ClientSession:
             raise RemoteError("overcount", "token counts that do not add up")
         if output > self._max_tokens or output > self._text_bytes + COUNT_SLACK_TOKENS:
             raise RemoteError("overcount", "more tokens than were asked for, or than the text can hold")
-        if self._text_bytes > (output + COUNT_SLACK_TOKENS) * TOKEN_BYTES_MAX:
+        if self._text_bytes > (output + COUNT_SLACK_TOKENS) * TOKEN_BYTES_MAX + self._untold_bytes_max:
             raise RemoteError("undercount", "more text than the tokens can stand for")
         self._response.add(message.text)
         self._account(Tokens(input=self._done.input, output=output))

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from inference.admission import check_begun, check_fit, check_request, find_model
+from inference.admission import check_features, check_fit, check_request, find_model
 from inference.engine import Message, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 from inference.scripted import SCRIPTED_MODEL
@@ -22,7 +22,7 @@ def test_a_good_request_passes() -> None:
     "change",
     [
         {"messages": ()},
-        {"messages": (Message("tool", "secret"),)},  # type: ignore[arg-type]
+        {"messages": (Message("function", "secret"),)},  # type: ignore[arg-type]
         {"messages": (Message("user", "secret \ud800"),)},
         {"messages": (Message("user", 5),)},  # type: ignore[arg-type]
         {"messages": (Message("user", "hello"), Message("assistant", ""))},
@@ -58,12 +58,12 @@ def test_the_prompt_and_the_answer_must_fit_together() -> None:
 
 
 def test_an_answer_is_gone_on_with_only_by_a_model_that_can() -> None:
-    begun = GOOD.rest("secret", 0).messages
-    check_begun(SCRIPTED_MODEL, begun)
+    begun = GOOD.rest("secret", 0)
+    check_features(SCRIPTED_MODEL, begun)
     plain = msgspec.structs.replace(SCRIPTED_MODEL, features=())
-    check_begun(plain, GOOD.messages)
+    check_features(plain, GOOD)
     with pytest.raises(BadRequest, match="does not go on") as caught:
-        check_begun(plain, begun)
+        check_features(plain, begun)
     assert "secret" not in str(caught.value)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,36 @@ import trio
 from llama_server import NAME, open_llama_server
 from msgspec import structs
 
-from inference.engine import CONTINUE, SCORE, Capacity, Delta, Engine, Finished, Message, Request
+from inference.engine import (
+    CONTINUE,
+    EMBED,
+    LOGPROBS,
+    SCHEMA,
+    SCORE,
+    TOOLS,
+    Capacity,
+    Delta,
+    Engine,
+    Finished,
+    Message,
+    Request,
+    Tool,
+    ToolCall,
+)
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 from inference.llamacpp import LlamaCpp, open_llamacpp
 from inference.models import EMBEDDED_ID
+from inference.records import Call, Embedding, Logprobs, RecordReader
 from inference.scripted import Scripted, open_scripted
 from inference.upstream import ServedModel, Upstream
 from inference.worker import open_worker
 
 LLAMA = LlamaCpp(slots=2, context=512)
 SLOW = pytest.mark.slow
+CITY = {"type": "string", "maxLength": 20}
+PARAMETERS = json.dumps(
+    {"type": "object", "properties": {"city": CITY}, "required": ["city"], "additionalProperties": False}
+)
 SCRIPTED = Scripted(slots=2, tokens_per_s=500, ttft_s=0.02)
 
 
@@ -43,7 +67,7 @@ class Asker:
         parts = [delta for delta in deltas if isinstance(delta, Delta)]
         usage = finished.usage
         assert sum(part.tokens for part in parts) == usage.completion_tokens <= request.max_tokens
-        assert usage.prompt_tokens == await self.engine.count(request.model, request.messages)
+        assert usage.prompt_tokens == await self.engine.count(request)
         assert 0 <= usage.cached_tokens < usage.prompt_tokens
         if finished.reason == "length":
             assert usage.completion_tokens == request.max_tokens
@@ -104,7 +128,7 @@ async def check_queue(ask: Asker) -> None:
 
 async def check_prefill(ask: Asker) -> None:
     request = ask.request(" ".join(str(number) for number in range(12)), 2)
-    prompt_tokens = await ask.engine.count(request.model, request.messages)
+    prompt_tokens = await ask.engine.count(request)
     assert await ask.engine.prefill(request, prompt_tokens // 2) >= prompt_tokens // 2
     assert await ask.engine.prefill(request, prompt_tokens + 100) == prompt_tokens
     _, finished = await ask.text(request)
@@ -120,11 +144,11 @@ async def check_an_answer_that_is_begun_goes_on(ask: Asker) -> None:
     begun, tokens = "".join(delta.text for delta in parts), sum(delta.tokens for delta in parts)
     rest = whole_request.rest(begun, tokens)
     assert rest.max_tokens == 24 - tokens
-    prompt_tokens = await ask.engine.count(rest.model, rest.messages)
+    prompt_tokens = await ask.engine.count(rest)
     assert await ask.engine.prefill(rest, prompt_tokens + 100) == prompt_tokens
     text, finished = await ask.text(rest)
     assert begun + text == whole, "not a character is lost or said twice"
-    assert finished.usage.prompt_tokens == prompt_tokens > await ask.engine.count(rest.model, whole_request.messages)
+    assert finished.usage.prompt_tokens == prompt_tokens > await ask.engine.count(whole_request)
     assert finished.reason == "length"
     # A stop string in what is there already ends nothing, one in what is new does.
     said, stop = begun[-4:], text[len(text) // 2 :][:4]
@@ -173,22 +197,87 @@ async def check_that_nothing_is_scored(ask: Asker) -> None:
     await ask.until_free()
 
 
+WEATHER = Tool("weather", "The weather of a city", PARAMETERS)
+
+
+async def check_a_schema(ask: Asker) -> None:
+    text, finished = await ask.text(ask.request("How is the weather in Paris?", 60, schema=PARAMETERS))
+    assert finished.reason == "stop"
+    assert json.loads(text).keys() == {"city"}
+    cut, finished = await ask.text(ask.request("How is the weather in Paris?", 1, schema=PARAMETERS))
+    assert finished.reason == "length"
+    assert text.startswith(cut)
+
+
+async def check_calls(ask: Asker) -> None:
+    """A call that is required, and the answer to what came of it; the tools are part of the prompt."""
+    asked = ask.request("How is the weather in Paris?", 60, tools=(WEATHER,), tool_choice="required")
+    text, finished = await ask.text(asked)
+    (call,) = RecordReader().feed(text)
+    assert isinstance(call, Call)
+    assert (call.name, json.loads(call.text).keys(), finished.reason) == ("weather", {"city"}, "stop")
+    assert await ask.engine.count(asked) > await ask.engine.count(structs.replace(asked, tools=(), tool_choice="auto"))
+    called = Message("assistant", "", (ToolCall("1", call.name, call.text),))
+    came = Message("tool", "It rains.", tool_call_id="1")
+    told = structs.replace(asked, messages=(*asked.messages, called, came), tool_choice="none", max_tokens=8)
+    said, _ = await ask.text(told)
+    assert RecordReader().feed(said) == [said]
+    both = (WEATHER, structs.replace(WEATHER, name="forecast"))
+    text, _ = await ask.text(structs.replace(asked, tools=both, tool="forecast"))
+    assert [one.name for one in RecordReader().feed(text) if isinstance(one, Call)] == ["forecast"]
+
+
+async def check_logprobs(ask: Asker) -> None:
+    plain, finished = await ask.text(ask.request("Name some colours.", 6))
+    for top in (0, 3):
+        told, again = await ask.text(ask.request("Name some colours.", 6, top_logprobs=top))
+        items = RecordReader().feed(told)
+        tokens = [token for item in items if isinstance(item, Logprobs) for token in item.logprobs]
+        assert "".join(item for item in items if isinstance(item, str)) == plain
+        assert len(tokens) == again.usage.completion_tokens == finished.usage.completion_tokens == 6
+        assert all(token.logprob <= 0 and len(token.top) == top for token in tokens)
+        assert all(token.top[0][1] == max(each for _, each in token.top) for token in tokens if top)
+
+
+async def check_embeddings(ask: Asker) -> None:
+    texts = ("The moth spins silk.", "Silk is spun by a moth.", "Prime numbers have two divisors.")
+    asked = ask.request(embed=True)
+    asked = structs.replace(asked, messages=tuple(Message("user", text) for text in texts))
+    text, finished = await ask.text(asked)
+    assert (finished.reason, finished.usage.completion_tokens) == ("stop", 0)
+    vectors = [item.vector for item in RecordReader().feed(text) if isinstance(item, Embedding)]
+    assert [math.hypot(*vector) for vector in vectors] == pytest.approx([1.0] * 3, abs=1e-3)
+    moths, others = [sum(map(mul, *pair)) for pair in (vectors[:2], vectors[1:])]
+    assert 1 > moths > others
+    assert await ask.engine.prefill(asked, 5) == 5
+    with pytest.raises(ContextOverflow):
+        await ask.text(structs.replace(asked, messages=(Message("user", "word " * 9000),)))
+
+
+async def check_that_it_is_not_given(ask: Asker, **wanted: Any) -> None:
+    with pytest.raises(BadRequest, match="that model"):
+        await ask.text(ask.request(**wanted))
+
+
 async def check_refusals(ask: Asker) -> None:
     with pytest.raises(BadRequest):
         await ask.text(ask.request(max_tokens=0))
     with pytest.raises(BadRequest):
-        await ask.engine.count(ask.model.id, ())
+        await ask.text(ask.request(tool_choice="required"))
+    with pytest.raises(BadRequest):
+        await ask.engine.count(structs.replace(ask.request(), messages=()))
     with pytest.raises(BadRequest, match="empty"):
         await ask.text(structs.replace(ask.request(), messages=(Message("user", "a"), Message("assistant", ""))))
+    begun = (Message("assistant", "a"), Message("assistant", "b"))
     with pytest.raises(BadRequest, match="one message"):
-        await ask.engine.count(ask.model.id, (Message("assistant", "a"), Message("assistant", "b")))
+        await ask.engine.count(structs.replace(ask.request(), messages=begun))
     with pytest.raises(ModelMissing):
-        await ask.engine.count("another/model", (Message("user", "a"),))
+        await ask.engine.count(structs.replace(ask.request(), model="another/model"))
     too_long = ask.request("word " * 9000)
     with pytest.raises(ContextOverflow) as caught:
         await ask.text(too_long)
     assert caught.value.context == ask.model.context
-    assert caught.value.prompt_tokens == await ask.engine.count(ask.model.id, too_long.messages) > ask.model.context
+    assert caught.value.prompt_tokens == await ask.engine.count(too_long) > ask.model.context
     with pytest.raises(ContextOverflow):
         await ask.text(ask.request(max_tokens=ask.model.context))
     await ask.until_free()
@@ -209,10 +298,21 @@ CHECKS = [
     check_queue,
     check_prefill,
     check_an_answer_that_is_begun_goes_on,
-    check_scores,
     check_refusals,
     check_errors_of_the_reader,
 ]
+
+
+Check = Callable[[Asker], Awaitable[None]]
+
+# What shows that a model has a feature, and that it has not.
+FEATURES: dict[str, tuple[Check, Check]] = {
+    SCORE: (check_scores, check_that_nothing_is_scored),
+    TOOLS: (check_calls, partial(check_that_it_is_not_given, tools=(WEATHER,))),
+    SCHEMA: (check_a_schema, partial(check_that_it_is_not_given, schema="{}")),
+    LOGPROBS: (check_logprobs, partial(check_that_it_is_not_given, top_logprobs=1)),
+    EMBED: (check_embeddings, partial(check_that_it_is_not_given, embed=True)),
+}
 
 
 @asynccontextmanager
@@ -228,16 +328,17 @@ async def open_upstream_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
             yield engine
 
 
+ALL = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED)
+
+
 @pytest.mark.parametrize(
     ("opener", "features"),
     [
-        pytest.param(lambda _: open_scripted(SCRIPTED), (CONTINUE, SCORE), id="scripted"),
-        pytest.param(lambda _: open_worker(SCRIPTED), (CONTINUE, SCORE), id="scripted in a worker"),
-        pytest.param(lambda _: open_llamacpp(LLAMA), (CONTINUE, SCORE), id="llamacpp", marks=SLOW),
-        pytest.param(
-            lambda _: open_worker(LLAMA), (CONTINUE, SCORE), id="llamacpp in a worker", marks=pytest.mark.slow
-        ),
-        pytest.param(open_upstream_in_a_worker, (CONTINUE,), id="upstream in a worker", marks=pytest.mark.slow),
+        pytest.param(lambda _: open_scripted(SCRIPTED), ALL, id="scripted"),
+        pytest.param(lambda _: open_worker(SCRIPTED), ALL, id="scripted in a worker"),
+        pytest.param(lambda _: open_llamacpp(LLAMA), ALL, id="llamacpp", marks=SLOW),
+        pytest.param(lambda _: open_worker(LLAMA), ALL, id="llamacpp in a worker", marks=SLOW),
+        pytest.param(open_upstream_in_a_worker, (CONTINUE, SCHEMA, LOGPROBS), id="upstream in a worker", marks=SLOW),
     ],
 )
 async def test_the_contract_holds(
@@ -248,6 +349,8 @@ async def test_the_contract_holds(
         assert engine.capacity() == Capacity(2, 2)
         assert engine.models()[0].features == features
         for check in CHECKS:  # one after the other on one engine: loading is what costs
-            scores = check is not check_scores or SCORE in features
-            await (check if scores else check_that_nothing_is_scored)(Asker(engine))
+            await check(Asker(engine))
+        for feature, (shown, missing) in FEATURES.items():
+            await (shown if feature in features else missing)(Asker(engine))
+            await Asker(engine).until_free()
         await engine.health()

@@ -38,7 +38,7 @@ async def receive(data: bytes) -> list[link.ToWorker | link.FromWorker]:
         link.Open(Scripted(fail_after=3)),
         link.Open(LlamaCpp(model=GgufFile("/a.gguf", "me/own", "llama"))),
         link.Health(1),
-        link.Count(2, "m", REQUEST.messages),
+        link.Count(2, REQUEST),
         link.Prefill(3, REQUEST, 64),
         link.Generate(4, REQUEST),
         link.Cancel(4),
@@ -99,4 +99,4 @@ def test_what_cannot_be_sent_is_the_requests_fault() -> None:
     with pytest.raises(BadRequest, match="too large"):
         link.encode(link.Generate(1, huge))
     with pytest.raises(BadRequest, match="malformed"):
-        link.encode(link.Count(1, "m", (Message("user", "\ud800"),)))
+        link.encode(link.Count(1, msgspec.structs.replace(REQUEST, messages=(Message("user", "\ud800"),))))

@@ -2,22 +2,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from inference.engine import Delta, Finished, Message, Request, Usage
 from inference.errors import ContextOverflow, EngineError
 from inference.llamachunks import ChunkReader, answer_body
 
+REQUEST = Request(model="m", messages=(Message("user", "Hi"),), max_tokens=9)
+
 
 def chunk(text: str, predicted: int, reason: str | None = None) -> dict[str, Any]:
     return {
-        "choices": [{"text": text, "finish_reason": reason}],
+        "choices": [{"text": text, "finish_reason": reason, "logprobs": None}],
         "timings": {"predicted_n": predicted, "cache_n": 7},
     }
 
 
 def read(chunks: list[dict[str, Any]], stop: tuple[str, ...] = ()) -> list[Delta | Finished]:
-    reader = ChunkReader(9, stop)
+    reader = ChunkReader(msgspec.structs.replace(REQUEST, stop=stop), 9)
     items = []
     for one in chunks:
         assert not reader.done
@@ -58,10 +61,10 @@ def test_an_empty_answer_has_no_delta() -> None:
 def test_errors_are_translated_and_their_text_is_dropped() -> None:
     overflow = {"error": {"type": "exceed_context_size_error", "n_prompt_tokens": 3000, "n_ctx": 2048, "message": ""}}
     with pytest.raises(ContextOverflow) as caught:
-        ChunkReader(9, ()).feed(overflow)
+        ChunkReader(REQUEST, 9).feed(overflow)
     assert (caught.value.prompt_tokens, caught.value.context) == (3000, 2048)
     with pytest.raises(EngineError) as other:
-        ChunkReader(9, ()).feed({"error": {"type": "server_error", "message": "the secret prompt"}})
+        ChunkReader(REQUEST, 9).feed({"error": {"type": "server_error", "message": "the secret prompt"}})
     assert "secret" not in str(other.value)
 
 

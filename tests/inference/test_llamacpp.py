@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 import trio
+from msgspec import structs
 
 from inference.engine import Delta, Finished, Message, Request
 from inference.llamachunks import answer_body
@@ -37,9 +38,10 @@ async def check_the_model_answers(engine: LlamaCppEngine) -> None:
 
 
 async def check_the_prompt_is_counted_with_its_template(engine: LlamaCppEngine) -> None:
-    counted = await engine.count(EMBEDDED_ID, (Message("user", "Capital of France?"),))
+    question = ask("Capital of France?")
+    counted = await engine.count(question)
     assert counted == 34, "24 for the default system prompt, 4 for the question, the rest for the turns"
-    own = await engine.count(EMBEDDED_ID, (Message("system", "Be brief."), Message("user", "Capital of France?")))
+    own = await engine.count(structs.replace(question, messages=(Message("system", "Be brief."), *question.messages)))
     assert own < counted
 
 
@@ -72,7 +74,7 @@ async def check_counts_equal_the_ids(engine: LlamaCppEngine) -> None:
 
 async def check_a_long_prompt_can_be_left_in_the_middle(engine: LlamaCppEngine) -> None:
     request = ask(" ".join(str(number) for number in range(100, 180)))
-    total = await engine.count(EMBEDDED_ID, request.messages)
+    total = await engine.count(request)
     with trio.move_on_after(0.05) as scope:
         await engine.prefill(request, total)
     assert scope.cancelled_caught

@@ -44,7 +44,7 @@ def test_answers_repeat_add_up_and_keep_their_limits(request: Request) -> None:
     whole = read(request)
     assert read(request) == whole
     assert whole.finished.usage.completion_tokens == whole.tokens <= request.max_tokens
-    assert whole.finished.usage.prompt_tokens == count_tokens(request.messages)
+    assert whole.finished.usage.prompt_tokens == count_tokens(request)
     assert not any(stop in whole.text for stop in request.stop)
     if whole.finished.reason == "length":
         assert whole.tokens == request.max_tokens

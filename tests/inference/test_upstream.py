@@ -74,7 +74,7 @@ async def test_what_is_said_of_a_model_and_what_a_server_is_asked(key_file: Path
         (model,) = engine.models()
         assert (model.id, model.family, model.quantisation, model.digest) == (MODEL, "counter", "unknown", "")
         assert (model.context, model.features) == (256, (CONTINUE,))
-        assert await engine.count(MODEL, QUESTION.messages) == PROMPT_TOKENS
+        assert await engine.count(QUESTION) == PROMPT_TOKENS
         recorded.asked.clear()
         deltas, finished = await collect(engine, structs.replace(QUESTION, temperature=0.5, top_p=0.9, seed=7))
         assert [delta.text for delta in deltas] == SAYS[:6]
@@ -120,7 +120,7 @@ async def test_prompts_are_counted_as_the_usage_does(tokenizer: int | None, key_
     recorded = Recorded(tokenizer=tokenizer)
     async with opened(recorded, key_file) as engine:
         recorded.asked.clear()
-        assert await engine.count(MODEL, QUESTION.messages) == PROMPT_TOKENS
+        assert await engine.count(QUESTION) == PROMPT_TOKENS
         assert await engine.prefill(QUESTION, 1) == PROMPT_TOKENS
         paths = [asked["path"] for asked in recorded.asked]
         assert paths == ["/tokenize" if tokenizer == 0 else "/v1/chat/completions", "/v1/chat/completions"]
@@ -129,7 +129,7 @@ async def test_prompts_are_counted_as_the_usage_does(tokenizer: int | None, key_
 
 async def test_without_a_usage_prompts_are_estimated_from_their_bytes(key_file: Path) -> None:
     async with opened(Recorded(counts="never", tokenizer=None), key_file) as engine:
-        counted = await engine.count(MODEL, QUESTION.messages)
+        counted = await engine.count(QUESTION)
         assert counted == 16 + (len(QUESTION.messages[0].content) + 1) // 2 > PROMPT_TOKENS
         assert engine.models()[0].features == (CONTINUE, ESTIMATES)
         with pytest.raises(ContextOverflow):
@@ -253,7 +253,7 @@ async def test_a_prompt_that_the_server_refuses(key_file: Path) -> None:
         with pytest.raises(ContextOverflow):
             await collect(engine, structs.replace(QUESTION, max_tokens=250))
         with pytest.raises(ModelMissing):
-            await engine.count("another/model", QUESTION.messages)
+            await engine.count(structs.replace(QUESTION, model="another/model"))
 
 
 async def test_a_server_that_is_gone_is_said_to_be(key_file: Path) -> None:

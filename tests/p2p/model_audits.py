@@ -170,7 +170,7 @@ async def _answers(kind: Kind, requests: Sequence[Request], dice: random.Random)
 
 async def _canned(reader: LlamaCppEngine, request: Request) -> Finished:
     """Counted as it should be, so that nothing but the text gives it away."""
-    prompt_tokens = await reader.count(request.model, request.messages)
+    prompt_tokens = await reader.count(request)
     scored = await reader.score(request, CANNED)
     return Finished("length", Usage(prompt_tokens, 0, scored.tokens))
 
@@ -179,7 +179,7 @@ async def _read(reader: LlamaCppEngine, request: Request, given: tuple[str, Fini
     text, finished = given
     scored = await reader.score(request, text)
     tokens = Tokens(input=finished.usage.prompt_tokens, output=finished.usage.completion_tokens)
-    counted = await reader.count(request.model, request.messages)
+    counted = await reader.count(request)
     # A provider that edits a prompt would hardly give itself away by the count.
     paid = Tokens(input=counted, output=tokens.output)
     finding = judge(Delivered(request.temperature == 0, finished.reason, paid), scored, counted, limits_of(READER))

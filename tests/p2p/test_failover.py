@@ -13,7 +13,7 @@ from msgspec import structs
 from trio.testing import MockClock
 
 from chain.wallet import WALLET_MARGIN_NANO
-from inference.engine import Delta, Finished, Message, Request
+from inference.engine import Delta, Finished, Request
 from inference.script import answer as script
 from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
 from p2p.budget import Budget
@@ -52,8 +52,8 @@ def whole(request: Request = REQUEST) -> str:
 class Dense(ScriptedEngine):
     """To it a prompt has more tokens than bytes."""
 
-    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        return 500 + await super().count(model, messages)
+    async def count(self, request: Request) -> int:
+        return 500 + await super().count(request)
 
 
 async def standing_by(market: Market, budget: Budget | None = None) -> tuple[Seller, Customer]:
@@ -209,8 +209,10 @@ async def test_a_provider_refuses_what_its_engine_cannot_go_on_with(tmp_path: Pa
     async with open_market(tmp_path) as market:
         await market.seller(Scripted(model=structs.replace(SCRIPTED_MODEL, features=())))
         client = await market.customer()
+        deal = await client.peer.agree(await client.peer.find(MODEL), REQUEST)
         with pytest.raises(Refused) as caught:
-            await bought(client, REQUEST.rest("silk", 1))
+            async with client.peer.answer(deal, REQUEST.rest("silk", 1)) as answer:
+                await anext(answer)
         assert caught.value.reason == "cannot_continue"
         assert paid(client) < DEPOSIT_NANO // 1000
 

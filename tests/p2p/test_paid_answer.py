@@ -15,7 +15,7 @@ from memory_host import MemoryNetwork
 from trio.testing import MockClock
 
 from chain.channel import State
-from inference.engine import Delta, Finished, Message, Request
+from inference.engine import Delta, Finished, Request
 from inference.errors import EngineDied
 from inference.script import answer as script
 from inference.scripted import Scripted, ScriptedEngine
@@ -444,9 +444,9 @@ class Dying(ScriptedEngine):
         super().__init__(Scripted())
         self._where = where
 
-    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
+    async def count(self, request: Request) -> int:
         await self._die("count")
-        return await super().count(model, messages)
+        return await super().count(request)
 
     async def prefill(self, request: Request, tokens: int) -> int:
         await self._die("prefill")

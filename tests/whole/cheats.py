@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from inference.engine import Capacity, Delta, Engine, Finished, Message, ModelInfo, Request, Scored, Usage
+from inference.engine import Capacity, Delta, Engine, Finished, ModelInfo, Request, Scored, Usage
 from inference.link import Spec
 from inference.scripted import Scripted
 from inference.worker import open_worker
@@ -43,8 +43,8 @@ class Behind:
     async def health(self) -> None:
         await self._engine.health()
 
-    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        return await self._engine.count(model, messages)
+    async def count(self, request: Request) -> int:
+        return await self._engine.count(request)
 
     async def prefill(self, request: Request, tokens: int) -> int:
         return await self._engine.prefill(request, tokens)
@@ -92,8 +92,8 @@ class Mortal(Behind):
 class Liar(Behind):
     """It never counts more than were asked for, which would be seen at once."""
 
-    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        return _half_as_many_again(await super().count(model, messages))
+    async def count(self, request: Request) -> int:
+        return _half_as_many_again(await super().count(request))
 
     async def prefill(self, request: Request, tokens: int) -> int:
         await super().prefill(request, max(1, tokens * 2 // 3))

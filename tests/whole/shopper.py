@@ -90,11 +90,11 @@ async def _parts(request: Request, given: Sequence[Answer], engine: Engine) -> A
     """What was counted, and what our own engine counts."""
     asked = request
     for part in given:
-        before = await engine.count(asked.model, asked.messages)
+        before = await engine.count(asked)
         tokens = 0
         if part.text:
             answered = asked.rest(part.text, 0)
-            tokens = await engine.count(asked.model, answered.messages) - before - _turn_tokens(engine, asked)
+            tokens = await engine.count(answered) - before - _turn_tokens(engine, asked)
             asked = answered
         yield Part(
             provider=part.deal.provider,

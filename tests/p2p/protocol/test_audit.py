@@ -114,7 +114,7 @@ def delivered(request: Request, *, weights: str = "m") -> tuple[str, Delivered]:
     *deltas, finished = scripted_answer(msgspec.structs.replace(request, model=weights))
     text = "".join(one.text for one in deltas)  # type: ignore[union-attr]
     usage = finished.usage  # type: ignore[union-attr]
-    tokens = Tokens(input=count_tokens(request.messages), output=usage.completion_tokens)
+    tokens = Tokens(input=count_tokens(request), output=usage.completion_tokens)
     return text, Delivered(request.temperature == 0, finished.reason, tokens)  # type: ignore[union-attr]
 
 
@@ -127,8 +127,8 @@ def test_scripted_answers_are_told_apart(seed: int, temperature: float) -> None:
 
     def found(asked: Request, weights: str = "m") -> Outcome:
         text, answer = delivered(asked, weights=weights)
-        answer = answer._replace(tokens=Tokens(input=count_tokens(request.messages), output=answer.tokens.output))
-        return judge(answer, scored(request, text), count_tokens(request.messages), limits).outcome
+        answer = answer._replace(tokens=Tokens(input=count_tokens(request), output=answer.tokens.output))
+        return judge(answer, scored(request, text), count_tokens(request), limits).outcome
 
     assert found(request) is Outcome.PASSED
     assert found(request, "another") is Outcome.FAILED
