@@ -79,7 +79,7 @@ class Generation:
 
     def _room(self, request: Request, offers: Sequence[ModelOffer]) -> int:
         """As long as an answer may be, and still fits behind this prompt with whoever has most room."""
-        room = max(offer.context for offer in offers) - prompt_tokens_bound(request.messages)
+        room = max(offer.context for offer in offers) - prompt_tokens_bound(request)
         return max(1, min(self._max_tokens, room))
 
 
