@@ -36,7 +36,6 @@ from p2p.home import Home
 from p2p.host import Host
 from p2p.joining import Lan, joined
 from p2p.keys import SEED_BYTES, load_or_create_seed
-from p2p.net.limits import InboundLimits
 from p2p.network_file import NetworkFile
 from p2p.peer import LightPeer
 from p2p.strategies import buyer_strategy
@@ -45,6 +44,7 @@ from p2p.track_record import TrackRecord
 
 if TYPE_CHECKING:
     from chain.tonledger import TonLedger
+    from p2p.net.limits import InboundLimits
 
 CONTEXT_TOKENS = 4096  # of the engine that reads answers
 FAUCET_NANO = 2_000_000_000
@@ -78,7 +78,7 @@ async def open_node(
     Raises `LocalError` or `Unavailable`.
     """
     member_key = swarm_key.key_for(session.config, network)
-    # libp2p takes a second to import, which `--help` and a mistyped flag need not wait for.
+    # libp2p takes half a second to import, which `--help` and a mistyped flag need not wait for.
     from p2p.net.libp2p_host import open_host
 
     with translated():
@@ -246,6 +246,8 @@ def lan_of(config: Config, network: NetworkFile, host: Host) -> Lan | None:
 
 
 def inbound_limits(config: Config) -> InboundLimits:
+    from p2p.net.limits import InboundLimits
+
     return InboundLimits(**msgspec.structs.asdict(config.limits))
 
 
