@@ -73,16 +73,20 @@ class Agreeing:
         *,
         free: bool = False,
         held: Sequence[Held] = (),
+        budget: Budget | None = None,
     ) -> Deal:
         """A price for this request with one of these providers, or by one of the standing quotes that are `held`, or a
         place in somebody's allowance if it is to be `free`. The prompt's size may be known better than by its text.
+        A `budget` of its own decides which providers will do and how they compare; deposits stay as they are.
 
         Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
         """
         bound = prompt_tokens_bound(request)
         if prompt_tokens_max is not None:
             bound = min(bound, prompt_tokens_max)
-        need = await self._need(Tokens(input=bound // 2, output=request.max_tokens // 2), request.needs)
+        budget = budget or self._budget
+        tokens = Tokens(input=bound // 2, output=request.max_tokens // 2)
+        need = await self._need(tokens, budget, request.needs)
 
         def ask() -> Ask:
             return Ask(
@@ -98,18 +102,19 @@ class Agreeing:
         standing = [one.among(found) for one in held]
         return await self._negotiate(found, ask, need, experience, standing, free=free)
 
-    async def held(self, request: Request) -> Sequence[Held]:
+    async def held(self, request: Request, budget: Budget | None = None) -> Sequence[Held]:
         """The standing quotes under which this request may be answered, of providers that are not known to be away.
 
         Raises `LocalError`.
         """
-        bound, tier = prompt_tokens_bound(request), self._budget.tier
+        budget = budget or self._budget
+        bound, tier = prompt_tokens_bound(request), budget.tier
         fitting = await self._standing_quotes.fitting(
             request.model, prompt_tokens=bound, max_tokens=request.max_tokens, tier=tier
         )
         if not fitting:
             return ()
-        need = await self._need(Tokens(), request.needs)
+        need = await self._need(Tokens(), budget, request.needs)
         ready, has_room = await self._payers.providers(), await self._funding.has_room()
         return [
             one
@@ -126,7 +131,7 @@ class Agreeing:
 
         Raises as `agree`.
         """
-        need = await self._need(wanted.tokens)
+        need = await self._need(wanted.tokens, self._budget)
         context = min(one.model.context for one in found)
 
         def ask() -> Ask:
@@ -185,8 +190,7 @@ class Agreeing:
             objections |= {one.peer: "as many channels are open as may be" for one in priced if one.peer not in ready}
         return objections
 
-    async def _need(self, tokens: Tokens, features: Collection[str] = ()) -> Need:
-        budget = self._budget
+    async def _need(self, tokens: Tokens, budget: Budget, features: Collection[str] = ()) -> Need:
         with translated():
             answers, channels = await self._keeper.do(Book.paid_answers)
         return Need(

@@ -6,7 +6,7 @@ part. Only the reader sees one answer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import trio
 from inference.engine import Request
 from inference.nursery import open_background
 from p2p.answer import Answer
+from p2p.budget import Budget
 from p2p.buying import Deal
 from p2p.discovery import Found
 from p2p.errors import EngineError, Error, NoFunds, Refused, RemoteError, Unavailable
@@ -49,8 +50,9 @@ class LastingAnswer:
         request: Request,
         found: Sequence[Found],
         *,
+        budget: Budget,
         free: bool,
-        cost_max_nano: int | None,
+        allow: Callable[[int], Awaitable[None]],
         agreed: Callable[[Deal], None],
         trace: Trace,
     ) -> None:
@@ -59,7 +61,8 @@ class LastingAnswer:
         self._peer = peer
         self._request = request
         self._free = free
-        self._cost_max_nano = cost_max_nano
+        self._budget = budget
+        self._allow = allow
         self._agreed = agreed
         self._trace = trace
         self._text: list[str] = []
@@ -182,14 +185,16 @@ class LastingAnswer:
         return [one for one in found if one.peer not in self._left_out and rest.needs <= {*one.model.features}]
 
     async def _agree(self, found: Sequence[Found], request: Request, *, free: bool) -> Deal:
-        standing = () if free else await self._peer.held(request)
+        standing = () if free else await self._peer.held(request, self._budget)
         held = [one for one in standing if self._may_be_honoured(one, found)]
         if not found and not held:  # another process was faster
             self.found = found = await self._peer.find(request.model)
-        deal = await self._peer.agree(found, request, self._prompt_tokens_bound(), free=free, held=held)
+        bound, budget = self._prompt_tokens_bound(), self._budget
+        deal = await self._peer.agree(found, request, bound, free=free, held=held, budget=budget)
         worst_nano = self.cost_nano + deal.worst_cost_nano(request)
-        if self._cost_max_nano is not None and worst_nano > self._cost_max_nano:
+        if budget.answer_max_nano is not None and worst_nano > budget.answer_max_nano:
             raise Refused("over_budget", f"it could cost {worst_nano} nano in all: more than answer_max_nano allows")
+        await self._allow(worst_nano)
         self._agreed(deal)
         return deal
 
@@ -211,24 +216,30 @@ class LastingAnswer:
         return tokens + tokens // 8 + 16
 
 
+async def allow_anything(_nano: int) -> None:
+    """Of an answer about which nobody else is asked."""
+
+
 @asynccontextmanager
 async def open_lasting_answer(
     peer: LightPeer,
     request: Request,
     *,
+    budget: Budget,
     free: bool,
-    cost_max_nano: int | None,
+    allow: Callable[[int], Awaitable[None]],
     agreed: Callable[[Deal], None],
     trace: Trace,
 ) -> AsyncIterator[LastingAnswer]:
     """The answer to `request`, by a standing quote or from whom `peer` finds; `agreed` is told of each deal.
 
-    Leaving the context early cancels the answer and pays what was done.
+    Before each deal `allow` is told what all parts may cost then, and may raise `Refused`. Leaving the context early
+    cancels the answer and pays what was done.
 
     Raises as `LightPeer.find`; later errors come from iterating.
     """
-    found = () if not free and await peer.held(request) else await peer.find(request.model)
-    answer = LastingAnswer(peer, request, found, free=free, cost_max_nano=cost_max_nano, agreed=agreed, trace=trace)
+    found = () if not free and await peer.held(request, budget) else await peer.find(request.model)
+    answer = LastingAnswer(peer, request, found, budget=budget, free=free, allow=allow, agreed=agreed, trace=trace)
     async with open_background() as background:
         background.start_soon(answer.run)
         yield answer

@@ -77,6 +77,7 @@ from p2p.wiring import (
     Node,
     fund,
     inbound_limits,
+    is_free,
     lan_of,
     open_client,
     open_ledger,
@@ -286,7 +287,7 @@ def _request(config: Config, prompt: str) -> Request:
 async def ask(session: Session) -> None:
     """One question; the answer goes to standard output."""
     request, network = _request(session.config, _prompt(session.options.prompt)), session.network()
-    free = _is_free(session.config, network)
+    free = is_free(session.config, network)
     async with open_client(session, network, free=free) as (node, peer):
         if session.options.faucet:
             await fund(node.network, node.ledger.wallet.address)
@@ -315,11 +316,6 @@ def _prompt(words: str) -> str:
     if not prompt:
         raise LocalError(f'nothing was asked; try: {arguments.PROGRAM} ask "What is silk?"')
     return prompt
-
-
-def _is_free(config: Config, network: NetworkFile) -> bool:
-    """Whether a client needs no wallet: it is to pay nothing, or has none that it could pay from."""
-    return config.ask.free or network.unpaid or not Home(config, "payer").has_wallet(network.chain_network)
 
 
 async def _lack_of_money(config: Config, node: Node, peer: LightPeer) -> Error | None:
@@ -360,11 +356,11 @@ async def gateway(session: Session) -> None:
         raise LocalError(f"the gateway needs {error.name}: pip install 'bombyx[gateway]'") from None
 
     network = session.network()
-    free = _is_free(session.config, network)
+    free = is_free(session.config, network)
     async with open_client(session, network, free=free) as (node, peer):
         if session.options.faucet:
             await fund(node.network, node.ledger.wallet.address)
-        await serve(session, peer, free=free)
+        await serve(session, node, peer, free=free)
 
 
 async def run_demo(session: Session) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 
 import trio
@@ -25,7 +25,7 @@ from p2p.closing import Closing
 from p2p.demands import publish
 from p2p.discovery import Directory, Found
 from p2p.errors import Error, PaymentError, Refused, Unavailable
-from p2p.failover import LastingAnswer, open_lasting_answer
+from p2p.failover import LastingAnswer, allow_anything, open_lasting_answer
 from p2p.foreign import translated
 from p2p.funding import Funding
 from p2p.host import Host, PeerAddress, PeerPath
@@ -65,7 +65,7 @@ class LightPeer:
         self._host = host
         self._keeper = keeper
         self._identity = identity
-        self._budget = budget
+        self.budget = budget
         self._clock = clock
         self._trace = trace
         self._network = ledger.network.name
@@ -135,13 +135,14 @@ class LightPeer:
         *,
         free: bool = False,
         held: Sequence[Held] = (),
+        budget: Budget | None = None,
     ) -> Deal:
         """See `Agreeing.agree`."""
-        return await self._agreeing.agree(found, request, prompt_tokens_max, free=free, held=held)
+        return await self._agreeing.agree(found, request, prompt_tokens_max, free=free, held=held, budget=budget)
 
-    async def held(self, request: Request) -> Sequence[Held]:
+    async def held(self, request: Request, budget: Budget | None = None) -> Sequence[Held]:
         """See `Agreeing.held`."""
-        return await self._agreeing.held(request)
+        return await self._agreeing.held(request, budget)
 
     async def demand(self, wanted: Wanted) -> Sequence[Deal]:
         """Ask for standing quotes, and hold the best: one for the model, or for each model of the family that is found.
@@ -256,13 +257,24 @@ class LightPeer:
         return self.ask(Request(model=model, messages=tuple(messages), max_tokens=max_tokens), free=free)
 
     def ask(
-        self, request: Request, *, free: bool = False, agreed: Callable[[Deal], None] = lambda _: None
+        self,
+        request: Request,
+        *,
+        free: bool = False,
+        agreed: Callable[[Deal], None] = lambda _: None,
+        budget: Budget | None = None,
+        allow: Callable[[int], Awaitable[None]] = allow_anything,
     ) -> AbstractAsyncContextManager[LastingAnswer]:
         """The same for any request; `agreed` is told of each deal. A `free` one comes out of what providers give to
         newcomers, or costs nothing anyway. See `open_lasting_answer`.
+
+        A `budget` of its own is for choosing providers and for the most that the answer may cost; what is deposited in
+        channels goes by the peer's. Before each deal `allow` gets the most that all parts may cost then, in nano, and
+        raises `Refused` if that is too much.
         """
-        limit = self._budget.answer_max_nano
-        return open_lasting_answer(self, request, free=free, cost_max_nano=limit, agreed=agreed, trace=self._trace)
+        return open_lasting_answer(
+            self, request, budget=budget or self.budget, free=free, allow=allow, agreed=agreed, trace=self._trace
+        )
 
     def give_up(self, provider: str, error: Error) -> None:
         """It failed in the middle, said no, or cannot be paid: others are asked first for a while if it is to blame."""

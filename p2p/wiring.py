@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -28,7 +28,6 @@ from p2p import swarm_key
 from p2p.auditing import AuditBudget, Reader, open_auditor
 from p2p.budget import Budget
 from p2p.config import AuditConfig, Config, ProvideConfig
-from p2p.console import Session
 from p2p.discovery import KNOWN_FAMILIES
 from p2p.errors import LocalError, Unavailable
 from p2p.foreign import translated
@@ -39,6 +38,7 @@ from p2p.keys import SEED_BYTES, load_or_create_seed
 from p2p.network_file import NetworkFile
 from p2p.peer import LightPeer
 from p2p.strategies import buyer_strategy
+from p2p.terminal import Terminal
 from p2p.trace import Trace, silent
 from p2p.track_record import TrackRecord
 
@@ -63,9 +63,22 @@ class Node:
     network: NetworkFile
 
 
+class Means(Protocol):
+    """What everything here is opened with: a run of a command is such, and so is an application that embeds us."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def trace(self) -> Trace: ...
+
+    @property
+    def terminal(self) -> Terminal: ...
+
+
 @asynccontextmanager
 async def open_node(
-    session: Session,
+    session: Means,
     network: NetworkFile,
     home: Home,
     key: WalletKey | None,
@@ -108,7 +121,7 @@ async def open_node(
 
 @asynccontextmanager
 async def open_client(
-    session: Session, network: NetworkFile, *, alone: bool = False, free: bool = False, listen: bool = False
+    session: Means, network: NetworkFile, *, alone: bool = False, free: bool = False, listen: bool = False
 ) -> AsyncIterator[tuple[Node, LightPeer]]:
     """A light peer: it dials, and is not dialled unless it is to `listen`.
 
@@ -158,6 +171,11 @@ async def open_client(
         ) as auditor:
             yield node, peer
             await auditor.settled()
+
+
+def is_free(config: Config, network: NetworkFile) -> bool:
+    """Whether a client needs no wallet: it is to pay nothing, or has none that it could pay from."""
+    return config.ask.free or network.unpaid or not Home(config, "payer").has_wallet(network.chain_network)
 
 
 def _reader(config: AuditConfig) -> Reader | None:

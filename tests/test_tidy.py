@@ -113,6 +113,7 @@ SEAMS = {
     "exllamav3": {"inference.exllama"},
     "torch": {"inference.exllama"},
     "httpx": {"inference.upstream_http"},
+    "anyio": {"p2p.embed_portal"},
     "starlette": {"p2p.gateway"},
     "hypercorn": {"p2p.gateway"},
 }

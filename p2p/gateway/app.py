@@ -22,11 +22,12 @@ from inference.nursery import open_background
 from p2p.buying import prompt_tokens_bound
 from p2p.errors import Error
 from p2p.gateway import origins
+from p2p.gateway.accounts import Accounts
 from p2p.gateway.answering import Answering, Ask
 from p2p.gateway.calls import SEEDS, Call, Defaults, Dialect
 from p2p.gateway.catalogue import Catalogue, as_openai
 from p2p.gateway.chat import Chat, read_chat
-from p2p.gateway.failures import Failure, failure_of
+from p2p.gateway.failures import Failure, failure_of, invalid
 from p2p.gateway.metadata import EXPOSED
 from p2p.gateway.wire import Left, Wire, cancel_when_left, read_body
 from p2p.protocol.advert import ModelOffer
@@ -154,6 +155,38 @@ def v1_routes(catalogue: Catalogue, ask: Ask, max_tokens: int, began_at: int) ->
             Route(path, Generation(read, catalogue, ask, max_tokens), methods=["POST"])
             for path, read in READERS.items()
         ),
+    ]
+
+
+def api_routes(accounts: Accounts) -> list[Route]:
+    """What the page shows, and what any other program may ask for as well."""
+
+    async def receipts(request: HttpRequest) -> Any:
+        limit = request.query_params.get("limit", "50")
+        if not limit.isdecimal() or len(limit) > 9:
+            raise invalid("limit must be a number", param="limit")
+        return await accounts.receipts(int(limit))
+
+    async def close_channel(request: HttpRequest) -> Any:
+        return await accounts.close_channel(request.path_params["channel"])
+
+    looks: dict[str, Callable[[], Awaitable[Any]]] = {
+        "providers": accounts.providers,
+        "channels": accounts.channels,
+        "budget": accounts.budget,
+        "earnings": accounts.earnings,
+    }
+
+    def look(what: Callable[[], Awaitable[Any]]) -> Callable[[HttpRequest], Awaitable[Any]]:
+        async def serve(_request: HttpRequest) -> Any:
+            return await what()
+
+        return serve
+
+    return [
+        *(Route(f"/api/{name}", answering_errors(look(what))) for name, what in looks.items()),
+        Route("/api/receipts", answering_errors(receipts)),
+        Route("/api/channels/{channel}/close", answering_errors(close_channel), methods=["POST"]),
     ]
 
 

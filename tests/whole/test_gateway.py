@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,3 +92,69 @@ async def test_tokens_stream_under_trio(gateway: Gateway) -> None:
     texts = [chunk.choices[0].delta.content or "" for chunk in chunks[1:-2]]
     assert len("".join(texts).split()) == 12
     assert len(texts) > 1
+
+
+def get(gateway: Gateway, path: str) -> Any:
+    with urllib.request.urlopen(f"{gateway.url}{path}") as response:
+        return json.load(response)
+
+
+def test_the_accounts_tell_of_the_answer(gateway: Gateway, client: OpenAI, network: Local) -> None:
+    answer = client.chat.completions.create(model=SCRIPTED, messages=HELLO, max_tokens=3)
+    bombyx = (answer.model_extra or {})["bombyx"]
+
+    (provider,) = get(gateway, "/api/providers")["providers"]
+    assert provider["peer"] == network.provider.peer
+    assert provider["channel_open"]
+    assert provider["models"][0]["id"] == SCRIPTED
+    assert provider["evidence"]["answered"] >= 1
+
+    receipt = get(gateway, "/api/receipts?limit=1")["receipts"][0]
+    assert (receipt["session"], receipt["cost_nano"]) == (bombyx["receipt"], bombyx["cost_nano"])
+
+    (channel,) = get(gateway, "/api/channels")["channels"]
+    assert channel["channel"] == receipt["channel"]
+    assert 0 < channel["delivered_nano"] <= channel["authorised_nano"] <= channel["deposited_nano"]
+
+    budget = get(gateway, "/api/budget")
+    assert budget["answers"]["all_nano"] == channel["delivered_nano"]
+    assert budget["wallet"]["balance_nano"] > 0
+    assert budget["deposits"]["today_nano"] >= channel["deposited_nano"]
+
+
+def test_leaving_ends_the_answer(gateway: Gateway, client: OpenAI) -> None:
+    """A stream that is closed is not generated any further, nor paid."""
+    before = get(gateway, "/api/budget")["answers"]
+    with client.chat.completions.create(model=SCRIPTED, messages=HELLO, max_tokens=300, stream=True) as stream:
+        for chunk, _ in zip(stream, range(5), strict=False):
+            assert chunk.choices
+    while (after := get(gateway, "/api/budget")["answers"])["count"] == before["count"]:
+        time.sleep(0.05)  # until the receipt is in the book
+    whole_nano = 300 * get(gateway, "/api/providers")["providers"][0]["models"][0]["price"]["output"] // 10**6
+    assert 0 < after["all_nano"] - before["all_nano"] < whole_nano / 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"), [({"Host": "evil.example"}, 421), ({"Origin": "https://evil.example"}, 403)]
+)
+def test_a_web_page_of_others_spends_nothing(gateway: Gateway, headers: dict[str, str], status: int) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(urllib.request.Request(f"{gateway.url}/v1/models", headers=headers))
+    caught.value.close()
+    assert caught.value.code == status
+
+
+def test_ctrl_c_ends_it(network: Local, processes: Processes) -> None:
+    gateway = start_gateway(processes, network.file)
+    gateway.process.signal(signal.SIGINT)
+    done = gateway.process.wait()
+    assert (done.code, done.err) == (0, "")
+
+
+def test_an_address_in_use_is_said(network: Local, processes: Processes, gateway: Gateway) -> None:
+    address = gateway.url.removeprefix("http://")
+    done = processes.run(
+        "p2p.node", "gateway", "--network", network.file, "--home", processes.home, "--listen", address
+    )
+    assert done.code == 2
+    assert "cannot listen at" in done.complaint
