@@ -50,33 +50,39 @@ def as_function(tool: Tool) -> dict[str, Any]:
 
 
 class CallFinder:
-    """Makes records of the calls in a model's words, of which it holds back what may be one."""
+    """Makes records of the calls in a model's words, holds back what may be one, and drops the blanks around them."""
 
     def __init__(self) -> None:
         self._text = ""
         self._tokens = 0
+        self._called = False  # just now, and nothing has followed
 
     def feed(self, delta: Delta) -> Delta | None:
         """What became final."""
-        self._text += prose(delta.text)
+        self._add(prose(delta.text))
         self._tokens += delta.tokens
         final = []
         while (begin := self._text.find(_BEGIN)) >= 0 and (end := self._text.find(_END, begin)) >= 0:
-            call = self._text[begin + len(_BEGIN) : end]
+            call, rest = self._text[begin + len(_BEGIN) : end], self._text[end + len(_END) :]
             final += [self._text[:begin].rstrip(), _record(call) or f"{_BEGIN}{call}{_END}"]
-            self._text = self._text[end + len(_END) :].lstrip()
-        safe = begin if begin >= 0 else len(self._text) - _unsure(self._text)
-        final.append(self._text[:safe])
-        self._text = self._text[safe:]
+            self._text, self._called = "", True
+            self._add(rest)
+        sure = len((self._text[:begin] if begin >= 0 else _sure(self._text)).rstrip())
+        final.append(self._text[:sure])
+        self._text = self._text[sure:]
         if self._text:
             return Delta("".join(final), 0) if any(final) else None
         return self._release("".join(final))
+
+    def _add(self, text: str) -> None:
+        self._text += text.lstrip() if self._called else text
+        self._called = self._called and not self._text
 
     def flush(self) -> Delta | None:
         """The rest: at the end a call may lack its end mark."""
         text = self._text
         self._text = ""
-        record = _record(text.removeprefix(_BEGIN)) if text.startswith(_BEGIN) else ""
+        record = _record(text.lstrip().removeprefix(_BEGIN)) if text.lstrip().startswith(_BEGIN) else ""
         return self._release(record or text)
 
     def _release(self, text: str) -> Delta | None:
@@ -121,6 +127,7 @@ def _record(text: str) -> str:
     return written(call) if bytes(call.arguments).lstrip().startswith(b"{") else ""
 
 
-def _unsure(text: str) -> int:
-    """How many characters at the end may begin a call."""
-    return next((size for size in range(min(len(_BEGIN) - 1, len(text)), 0, -1) if text.endswith(_BEGIN[:size])), 0)
+def _sure(text: str) -> str:
+    """The text without what may begin a call at its end."""
+    unsure = next((size for size in range(len(_BEGIN) - 1, 0, -1) if text.endswith(_BEGIN[:size])), 0)
+    return text[: len(text) - unsure]
