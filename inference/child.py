@@ -24,6 +24,8 @@ import trio
 from inference import link
 from inference.engine import Engine, Finished, Request
 from inference.errors import EngineError
+from inference.exllama.engine import open_exllama
+from inference.exllama.settings import ExLlama
 from inference.llamacpp import LlamaCpp, open_llamacpp
 from inference.scripted import Scripted, open_scripted
 from inference.upstream import Upstream, open_upstream
@@ -108,6 +110,8 @@ def _open(spec: link.Spec) -> AbstractAsyncContextManager[Engine]:
             return open_llamacpp(spec)
         case Scripted():
             return open_scripted(spec)
+        case ExLlama():
+            return open_exllama(spec)
         case Upstream():
             return open_upstream(spec)
 

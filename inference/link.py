@@ -15,13 +15,14 @@ import trio
 
 from inference.engine import Delta, Finished, ModelInfo, Request, Scored
 from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
+from inference.exllama.settings import ExLlama
 from inference.llamacpp import LlamaCpp
 from inference.scripted import Scripted
 from inference.upstream import Upstream
 
 MAX_FRAME_BYTES = 8 << 20
 
-Spec = LlamaCpp | Scripted | Upstream
+Spec = LlamaCpp | ExLlama | Upstream | Scripted
 """Which engine a worker opens, and how."""
 
 

@@ -21,11 +21,14 @@ from inference.answer import Answer
 from inference.backoff import Backoff
 from inference.engine import Capacity, Delta, Finished, ModelInfo, Request, Scored
 from inference.errors import EngineDied, EngineError
+from inference.exllama.settings import ExLlama
 from inference.nursery import open_background
 
 _MAX_JOBS = 1024
 _PATIENCE_S = 2.0  # a request waits this long for a restart; beyond, it is refused at once
 _HEALTH_S = 5.0
+_START_S = 300.0
+_COMPILE_S = 3600.0  # kernels, at the first start on a machine with few cores
 _END_S = 2.0
 _PROGRAM = ["-m", "inference.child"]
 
@@ -281,8 +284,9 @@ def _pipe(stream: Pipe | None) -> Pipe:
 
 
 @asynccontextmanager
-async def open_worker(spec: link.Spec, *, start_timeout_s: float = 300.0) -> AsyncIterator[Worker]:
-    """Start a worker and its engine. Raises `ModelMissing`, or `EngineError` where it does not start."""
+async def open_worker(spec: link.Spec, *, start_timeout_s: float | None = None) -> AsyncIterator[Worker]:
+    """Start a worker and its engine. Raises `ModelMissing`, or `EngineError` where it does not start in time."""
+    start_timeout_s = start_timeout_s or (_COMPILE_S if isinstance(spec, ExLlama) else _START_S)
     async with open_background() as nursery:
         worker = Worker(spec, nursery, start_timeout_s)
         await worker.start()

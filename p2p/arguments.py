@@ -145,8 +145,8 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 def _provide(parser: argparse.ArgumentParser) -> None:
     _hosting(parser)
     for flag, what in {
-        "engine": "llamacpp (default), upstream for a server of your own (docs/OPERATING.md), or scripted",
-        "model": "path of a .gguf file (the embedded SmolLM2)",
+        "engine": "llamacpp (default), exllama for a GPU, upstream for a server of yours (docs/OPERATING.md), scripted",
+        "model": "path of a .gguf file (the embedded SmolLM2), or of a folder for exllama",
         "slots": "answers side by side (2)",
         "context": "tokens of prompt and answer for each slot (2048)",
         "upstream-url": "address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1",
@@ -154,6 +154,11 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "upstream-connect-s": "how long to wait for a connection to it (5)",
         "upstream-first-token-s": "how long for the first token (120)",
         "upstream-between-tokens-s": "how long for the next (30)",
+        "exllama-version": "2 (default), or 3 for newer models",
+        "exllama-sold-as": "the id to sell the model under, or ID=FAMILY (its folder's name)",
+        "exllama-cache": "fp16 (default), q8, q6 or q4",
+        "exllama-cache-tokens": "of all slots together (enough for all at their longest)",
+        "exllama-draft": "guess ahead: ngram, or the folder of a small model with the same tokenizer",
         "price-input": "nano per million prompt tokens",
         "price-cached-input": "nano per million cached prompt tokens",
         "price-output": "nano per million answer tokens",
@@ -178,6 +183,15 @@ def _provide(parser: argparse.ArgumentParser) -> None:
     name = "what the server calls a model, the id to sell it under, and its family; may be repeated"
     dest, metavar = "provide.upstream_models", "NAME=ID[=FAMILY]"
     parser.add_argument("--upstream-model", dest=dest, action="append", metavar=metavar, help=name)
+    for flag, metavar, what in (
+        ("lora", "DIR", "a LoRA's folder"),
+        ("gpu-split-gib", "N", "of the model on the next GPU (as it fits)"),
+        ("banned", "TEXT", "never say it, whatever its case"),
+    ):
+        dest = f"provide.exllama_{flag.replace('-', '_')}"
+        parser.add_argument(
+            f"--exllama-{flag}", dest=dest, action="append", metavar=metavar, help=f"{what}; may be repeated"
+        )
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")
 
 

@@ -31,6 +31,9 @@ PREFIX = "BOMBYX_"
 LISTS = {
     "listen",
     "provide.upstream_models",
+    "provide.exllama_lora",
+    "provide.exllama_gpu_split_gib",
+    "provide.exllama_banned",
     "ask.features",
     "ask.allow",
     "ask.block",
@@ -49,8 +52,8 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a provider sells and on what terms. Prices are nano per million tokens."""
 
-    engine: str = "llamacpp"  # or `upstream`, a server of your own; or `scripted`, to try things out without a model
-    model: str = ""  # path of a .gguf file; empty for the embedded model
+    engine: str = "llamacpp"  # or `exllama`, or `upstream`, a server of your own; or `scripted`, to try things out
+    model: str = ""  # path of a .gguf file, empty for the embedded model; for exllama of a folder
     slots: Count = 2  # answers given side by side
     context: Count = 2048  # tokens of prompt and answer, for each slot
     upstream_url: str = ""  # of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1
@@ -59,6 +62,14 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     upstream_connect_s: Seconds = 5.0
     upstream_first_token_s: Seconds = 120.0  # loading the model included, for a server that does so when asked
     upstream_between_tokens_s: Seconds = 30.0
+    exllama_version: Literal[2, 3] = 2
+    exllama_sold_as: str = ""  # ID or ID=FAMILY; empty for the folder's name
+    exllama_cache: Literal["fp16", "q8", "q6", "q4"] = "fp16"
+    exllama_cache_tokens: Nano = 0  # for all slots together; 0: enough for all at their longest
+    exllama_draft: str = ""  # `ngram`, or the folder of a small model: what is guessed ahead
+    exllama_lora: tuple[str, ...] = ()  # folders
+    exllama_gpu_split_gib: tuple[float, ...] = ()  # for each GPU; empty: as it fits
+    exllama_banned: tuple[str, ...] = ()  # what is never said
     price_input: Nano = 60_000_000
     price_cached_input: Nano = 30_000_000
     price_output: Nano = 180_000_000

@@ -19,6 +19,7 @@ from chain.ledger import Ledger
 from chain.nochain import NoChain
 from chain.purse import Purse
 from chain.wallet import WalletKey
+from inference.exllama.settings import ExLlama
 from inference.link import Spec
 from inference.llamacpp import GgufFile, LlamaCpp
 from inference.scripted import Scripted
@@ -191,7 +192,7 @@ def engine_spec(engine: str, model: str, *, slots: int = 1, context: int = CONTE
     if engine == "scripted":
         return Scripted(slots=slots)
     if engine != "llamacpp":
-        raise LocalError(f"there is no engine {engine!r}: llamacpp or scripted, and to provide also upstream")
+        raise LocalError(f"there is no engine {engine!r}: llamacpp or scripted, and for providers exllama and upstream")
     path = Path(model).expanduser()
     own = GgufFile(str(path), path.stem, path.stem.split("-")[0].lower()) if model else None
     return LlamaCpp(model=own, slots=slots, context=context)
@@ -201,7 +202,31 @@ def provided_spec(config: ProvideConfig) -> Spec:
     """The engine whose answers are sold: one of our own, or a server of the user's."""
     if config.engine == "upstream":
         return _upstream(config)
+    if config.engine == "exllama":
+        return _exllama(config)
     return engine_spec(config.engine, config.model, slots=config.slots, context=config.context)
+
+
+def _exllama(config: ProvideConfig) -> ExLlama:
+    if not config.model:
+        raise LocalError("which model? Say it with --model DIR, a folder with config.json and .safetensors")
+    folder = Path(config.model).expanduser().resolve()
+    sold = _served(config.exllama_sold_as or folder.name)
+    draft = config.exllama_draft
+    return ExLlama(
+        folder=str(folder),
+        id=sold.name,
+        family=sold.id if "=" in config.exllama_sold_as else sold.family,
+        version=config.exllama_version,
+        slots=config.slots,
+        context=config.context,
+        cache=config.exllama_cache,
+        cache_tokens=config.exllama_cache_tokens,
+        draft=draft if draft in ("", "ngram") else str(Path(draft).expanduser()),
+        lora_folders=tuple(str(Path(one).expanduser()) for one in config.exllama_lora),
+        gpu_split_gib=config.exllama_gpu_split_gib,
+        banned=config.exllama_banned,
+    )
 
 
 def _upstream(config: ProvideConfig) -> Upstream:

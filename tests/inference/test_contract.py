@@ -11,10 +11,14 @@ from operator import mul
 from pathlib import Path
 from typing import Any
 
+import on_cpu
+import on_gpu
 import pytest
 import trio
+from folders import embedded_folder
 from llama_server import NAME, open_llama_server
 from msgspec import structs
+from on_cpu import open_on_cpu
 
 from inference.engine import (
     CONTINUE,
@@ -33,8 +37,9 @@ from inference.engine import (
     ToolCall,
 )
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
+from inference.exllama.settings import ExLlama
 from inference.llamacpp import LlamaCpp, open_llamacpp
-from inference.models import EMBEDDED_ID
+from inference.models import EMBEDDED_ID, embedded_model
 from inference.records import Call, Embedding, Logprobs, RecordReader
 from inference.scripted import Scripted, open_scripted
 from inference.upstream import ServedModel, Upstream
@@ -328,6 +333,14 @@ async def open_upstream_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
             yield engine
 
 
+@asynccontextmanager
+async def open_exllama_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
+    embedded_folder(Path(embedded_model().path), folder)
+    settings = ExLlama(folder=str(folder), id=EMBEDDED_ID, family="smollm", slots=2, context=512)
+    async with open_worker(settings) as engine:
+        yield engine
+
+
 ALL = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED)
 
 
@@ -339,6 +352,18 @@ ALL = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED)
         pytest.param(lambda _: open_llamacpp(LLAMA), ALL, id="llamacpp", marks=SLOW),
         pytest.param(lambda _: open_worker(LLAMA), ALL, id="llamacpp in a worker", marks=SLOW),
         pytest.param(open_upstream_in_a_worker, (CONTINUE, SCHEMA, LOGPROBS), id="upstream in a worker", marks=SLOW),
+        pytest.param(
+            open_on_cpu,
+            (CONTINUE,),
+            id="exllama without its GPU",
+            marks=[SLOW, pytest.mark.skipif(bool(on_cpu.unavailable()), reason=on_cpu.unavailable())],
+        ),
+        pytest.param(
+            open_exllama_in_a_worker,
+            (CONTINUE,),
+            id="exllama in a worker",
+            marks=[SLOW, pytest.mark.skipif(bool(on_gpu.unavailable()), reason=on_gpu.unavailable())],
+        ),
     ],
 )
 async def test_the_contract_holds(

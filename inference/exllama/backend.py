@@ -1,0 +1,67 @@
+"""SEAM: what the adapter asks of ExLlama. `v2` and `v3` give it, each for one release of one library.
+
+A back end is made, used and closed by one thread. It deals in token ids alone: what they spell is not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+
+class Sampling(NamedTuple):
+    """How tokens are drawn. Temperature 0 is greedy. All else is as OpenAI has it: no penalties, no top-k."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+End = Literal["", "stop", "length", "failed"]
+
+
+class Step(NamedTuple):
+    """What a turn gave for one job: ids that will not be taken back.
+
+    A token that stops the answer is not among `tokens`. After any end the job is forgotten; `failed` is about it alone.
+    """
+
+    job: int
+    tokens: tuple[int, ...]
+    end: End = ""
+    cached_tokens: int = 0  # of the prompt, those that needed no work
+
+
+class Backend(Protocol):
+    """A loaded model and its generator. Any method may raise anything; then the generator is in no known state."""
+
+    def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
+        """Queue a job; it begins when there is room in the batch and in the cache."""
+        ...
+
+    def cancel(self, job: int) -> None:
+        """Forget a job, if it is still known, and free its pages."""
+        ...
+
+    def turn(self) -> list[Step]:
+        """One token, or a few guessed right, for each job under way, or a chunk of a prompt."""
+        ...
+
+    def rebuild(self) -> None:
+        """Make the generator anew, without jobs and with an empty cache; the model stays loaded."""
+        ...
+
+    def close(self) -> None:
+        """Unload the model."""
+        ...
+
+
+def is_cuda_error(error: BaseException) -> bool:
+    """Whether the GPU's context may be broken. CUDA's errors stick: only a new process gets rid of them.
+
+    Torch has a class for them from 2.3 on, and before that says it in the text alone; so do the libraries' own calls.
+    Memory that does not suffice breaks nothing.
+    """
+    name, text = type(error).__name__, str(error)
+    return name != "OutOfMemoryError" and (name == "AcceleratorError" or "CUDA" in text or "CUBLAS" in text)

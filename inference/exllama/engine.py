@@ -1,0 +1,124 @@
+"""The engine: prompts become token ids, the owner's thread makes more of them, and these become answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import trio
+
+from inference.admission import check_begun, check_fit, check_messages, check_request, check_text, find_model
+from inference.engine import Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
+from inference.errors import EngineDied
+from inference.exllama.backend import Backend, Sampling
+from inference.exllama.folder import Folder, read_folder
+from inference.exllama.jobs import Jobs
+from inference.exllama.loading import load_backend
+from inference.exllama.owner import Owner, Report
+from inference.exllama.reading import Reading
+from inference.exllama.settings import ExLlama
+from inference.nursery import open_background
+from inference.templates import Template, open_template
+
+MakeBackend = Callable[[ExLlama, Folder], Backend]
+
+
+class ExLlamaEngine:
+    """See `inference.engine.Engine`. Made by `open_exllama`."""
+
+    def __init__(self, folder: Folder, template: Template, jobs: Jobs, slots: int) -> None:
+        self._folder = folder
+        self._template = template
+        self._jobs = jobs
+        self._total = slots
+        self._places = trio.Semaphore(slots)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return (self._folder.model,)
+
+    def capacity(self) -> Capacity:
+        return Capacity(self._places.value, self._total)
+
+    async def health(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self._jobs.check()
+
+    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
+        find_model(self.models(), model)
+        return len(await self._render(messages))
+
+    async def prefill(self, request: Request, tokens: int) -> int:
+        part = (await self._admit(request))[: max(1, tokens)]
+        # The generator works through a prompt only in order to go on: one token is drawn, and thrown away.
+        one = msgspec.structs.replace(request, max_tokens=1, stop=())
+        reading = Reading(one, len(part), lambda _: "", frozenset())
+        async with self._places, self._jobs.job(part, Sampling(1, 0.0, 1.0, 0), reading) as items:
+            async for _ in items:
+                pass
+        return len(part)
+
+    @asynccontextmanager
+    async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+        prompt = await self._admit(request)
+        sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed)
+        reading = Reading(request, len(prompt), self._folder.speller(prompt), self._folder.hidden)
+        async with self._places, self._jobs.job(prompt, sampling, reading) as items:
+            yield items
+
+    async def score(self, request: Request, text: str) -> Scored:
+        await self._admit(request)
+        check_text(self._folder.model, text)
+        raise AssertionError("no model here has the feature")
+
+    async def _admit(self, request: Request) -> list[int]:
+        """The prompt's token ids, if the request is good and fits: the generator would only fail."""
+        find_model(self.models(), request.model)
+        check_request(request)
+        prompt = await self._render(request.messages)
+        check_fit(len(prompt), request.max_tokens, self._folder.model.context)
+        return prompt
+
+    async def _render(self, messages: tuple[Message, ...]) -> list[int]:
+        check_messages(messages)
+        check_begun(self._folder.model, messages)
+        text = await self._template.render(messages)
+        return await trio.to_thread.run_sync(self._folder.encode, text)
+
+
+@asynccontextmanager
+async def open_exllama(settings: ExLlama, make: MakeBackend = load_backend) -> AsyncIterator[ExLlamaEngine]:
+    """Load a model. Raises `ModelMissing`, `BadSettings`, or `EngineError` where it cannot be loaded.
+
+    If the GPU fails, `EngineDied` is raised out of the context: a broken CUDA context ends with its process alone.
+    """
+    folder = await trio.to_thread.run_sync(read_folder, settings)
+    trio_token = trio.lowlevel.current_trio_token()
+
+    def report(said: Report) -> None:  # in the owner's thread
+        trio_token.run_sync_soon(jobs.take, said)
+
+    async with open_template(folder.template, folder.marks) as template:
+        owner = await trio.to_thread.run_sync(Owner, lambda: make(settings, folder), report)
+        jobs = Jobs(owner)
+        try:
+            async with _ended_by(jobs.over):
+                yield ExLlamaEngine(folder, template, jobs, settings.slots)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(owner.close)
+
+
+@asynccontextmanager
+async def _ended_by(over: trio.Event) -> AsyncIterator[None]:
+    """Cancel the body once the GPU has failed, and raise `EngineDied` in its place."""
+
+    async def watch(scope: trio.CancelScope) -> None:
+        await over.wait()
+        scope.cancel()
+
+    async with open_background() as nursery:
+        nursery.start_soon(watch, nursery.cancel_scope)
+        yield
+    if over.is_set():
+        raise EngineDied("the GPU failed; the engine must be started anew")

@@ -1,0 +1,98 @@
+"""The jobs that the owner's thread has, and the answers that wait for them: where both sides meet, in Trio's thread."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from inference.answer import Answer
+from inference.engine import Delta, Finished
+from inference.errors import EngineDied, EngineError
+from inference.exllama.backend import Sampling, Step
+from inference.exllama.owner import Broken, Gone, Owner, Progress, Refused, Report
+from inference.exllama.reading import Reading
+
+
+class _Job:
+    def __init__(self, reading: Reading, max_tokens: int) -> None:
+        self.reading = reading
+        self.answer: Answer[Delta | Finished] = Answer(max_tokens + 2)
+        self.over = trio.Event()  # the generator has forgotten it
+
+    def take(self, step: Step) -> None:
+        if step.end == "failed":
+            self.answer.end(EngineError("the generator failed on that request"))
+        else:
+            for item in self.reading.feed(step):
+                self.answer.put(item)
+            if self.reading.done:
+                self.answer.end()
+        if step.end:
+            self.over.set()
+
+    def fail(self, error: EngineError) -> None:
+        self.answer.end(error)
+        self.over.set()
+
+
+class Jobs:
+    """Hands jobs to the owner and its reports to whom they concern."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._numbers = itertools.count(1)
+        self._jobs: dict[int, _Job] = {}
+        self.over = trio.Event()
+        """The GPU failed: nothing more comes of this process."""
+
+    @asynccontextmanager
+    async def job(
+        self, prompt: Sequence[int], sampling: Sampling, reading: Reading
+    ) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+        """Have an answer made. Leaving cancels it, and waits until its place in the generator is free."""
+        self.check()
+        number, job = next(self._numbers), _Job(reading, sampling.max_tokens)
+        self._jobs[number] = job
+        self._owner.start(number, prompt, sampling)
+        try:
+            yield job.answer
+        finally:
+            if not job.over.is_set():
+                self._owner.cancel(number)
+                with trio.CancelScope(shield=True):  # one token, or one chunk of a prompt
+                    await job.over.wait()
+            del self._jobs[number]
+
+    def check(self) -> None:
+        """Raises `EngineDied` once the GPU has failed."""
+        if self.over.is_set():
+            raise EngineDied("the GPU failed; the engine must be started anew")
+
+    def take(self, report: Report) -> None:
+        """What the owner's thread said."""
+        match report:
+            case Progress(steps):
+                for step in steps:
+                    self._step(step)
+            case Gone(number):
+                if job := self._jobs.get(number):
+                    job.over.set()
+            case Refused(number, error):
+                if job := self._jobs.get(number):
+                    job.fail(EngineError(f"the generator refused the request with {error}"))
+            case Broken(error, lost, over):
+                for number in self._jobs if over else self._jobs.keys() & lost:
+                    self._jobs[number].fail(EngineError(f"the generator failed with {error}"))
+                if over:
+                    self.over.set()
+
+    def _step(self, step: Step) -> None:
+        job = self._jobs.get(step.job)
+        if job is None:
+            return
+        job.take(step)
+        if job.reading.done and not step.end:  # a stop string: its place need not wait for whoever reads the answer
+            self._owner.cancel(step.job)

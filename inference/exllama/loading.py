@@ -1,0 +1,69 @@
+"""Loads the library and the model, or says in one line what of them is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from inference.errors import BadSettings, EngineError
+from inference.exllama.backend import Backend
+from inference.exllama.settings import PAGE_TOKENS, ExLlama
+
+if TYPE_CHECKING:
+    from inference.exllama.folder import Folder
+
+_LIBRARIES = {2: ("exllamav2", "exllama"), 3: ("exllamav3", "exllama3")}
+_MAX_SLOTS = 256
+_MAX_DRAFT_TOKENS = 7  # the generators look at eight tokens of a sequence in a turn
+
+
+def load_backend(settings: ExLlama, folder: Folder) -> Backend:
+    """A loaded model. Blocks for seconds, and for minutes where kernels are compiled first.
+
+    Raises `BadSettings` for what is missing on this machine, `EngineError` where the model cannot be loaded.
+    """
+    _check(settings)
+    backend = _backend(settings.version)
+    try:
+        return backend(settings, folder.stop)
+    except Exception as error:
+        raise EngineError(_why(error, settings.folder)) from error
+
+
+def _check(settings: ExLlama) -> None:
+    if settings.slots > _MAX_SLOTS:
+        raise BadSettings(f"ExLlama runs at most {_MAX_SLOTS} answers side by side: give --slots {_MAX_SLOTS}")
+    if settings.chunk_tokens % PAGE_TOKENS or settings.chunk_tokens < 1:
+        raise BadSettings(f"a chunk is a multiple of {PAGE_TOKENS} tokens")
+    if not 1 <= settings.draft_tokens <= _MAX_DRAFT_TOKENS:
+        raise BadSettings(f"1 to {_MAX_DRAFT_TOKENS} tokens can be guessed ahead")
+
+
+def _backend(version: int) -> Callable[[ExLlama, Sequence[int]], Backend]:
+    """The back end's class, imported here alone."""
+    library, extra = _LIBRARIES[version]
+    missing = next((name for name in ("torch", library) if find_spec(name) is None), None)
+    if missing:
+        raise BadSettings(f"{missing} is not installed: pip install 'bombyx[{extra}]', with the PyTorch of your CUDA")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BadSettings("ExLlama needs an NVIDIA GPU, and PyTorch finds none here; --engine llamacpp needs none")
+    try:
+        if version == 2:
+            from inference.exllama.v2 import V2
+
+            return V2
+        from inference.exllama.v3 import V3
+    except (ImportError, OSError, RuntimeError) as error:
+        # No CUDA_HOME is an OSError; a compiler that is missing or fails is a RuntimeError, of a thousand lines.
+        first = str(error).partition("\n")[0][:200]
+        raise BadSettings(f"{library} cannot build its kernels with nvcc, g++ and ninja: {first}") from error
+    return V3
+
+
+def _why(error: Exception, folder: str) -> str:
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"the GPU has no memory for {folder} and its cache: give fewer --slots or less --context"
+    return f"ExLlama cannot load {folder}: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"

@@ -1,0 +1,163 @@
+"""ExLlamaV2 0.3.2's dynamic generator. Importing this module compiles its kernels where nobody has before: minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from inference.exllama import paged
+from inference.exllama.backend import End, Sampling, Step
+from inference.exllama.settings import PAGE_TOKENS, ExLlama
+
+paged.offer()  # the library looks for flash-attn when it is imported
+from exllamav2 import (  # noqa: E402
+    ExLlamaV2,
+    ExLlamaV2Cache,
+    ExLlamaV2Cache_Q4,
+    ExLlamaV2Cache_Q6,
+    ExLlamaV2Cache_Q8,
+    ExLlamaV2Config,
+    ExLlamaV2Lora,
+    ExLlamaV2Tokenizer,
+)
+from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob, ExLlamaV2Sampler  # noqa: E402
+
+_CACHES = {"fp16": ExLlamaV2Cache, "q8": ExLlamaV2Cache_Q8, "q6": ExLlamaV2Cache_Q6, "q4": ExLlamaV2Cache_Q4}
+
+
+def load(folder: str, settings: ExLlama, context: int) -> tuple[Any, Any]:
+    """A model on the GPUs, and its cache."""
+    config = ExLlamaV2Config(folder)
+    config.max_seq_len = context
+    config.max_input_len = settings.chunk_tokens
+    config.max_attention_size = settings.chunk_tokens**2
+    model = ExLlamaV2(config)
+    make_cache = _CACHES[settings.cache]
+    if settings.gpu_split_gib:
+        model.load(list(settings.gpu_split_gib))
+        return model, make_cache(model, max_seq_len=settings.total_tokens)
+    cache = make_cache(model, max_seq_len=settings.total_tokens, lazy=True)
+    model.load_autosplit(cache)
+    return model, cache
+
+
+class V2:
+    """See `Backend`."""
+
+    def __init__(self, settings: ExLlama, stop: Sequence[int]) -> None:
+        """Loads the model; `stop` are the ids that end an answer."""
+        context = settings.context + settings.speculation_tokens
+        self._settings = settings
+        self._stop = list(stop)
+        self._model, self._cache = load(settings.folder, settings, context)
+        self._tokenizer = ExLlamaV2Tokenizer(self._model.config)
+        self._drafting: dict[str, Any] = {}
+        if settings.draft == "ngram":
+            self._drafting = {"use_ngram_draft": True, "num_draft_tokens": settings.draft_tokens}
+        elif settings.draft:
+            model, cache = load(settings.draft, settings, context)
+            self._drafting = {"draft_model": model, "draft_cache": cache, "num_draft_tokens": settings.draft_tokens}
+        self._loras = [ExLlamaV2Lora.from_directory(self._model, folder) for folder in settings.lora_folders]
+        self._jobs: dict[int, Any] = {}
+        self._generator = self._make()
+        self._generator.warmup()
+
+    def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
+        started = ExLlamaV2DynamicJob(
+            input_ids=torch.tensor([prompt], dtype=torch.long),
+            # The generator ends as many tokens earlier as it may guess ahead (0.3.2: `receive_sample`).
+            max_new_tokens=sampling.max_tokens + self._settings.speculation_tokens,
+            gen_settings=sampler(sampling),
+            seed=sampling.seed,
+            stop_conditions=self._stop,
+            banned_strings=list(self._settings.banned) or None,
+            identifier=job,
+        )
+        self._generator.enqueue(started)
+        self._jobs[job] = started
+
+    def cancel(self, job: int) -> None:
+        if started := self._jobs.pop(job, None):
+            self._generator.cancel(started)
+
+    def turn(self) -> list[Step]:
+        results = [result for result in self._generator.iterate() if result["stage"] == "streaming"]
+        steps = [step(result) for result in results]
+        for one in steps:
+            if one.end:
+                del self._jobs[one.job]
+        return [one for one in steps if one.tokens or one.end]
+
+    def rebuild(self) -> None:
+        self._jobs.clear()
+        self._retire()
+        self._generator = self._make()
+
+    def close(self) -> None:
+        self._retire()
+        self._model.unload()
+        if "draft_model" in self._drafting:
+            self._drafting["draft_model"].unload()
+
+    def _make(self) -> Any:
+        generator = ExLlamaV2DynamicGenerator(
+            model=self._model,
+            cache=self._cache,
+            tokenizer=self._tokenizer,
+            max_batch_size=self._settings.slots,  # without it, logits for 256 sequences are kept
+            max_chunk_size=self._settings.chunk_tokens,
+            **self._drafting,
+        )
+        if self._loras:
+            generator.set_loras(self._loras)
+        return generator
+
+    def _retire(self) -> None:
+        """Its threads would outlive it."""
+        for pool in (self._generator.sampling_pool, self._generator.filter_pool):
+            pool.shutdown(wait=False)
+
+
+def sampler(sampling: Sampling) -> Any:
+    """The library's own defaults are a creative writer's (penalty 1.025, top-k 50, top-p 0.8): all are set."""
+    greedy = sampling.temperature == 0
+    return ExLlamaV2Sampler.Settings(
+        temperature=1.0 if greedy else sampling.temperature,
+        top_k=1 if greedy else 0,
+        top_p=0.0 if greedy or sampling.top_p == 1 else sampling.top_p,  # 0 is off
+        min_p=0.0,
+        top_a=0.0,
+        tfs=0.0,
+        typical=0.0,
+        skew=0.0,
+        smoothing_factor=0.0,
+        min_temp=0.0,
+        max_temp=0.0,
+        mirostat=False,
+        token_repetition_penalty=1.0,
+        token_frequency_penalty=0.0,
+        token_presence_penalty=0.0,
+        dry_multiplier=0.0,
+        xtc_probability=0.0,
+    )
+
+
+def step(result: dict[str, Any]) -> Step:
+    """What one of the generator's results says of its job."""
+    job = result["job"]
+    cached_tokens = job.cached_pages * PAGE_TOKENS + job.cached_tokens
+    ids = _ids(result.get("token_ids"))
+    if (taken_back := _ids(result.get("suppressed_tokens"))) and ids:
+        ids = ids[: -len(taken_back)]  # of a banned string; 0.3.2 hands them out with what came before
+    if not result["eos"]:
+        return Step(job.identifier, tuple(ids), "", cached_tokens)
+    if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
+        ids += _ids(result.get("held", {}).get("token_ids"))[:-1]
+    end: End = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
+    return Step(job.identifier, tuple(ids), end, cached_tokens)
+
+
+def _ids(tensor: Any) -> list[int]:
+    return [] if tensor is None else [int(one) for one in tensor[0].tolist()]

@@ -1,0 +1,324 @@
+"""What of ExLlama's adapter knows no library, with a generator that does as it is told."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trio
+
+from inference.engine import CONTINUE, Capacity, Delta, Finished, Message, ModelInfo, Request
+from inference.errors import BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
+from inference.exllama import engine as engine_module
+from inference.exllama.backend import Sampling, Step, is_cuda_error
+from inference.exllama.engine import ExLlamaEngine, open_exllama
+from inference.exllama.folder import Folder, read_folder, weights_digest
+from inference.exllama.reading import Reading
+from inference.exllama.settings import ExLlama
+
+MODEL = ModelInfo(id="a/b", family="b", quantisation="none", digest="00", context=64, features=(CONTINUE,))
+TEMPLATE = "{% for m in messages %}{{ m.content }}|{% endfor %}"
+SETTINGS = ExLlama(folder="", id="a/b", family="b", slots=2, context=64)
+HIDDEN = 7
+
+
+class Letters:
+    """A tokenizer whose ids are characters' numbers."""
+
+    def get_added_tokens_decoder(self) -> dict[int, Any]:
+        return {}
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> Any:
+        assert not add_special_tokens
+        return type("Encoded", (), {"ids": [*map(ord, text)]})
+
+
+class Spelt(Folder):
+    """A folder without files."""
+
+    def __init__(self) -> None:
+        super().__init__(MODEL, TEMPLATE, {}, (0,), Letters())
+        self.hidden = frozenset({HIDDEN})
+
+    def speller(self, prompt: Sequence[int]) -> Callable[[int], str]:
+        return chr
+
+
+class Told:
+    """A generator: each job says its prompt's characters again, one a turn, and then as many dots as it may.
+
+    It takes a turn once Trio has heard of all that came before, as if a turn took long.
+    """
+
+    def __init__(self) -> None:
+        self._trio_token = trio.lowlevel.current_trio_token()
+        self.jobs: dict[int, tuple[list[int], int]] = {}
+        self.cancelled: list[int] = []
+        self.samplings: list[Sampling] = []
+        self.faults: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+        self.refuses = False
+        self.built = 1
+        self.cannot_rebuild = False
+        self.closed = False
+
+    def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
+        if self.refuses:
+            raise AssertionError("it quotes the prompt")
+        self.samplings.append(sampling)
+        self.jobs[job] = [*prompt, *[ord(".")] * sampling.max_tokens], sampling.max_tokens
+
+    def cancel(self, job: int) -> None:
+        self.cancelled.append(job)
+        self.jobs.pop(job, None)
+
+    def turn(self) -> list[Step]:
+        heard = threading.Event()
+        self._trio_token.run_sync_soon(heard.set)
+        heard.wait()
+        if not self.faults.empty():
+            raise self.faults.get()
+        steps = []
+        for job, (left, tokens) in [*self.jobs.items()]:
+            end = tokens == 1
+            steps.append(Step(job, (left.pop(0),), "length" if end else "", 3))
+            self.jobs[job] = left, tokens - 1
+            if end:
+                del self.jobs[job]
+        return steps
+
+    def rebuild(self) -> None:
+        if self.cannot_rebuild:
+            raise RuntimeError
+        self.built += 1
+        self.jobs.clear()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "read_folder", lambda _: Spelt())
+
+
+@asynccontextmanager
+async def opened(told: Told) -> AsyncIterator[ExLlamaEngine]:
+    async with open_exllama(SETTINGS, lambda *_: told) as engine:
+        yield engine
+    assert told.closed
+
+
+def ask(content: str = "abc", max_tokens: int = 6, **rest: Any) -> Request:
+    return Request(model="a/b", messages=(Message("user", content),), max_tokens=max_tokens, **rest)
+
+
+async def answer(engine: ExLlamaEngine, request: Request) -> tuple[str, Finished]:
+    async with engine.generate(request) as items:
+        *deltas, finished = [item async for item in items]
+    assert isinstance(finished, Finished)
+    parts = cast(list[Delta], deltas)
+    assert sum(part.tokens for part in parts) == finished.usage.completion_tokens
+    return "".join(part.text for part in parts), finished
+
+
+@pytest.mark.usefixtures("folder")
+class TestEngine:
+    async def test_answers_side_by_side(self) -> None:
+        async with opened(Told()) as engine:
+            answers: dict[str, str] = {}
+
+            async def client(word: str) -> None:
+                answers[word], _ = await answer(engine, ask(word, 5))
+
+            async with trio.open_nursery() as nursery:
+                for word in ("one", "three", "seven", "nine"):
+                    nursery.start_soon(client, word)
+            assert answers == {"one": "one|.", "three": "three", "seven": "seven", "nine": "nine|"}
+            assert engine.capacity() == Capacity(2, 2)
+
+    async def test_what_decides_the_answer_reaches_the_generator(self) -> None:
+        told = Told()
+        async with opened(told) as engine:
+            text, finished = await answer(engine, ask(temperature=0.5, top_p=0.25, seed=11))
+        assert told.samplings == [Sampling(6, 0.5, 0.25, 11)]
+        assert (text, finished.reason) == ("abc|..", "length")
+        assert (finished.usage.prompt_tokens, finished.usage.cached_tokens) == (4, 3)
+
+    async def test_what_is_stopped_gives_its_place_back(self) -> None:
+        told = Told()
+        async with opened(told) as engine:
+            text, finished = await answer(engine, ask("hello there", 50, stop=("o t",)))
+            assert (text, finished.reason, finished.usage.completion_tokens) == ("hell", "stop", 4)
+            assert told.cancelled
+            assert engine.capacity() == Capacity(2, 2)
+            assert not told.jobs
+
+    async def test_leaving_ends_the_job_before_its_place_is_free(self) -> None:
+        told = Told()
+        async with opened(told) as engine:
+            for _ in range(20):
+                async with engine.generate(ask("long", 40)) as items:
+                    await anext(items)
+                assert not told.jobs
+            with trio.move_on_after(0):
+                await answer(engine, ask())
+            assert engine.capacity() == Capacity(2, 2)
+            assert (await answer(engine, ask()))[0] == "abc|.."
+
+    async def test_what_does_not_fit_never_reaches_the_generator(self) -> None:
+        told = Told()
+        async with opened(told) as engine:
+            for request in (ask("x" * 70), ask("abc", 61)):
+                with pytest.raises(ContextOverflow):
+                    await answer(engine, request)
+        assert told.samplings == []
+
+    async def test_a_prompt_is_worked_through_for_one_token(self) -> None:
+        told = Told()
+        async with opened(told) as engine:
+            assert await engine.prefill(ask("abcdef", 30), 3) == 3
+            assert await engine.prefill(ask("abcdef", 30), 300) == 7
+        assert [sampling.max_tokens for sampling in told.samplings] == [1, 1]
+
+    async def test_an_answer_that_is_begun_ends_the_prompt(self) -> None:
+        async with opened(Told()) as engine:
+            messages = (Message("user", "abc"), Message("assistant", "de"))
+            assert await engine.count("a/b", messages) == len("abc|de")
+
+    async def test_one_refused_job_leaves_the_others_be(self) -> None:
+        told = Told()
+        async with opened(told) as engine, engine.generate(ask("abc", 40)) as items:
+            await anext(items)
+            told.refuses = True
+            with pytest.raises(EngineError, match=r"refused the request with AssertionError$"):
+                await answer(engine, ask())
+            assert len([item async for item in items if isinstance(item, Finished)]) == 1
+
+    async def test_a_fault_fails_what_runs_and_the_generator_is_made_anew(self) -> None:
+        told = Told()
+        async with opened(told) as engine:
+            told.faults.put(ValueError("secret"))
+            with pytest.raises(EngineError, match=r"the generator failed with ValueError$"):
+                await answer(engine, ask())
+            assert (await answer(engine, ask()))[0] == "abc|.."
+            await engine.health()
+        assert told.built == 2
+
+    async def test_a_cuda_error_ends_the_engine(self) -> None:
+        told = Told()
+        told.faults.put(RuntimeError("CUDA error: an illegal memory access was encountered"))
+        with pytest.raises(EngineDied, match="the GPU failed"):
+            await self.asked_until_it_ends(told, failing_with="RuntimeError")
+        assert (told.built, told.closed) == (1, True)
+
+    async def test_what_cannot_be_made_anew_ends_the_engine_too(self) -> None:
+        told = Told()
+        told.cannot_rebuild = True
+        told.faults.put(ValueError())
+        with pytest.raises(EngineDied):
+            await self.asked_until_it_ends(told, failing_with="ValueError")
+
+    async def asked_until_it_ends(self, told: Told, failing_with: str) -> None:
+        async with opened(told) as engine:
+            with pytest.raises(EngineError, match=failing_with):
+                await answer(engine, ask())
+            await trio.sleep_forever()
+
+
+class TestReading:
+    def read(self, request: Request, *steps: Step, hidden: frozenset[int] = frozenset()) -> list[Delta | Finished]:
+        reading = Reading(request, 9, chr, hidden)
+        items = [item for step in steps for item in reading.feed(step)]
+        assert reading.done == isinstance(items[-1], Finished)
+        return items
+
+    def test_what_was_guessed_ahead_counts_up_to_the_limit(self) -> None:
+        step = Step(1, tuple(map(ord, "abcdef")), "stop")
+        *deltas, finished = self.read(ask(max_tokens=4), step)
+        assert deltas == [Delta("abcd", 4)]
+        assert isinstance(finished, Finished)
+        assert (finished.reason, finished.usage.completion_tokens) == ("length", 4)
+
+    def test_ids_that_stand_for_no_text_are_not_counted(self) -> None:
+        steps = Step(1, (ord("a"), 3)), Step(1, (ord("b"),), "stop")
+        assert self.read(ask(), *steps, hidden=frozenset({3}))[:2] == [Delta("a", 1), Delta("b", 1)]
+
+    def test_nothing_follows_an_end(self) -> None:
+        reading = Reading(ask(max_tokens=1), 9, chr, frozenset())
+        assert len(reading.feed(Step(1, (65,), "length", 40))) == 2
+        assert reading.feed(Step(1, (66,), "length")) == []
+
+    def test_at_least_one_token_of_a_prompt_is_work(self) -> None:
+        finished = self.read(ask(max_tokens=1), Step(1, (65,), "length", cached_tokens=9))[-1]
+        assert isinstance(finished, Finished)
+        assert finished.usage.cached_tokens == 8
+
+    def test_a_stop_string_may_lie_across_steps(self) -> None:
+        steps = [Step(1, (ord(letter),)) for letter in "one, two"]
+        items = self.read(ask(max_tokens=30, stop=(", t",)), *steps)
+        assert "".join(item.text for item in items if isinstance(item, Delta)) == "one"
+        assert isinstance(items[-1], Finished)
+        assert (items[-1].reason, items[-1].usage.completion_tokens) == ("stop", 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"), True),
+        (type("AcceleratorError", (RuntimeError,), {})("unspecified launch failure"), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), False),
+        (AssertionError("Job requires 9 pages"), False),
+    ],
+)
+def test_only_what_breaks_the_gpu_ends_the_process(error: Exception, expected: bool) -> None:
+    assert is_cuda_error(error) is expected
+
+
+def test_the_cache_comes_in_whole_pages() -> None:
+    assert ExLlama(folder="", id="", family="", slots=3, context=300).total_tokens == 3 * 512
+    assert ExLlama(folder="", id="", family="", slots=3, context=512, draft="ngram").total_tokens == 3 * 768
+    assert ExLlama(folder="", id="", family="", slots=3, context=300, cache_tokens=700).total_tokens == 768
+    assert ExLlama(folder="", id="", family="", slots=3, context=300, cache_tokens=10).total_tokens == 512
+
+
+class TestFolders:
+    def made(self, path: Path, **files: str) -> ExLlama:
+        (path / "config.json").write_text('{"eos_token_id": 2, "max_position_embeddings": 100}')
+        for name, text in files.items():
+            (path / name.replace("__", ".")).write_text(text)
+        return ExLlama(folder=str(path), id="a/b", family="b", context=100)
+
+    def test_there_is_none(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelMissing, match=r"config\.json: No such file .*--model names"):
+            read_folder(ExLlama(folder=str(tmp_path), id="a", family="a"))
+
+    def test_a_context_beyond_the_model(self, tmp_path: Path) -> None:
+        settings = self.made(tmp_path)
+        with pytest.raises(BadSettings, match="give --context 100"):
+            read_folder(ExLlama(folder=settings.folder, id="a", family="a", context=101))
+
+    def test_a_config_that_is_none(self, tmp_path: Path) -> None:
+        settings = self.made(tmp_path, config__json="[1, 2]")
+        with pytest.raises(BadSettings, match="is not the JSON"):
+            read_folder(settings)
+
+    def test_a_file_without_an_end(self, tmp_path: Path) -> None:
+        settings = self.made(tmp_path, config__json=json.dumps({"a": "x" * (5 << 20)}))
+        with pytest.raises(BadSettings, match="larger than any"):
+            read_folder(settings)
+
+    def test_the_digest_is_what_sha256sum_says(self, tmp_path: Path) -> None:
+        import subprocess
+
+        for name in ("b.safetensors", "a.safetensors"):
+            (tmp_path / name).write_text(name)
+        command = "sha256sum *.safetensors | sha256sum"
+        said = subprocess.run(command, shell=True, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        assert weights_digest(sorted(tmp_path.iterdir())) == said.split()[0]
