@@ -16,6 +16,14 @@ class Sampling(NamedTuple):
     temperature: float
     top_p: float
     seed: int
+    top_logprobs: int | None = None  # how many of the likeliest are told with each token; None: no logprobs at all
+
+
+class Likely(NamedTuple):
+    """How likely the model finds a token, and the likeliest in its place, best first: logprobs at temperature 1."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 End = Literal["", "stop", "length", "failed"]
@@ -31,6 +39,7 @@ class Step(NamedTuple):
     tokens: tuple[int, ...]
     end: End = ""
     cached_tokens: int = 0  # of the prompt, those that needed no work
+    likely: tuple[Likely, ...] = ()  # one for each token, where they were asked for
 
 
 class Backend(Protocol):

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import msgspec
 import trio
 
-from inference.admission import check_begun, check_fit, check_messages, check_request, check_text, find_model
-from inference.engine import Capacity, Delta, Finished, Message, ModelInfo, Request, Scored
+from inference.admission import check_features, check_fit, check_request, check_text, find_model
+from inference.engine import Capacity, Delta, Finished, ModelInfo, Request, Scored
 from inference.errors import EngineDied
 from inference.exllama.backend import Backend, Sampling
 from inference.exllama.folder import Folder, read_folder
@@ -18,6 +18,7 @@ from inference.exllama.loading import load_backend
 from inference.exllama.owner import Owner, Report
 from inference.exllama.reading import Reading
 from inference.exllama.settings import ExLlama
+from inference.hermes import as_prose
 from inference.nursery import open_background
 from inference.templates import Template, open_template
 
@@ -44,15 +45,14 @@ class ExLlamaEngine:
         await trio.lowlevel.checkpoint()
         self._jobs.check()
 
-    async def count(self, model: str, messages: tuple[Message, ...]) -> int:
-        find_model(self.models(), model)
-        return len(await self._render(messages))
+    async def count(self, request: Request) -> int:
+        return len(await self._render(request))
 
     async def prefill(self, request: Request, tokens: int) -> int:
         part = (await self._admit(request))[: max(1, tokens)]
         # The generator works through a prompt only in order to go on: one token is drawn, and thrown away.
-        one = msgspec.structs.replace(request, max_tokens=1, stop=())
-        reading = Reading(one, len(part), lambda _: "", frozenset())
+        one = msgspec.structs.replace(request, max_tokens=1, stop=(), top_logprobs=None)
+        reading = Reading(one, len(part), self._folder.spelling(part))
         async with self._places, self._jobs.job(part, Sampling(1, 0.0, 1.0, 0), reading) as items:
             async for _ in items:
                 pass
@@ -61,8 +61,8 @@ class ExLlamaEngine:
     @asynccontextmanager
     async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
         prompt = await self._admit(request)
-        sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed)
-        reading = Reading(request, len(prompt), self._folder.speller(prompt), self._folder.hidden)
+        sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, request.top_logprobs)
+        reading = Reading(request, len(prompt), self._folder.spelling(prompt))
         async with self._places, self._jobs.job(prompt, sampling, reading) as items:
             yield items
 
@@ -73,16 +73,15 @@ class ExLlamaEngine:
 
     async def _admit(self, request: Request) -> list[int]:
         """The prompt's token ids, if the request is good and fits: the generator would only fail."""
-        find_model(self.models(), request.model)
-        check_request(request)
-        prompt = await self._render(request.messages)
+        prompt = await self._render(request)
         check_fit(len(prompt), request.max_tokens, self._folder.model.context)
         return prompt
 
-    async def _render(self, messages: tuple[Message, ...]) -> list[int]:
-        check_messages(messages)
-        check_begun(self._folder.model, messages)
-        text = await self._template.render(messages)
+    async def _render(self, request: Request) -> list[int]:
+        model = find_model(self.models(), request.model)
+        check_request(request)
+        check_features(model, request)
+        text = await self._template.render(as_prose(request))
         return await trio.to_thread.run_sync(self._folder.encode, text)
 
 

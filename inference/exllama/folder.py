@@ -6,15 +6,16 @@ Nothing in it is run: weights are read from safetensors alone, and a folder that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from inference.digests import file_digest
-from inference.engine import CONTINUE, ModelInfo
+from inference.engine import CONTINUE, LOGPROBS, ModelInfo
 from inference.errors import BadSettings, EngineError, ModelMissing
+from inference.exllama.reading import Spelling
 from inference.exllama.settings import ExLlama
 
 _JSON_MAX_BYTES = 4 << 20
@@ -34,10 +35,8 @@ class Folder:
         """Tokens that templates name: `bos_token`, `eos_token`."""
         self.stop = tuple(stop)
         """Ids that end an answer."""
-        self.hidden = frozenset(
-            number for number, added in tokenizer.get_added_tokens_decoder().items() if added.special
-        )
-        """Ids that stand for no text."""
+        added = tokenizer.get_added_tokens_decoder()
+        self._hidden = frozenset(number for number, token in added.items() if token.special)
         self._tokenizer = tokenizer
 
     def encode(self, text: str) -> list[int]:
@@ -45,12 +44,16 @@ class Folder:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def speller(self, prompt: Sequence[int]) -> Callable[[int], str]:
-        """Spells one answer to `prompt`, id by id."""
+    def spelling(self, prompt: Sequence[int]) -> Spelling:
+        """Of one answer to `prompt`."""
         from tokenizers.decoders import DecodeStream
 
         stream = DecodeStream(ids=list(prompt[-_CONTEXT_IDS:]), skip_special_tokens=True)
-        return lambda token: stream.step(self._tokenizer, token) or ""
+        return Spelling(lambda token: stream.step(self._tokenizer, token) or "", self._alone, self._hidden)
+
+    def _alone(self, token: int) -> str:
+        text: str = self._tokenizer.decode([token], skip_special_tokens=False)
+        return text
 
 
 def read_folder(settings: ExLlama) -> Folder:
@@ -68,7 +71,7 @@ def read_folder(settings: ExLlama) -> Folder:
         quantisation=_quantisation(config),
         digest=weights_digest(weights),
         context=settings.context,
-        features=(CONTINUE,),
+        features=(CONTINUE, LOGPROBS),
     )
     generation = _json(folder / "generation_config.json", optional=True)
     stop = _ids(config.get("eos_token_id")) | _ids(generation.get("eos_token_id"))

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from inference.engine import Delta, Finished, FinishReason, Request, Usage
-from inference.exllama.backend import Step
+from inference.exllama.backend import Likely, Step
+from inference.form import ToldLogprobs
+from inference.records import TokenLogprob, prose
 from inference.stopping import StopFilter
 
-Spell = Callable[[int], str]
-"""What became readable with an id, which is nothing while that ends inside a character."""
+
+class Spelling(NamedTuple):
+    """How ids read."""
+
+    spell: Callable[[int], str]
+    """What became readable with the next id of the answer, which is nothing while that ends inside a character."""
+    alone: Callable[[int], str]
+    """An id by itself."""
+    hidden: frozenset[int]
+    """Ids that stand for no text, such as the marks between turns."""
 
 
 class Reading:
     """One answer. Stop strings and the limit are found here, so that they mean the same as for any other engine."""
 
-    def __init__(self, request: Request, prompt_tokens: int, spell: Spell, hidden: frozenset[int]) -> None:
-        """`hidden` are ids that stand for no text, such as the marks between turns."""
+    def __init__(self, request: Request, prompt_tokens: int, spelling: Spelling) -> None:
         self._prompt_tokens = prompt_tokens
         self._left = request.max_tokens
-        self._spell = spell
-        self._hidden = hidden
+        self._spelling = spelling
+        self._has_records = request.has_records
         self._filter = StopFilter(request.stop)
+        self._logprobs = ToldLogprobs(request)
         self._completion_tokens = 0
         self.done = False
 
@@ -29,7 +40,7 @@ class Reading:
         """What a step brings. Once `done` the job may be called off, and more steps bring nothing."""
         if self.done:
             return []
-        pieces = [piece for token in step.tokens if (piece := self._take(token))]
+        pieces = [piece for at in range(len(step.tokens)) if (piece := self._take(step, at))]
         reason: FinishReason | None = None
         if self._filter.stopped:
             reason = "stop"
@@ -38,17 +49,26 @@ class Reading:
             pieces += [piece for piece in (self._filter.flush(),) if piece]
         return [*self._joined(pieces), *self._finished(reason, step.cached_tokens)]
 
-    def _take(self, token: int) -> Delta | None:
+    def _take(self, step: Step, at: int) -> Delta | None:
+        token = step.tokens[at]
         if self._filter.stopped or not self._left:
             return None
         self._left -= 1
-        if token in self._hidden:
+        if token in self._spelling.hidden:
             return None
-        return self._filter.feed(self._spell(token), 1)
+        if step.likely:
+            self._logprobs.heard([self._told(token, step.likely[at])])
+        text = self._spelling.spell(token)
+        return self._filter.feed(prose(text) if self._has_records else text, 1)
+
+    def _told(self, token: int, likely: Likely) -> TokenLogprob:
+        alone = self._spelling.alone
+        return TokenLogprob(alone(token), likely.logprob, tuple((alone(other), found) for other, found in likely.top))
 
     def _joined(self, pieces: list[Delta]) -> list[Delta]:
         if not pieces:
             return []
+        pieces = [self._logprobs.behind(piece) for piece in pieces]
         tokens = sum(piece.tokens for piece in pieces)
         self._completion_tokens += tokens
         return [Delta("".join(piece.text for piece in pieces), tokens)]

@@ -9,6 +9,7 @@ import torch
 
 from inference.exllama import paged
 from inference.exllama.backend import End, Sampling, Step
+from inference.exllama.logits import likely
 from inference.exllama.settings import PAGE_TOKENS, ExLlama
 
 paged.offer()  # the library looks for flash-attn when it is imported
@@ -72,10 +73,12 @@ class V2:
             gen_settings=sampler(sampling),
             seed=sampling.seed,
             stop_conditions=self._stop,
+            return_logits=sampling.top_logprobs is not None,
             banned_strings=list(self._settings.banned) or None,
             identifier=job,
         )
         self._generator.enqueue(started)
+        started.top_logprobs = sampling.top_logprobs
         self._jobs[job] = started
 
     def cancel(self, job: int) -> None:
@@ -147,16 +150,23 @@ def sampler(sampling: Sampling) -> Any:
 def step(result: dict[str, Any]) -> Step:
     """What one of the generator's results says of its job."""
     job = result["job"]
+    given = [_given(result)]
+    if (taken_back := _ids(result.get("suppressed_tokens"))) and given[0][0]:
+        given[0][0][-len(taken_back) :] = []  # of a banned string; 0.3.2 hands them out with what came before
+    end: End = ""
+    if result["eos"]:
+        end = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
+        if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
+            ids, logits = _given(result.get("held", {}))
+            given.append((ids[:-1], logits))
+    told = [one for ids, logits in given if logits is not None for one in likely(logits, ids, job.top_logprobs)]
     cached_tokens = job.cached_pages * PAGE_TOKENS + job.cached_tokens
-    ids = _ids(result.get("token_ids"))
-    if (taken_back := _ids(result.get("suppressed_tokens"))) and ids:
-        ids = ids[: -len(taken_back)]  # of a banned string; 0.3.2 hands them out with what came before
-    if not result["eos"]:
-        return Step(job.identifier, tuple(ids), "", cached_tokens)
-    if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
-        ids += _ids(result.get("held", {}).get("token_ids"))[:-1]
-    end: End = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
-    return Step(job.identifier, tuple(ids), end, cached_tokens)
+    return Step(job.identifier, tuple(one for ids, _ in given for one in ids), end, cached_tokens, tuple(told))
+
+
+def _given(part: dict[str, Any]) -> tuple[list[int], Any]:
+    """Ids and, where they were asked for, logits."""
+    return _ids(part.get("token_ids")), part.get("logits")
 
 
 def _ids(tensor: Any) -> list[int]:

@@ -11,6 +11,7 @@ from exllamav3.generator.sampler import ComboSampler
 from exllamav3.model.lora import LoRA
 
 from inference.exllama.backend import End, Sampling, Step
+from inference.exllama.logits import likely
 from inference.exllama.settings import PAGE_TOKENS, ExLlama
 
 _BITS = {"q8": 8, "q6": 6, "q4": 4}
@@ -63,10 +64,12 @@ class V3:
             sampler=sampler(sampling),
             seed=sampling.seed,
             stop_conditions=self._stop,
+            return_logits=sampling.top_logprobs is not None,
             banned_strings=list(self._settings.banned) or None,
             identifier=job,
         )
         self._generator.enqueue(started)
+        started.top_logprobs = sampling.top_logprobs
         self._jobs[job] = started
 
     def cancel(self, job: int) -> None:
@@ -110,16 +113,23 @@ def sampler(sampling: Sampling) -> Any:
 def step(result: dict[str, Any]) -> Step:
     """What one of the generator's results says of its job. A job that failed by itself leaves the others be."""
     job = result["job"]
-    cached_tokens = job.cached_pages * PAGE_TOKENS + job.cached_tokens
     if result["stage"] == "error":
-        return Step(job.identifier, (), "failed", cached_tokens)
-    ids = _ids(result.get("token_ids"))
-    if not result["eos"]:
-        return Step(job.identifier, tuple(ids), "", cached_tokens)
-    if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
-        ids += _ids(result.get("held", {}).get("token_ids"))[:-1]
-    end: End = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
-    return Step(job.identifier, tuple(ids), end, cached_tokens)
+        return Step(job.identifier, (), "failed")
+    given = [_given(result)]
+    end: End = ""
+    if result["eos"]:
+        end = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
+        if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
+            ids, logits = _given(result.get("held", {}))
+            given.append((ids[:-1], logits))
+    told = [one for ids, logits in given if logits is not None for one in likely(logits, ids, job.top_logprobs)]
+    cached_tokens = job.cached_pages * PAGE_TOKENS + job.cached_tokens
+    return Step(job.identifier, tuple(one for ids, _ in given for one in ids), end, cached_tokens, tuple(told))
+
+
+def _given(part: dict[str, Any]) -> tuple[list[int], Any]:
+    """Ids and, where they were asked for, logits."""
+    return _ids(part.get("token_ids")), part.get("logits")
 
 
 def _ids(tensor: Any) -> list[int]:

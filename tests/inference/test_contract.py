@@ -354,13 +354,13 @@ ALL = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED)
         pytest.param(open_upstream_in_a_worker, (CONTINUE, SCHEMA, LOGPROBS), id="upstream in a worker", marks=SLOW),
         pytest.param(
             open_on_cpu,
-            (CONTINUE,),
+            (CONTINUE, LOGPROBS),
             id="exllama without its GPU",
             marks=[SLOW, pytest.mark.skipif(bool(on_cpu.unavailable()), reason=on_cpu.unavailable())],
         ),
         pytest.param(
             open_exllama_in_a_worker,
-            (CONTINUE,),
+            (CONTINUE, LOGPROBS),
             id="exllama in a worker",
             marks=[SLOW, pytest.mark.skipif(bool(on_gpu.unavailable()), reason=on_gpu.unavailable())],
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,16 +16,16 @@ import trio
 from inference.engine import CONTINUE, Capacity, Delta, Finished, Message, ModelInfo, Request
 from inference.errors import BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
 from inference.exllama import engine as engine_module
-from inference.exllama.backend import Sampling, Step, is_cuda_error
+from inference.exllama.backend import Likely, Sampling, Step, is_cuda_error
 from inference.exllama.engine import ExLlamaEngine, open_exllama
 from inference.exllama.folder import Folder, read_folder, weights_digest
-from inference.exllama.reading import Reading
+from inference.exllama.reading import Reading, Spelling
 from inference.exllama.settings import ExLlama
+from inference.records import Logprobs, RecordReader
 
 MODEL = ModelInfo(id="a/b", family="b", quantisation="none", digest="00", context=64, features=(CONTINUE,))
 TEMPLATE = "{% for m in messages %}{{ m.content }}|{% endfor %}"
 SETTINGS = ExLlama(folder="", id="a/b", family="b", slots=2, context=64)
-HIDDEN = 7
 
 
 class Letters:
@@ -44,10 +44,9 @@ class Spelt(Folder):
 
     def __init__(self) -> None:
         super().__init__(MODEL, TEMPLATE, {}, (0,), Letters())
-        self.hidden = frozenset({HIDDEN})
 
-    def speller(self, prompt: Sequence[int]) -> Callable[[int], str]:
-        return chr
+    def spelling(self, prompt: Sequence[int]) -> Spelling:
+        return Spelling(chr, chr, frozenset())
 
 
 class Told:
@@ -189,7 +188,7 @@ class TestEngine:
     async def test_an_answer_that_is_begun_ends_the_prompt(self) -> None:
         async with opened(Told()) as engine:
             messages = (Message("user", "abc"), Message("assistant", "de"))
-            assert await engine.count("a/b", messages) == len("abc|de")
+            assert await engine.count(Request(model="a/b", messages=messages, max_tokens=1)) == len("abc|de")
 
     async def test_one_refused_job_leaves_the_others_be(self) -> None:
         told = Told()
@@ -233,7 +232,7 @@ class TestEngine:
 
 class TestReading:
     def read(self, request: Request, *steps: Step, hidden: frozenset[int] = frozenset()) -> list[Delta | Finished]:
-        reading = Reading(request, 9, chr, hidden)
+        reading = Reading(request, 9, Spelling(chr, chr, hidden))
         items = [item for step in steps for item in reading.feed(step)]
         assert reading.done == isinstance(items[-1], Finished)
         return items
@@ -249,8 +248,23 @@ class TestReading:
         steps = Step(1, (ord("a"), 3)), Step(1, (ord("b"),), "stop")
         assert self.read(ask(), *steps, hidden=frozenset({3}))[:2] == [Delta("a", 1), Delta("b", 1)]
 
+    def test_logprobs_go_with_their_tokens(self) -> None:
+        request = ask(max_tokens=3, stop=("bc",), top_logprobs=1)
+        told = [Likely(-0.5, ((120, -0.1), (121, -2.0))), Likely(-1.5, ((122, -0.2),))]
+        first, second = Step(1, (ord("a"), ord("b")), likely=tuple(told)), Step(1, (ord("d"),), "stop", 0, (told[0],))
+        items = RecordReader().feed(
+            "".join(item.text for item in self.read(request, first, second) if isinstance(item, Delta))
+        )
+        assert [item for item in items if isinstance(item, str)] == ["a", "bd"]
+        found = [one for item in items if isinstance(item, Logprobs) for one in item.logprobs]
+        assert [(one.token, one.logprob, one.top) for one in found] == [
+            ("a", -0.5, (("x", -0.1),)),
+            ("b", -1.5, (("z", -0.2),)),
+            ("d", -0.5, (("x", -0.1),)),
+        ]
+
     def test_nothing_follows_an_end(self) -> None:
-        reading = Reading(ask(max_tokens=1), 9, chr, frozenset())
+        reading = Reading(ask(max_tokens=1), 9, Spelling(chr, chr, frozenset()))
         assert len(reading.feed(Step(1, (65,), "length", 40))) == 2
         assert reading.feed(Step(1, (66,), "length")) == []
 
