@@ -8,15 +8,16 @@ BIN := .venv/bin
 # Wheels only, except for two pure Python packages that have none; they are built by the pinned setuptools.
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation
 PINNED := --require-hashes --use-pep517 --only-binary :all: --no-binary varint,python-baseconv
-# What runs on Node: the contract's compiler, a second TVM to compare ours with, a second implementation of the protocol.
-NODE_FOLDERS := chain/contract tests/chain/sandbox tests/interop
+# What runs on Node: the contract's compiler, what bundles the page, a browser to try it in, a second TVM to compare ours
+# with, a second implementation of the protocol.
+NODE_FOLDERS := chain/contract p2p/gateway/page tests/browser tests/chain/sandbox tests/interop
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 SETUPTOOLS_PIN := sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt
 
 # $(call quietly,line,command): print the line, and what the command says only where it fails.
 quietly = @echo "$(1)"; output=$$($(2) 2>&1) || { printf '%s\n' "$$output" >&2; exit 1; }
 
-.PHONY: help install run test lint proof bench contract pins clean
+.PHONY: help install run test lint proof bench contract page pins clean
 
 help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +44,9 @@ bench: .venv/.tools ## run the benchmarks
 
 contract: .venv/.packages ## compile the channel contract anew
 	@$(WITH_NODE) node chain/contract/compile.mjs
+
+page: .venv/.packages ## bundle the gateway's web page anew
+	@$(WITH_NODE) node p2p/gateway/page/build.mjs
 
 pins: ## compile requirements/*.txt anew: make pins ARGS=--upgrade
 	@requirements/pin $(ARGS)

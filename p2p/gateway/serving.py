@@ -15,6 +15,7 @@ from p2p.gateway.app import Rules, api_routes, application, v1_routes
 from p2p.gateway.catalogue import Catalogue
 from p2p.gateway.origins import is_loopback
 from p2p.gateway.server import open_server, split_address
+from p2p.gateway.webpage import page_routes
 from p2p.peer import LightPeer
 from p2p.wiring import Node
 
@@ -35,6 +36,10 @@ async def open_gateway(config: Config, node: Node, peer: LightPeer, *, free: boo
     def ask(request: Request) -> AbstractAsyncContextManager[LastingAnswer]:
         return peer.ask(request, free=free)
 
-    routes = [*v1_routes(catalogue, ask, settings.max_tokens, int(time.time())), *api_routes(accounts)]
+    routes = [
+        *v1_routes(catalogue, ask, settings.max_tokens, int(time.time())),
+        *api_routes(accounts),
+        *page_routes(in_telegram=False),
+    ]
     async with open_server(application(routes, Rules(settings.hosts, settings.origins)), settings.listen) as url:
         yield url

@@ -1,0 +1,50 @@
+/** What went wrong, in words for the person who asked, and what can be done next. */
+export interface Problem {
+  title: string;
+  why: string;
+  next: string;
+  place?: "settings"; // where that is done
+  code?: string; // for programs
+}
+
+/** An error as the gateway words it, after OpenAI's: `{"error": {message, type, param, code}}`. */
+export interface ErrorBody {
+  message: string;
+  code: string | null;
+}
+
+/** The error in `body`, if there is one. */
+export function errorIn(body: unknown): ErrorBody | null {
+  const error = (body as { error?: Partial<ErrorBody> } | null)?.error;
+  if (!error || typeof error.message !== "string") return null;
+  return { message: error.message, code: typeof error.code === "string" ? error.code : null };
+}
+
+const LOST: Problem = {
+  title: "The gateway does not answer",
+  why: "Nothing came from the program that serves this page.",
+  next: "See whether it still runs in its terminal, then ask again.",
+};
+
+const BY_STATUS: Record<number, Omit<Problem, "why" | "code">> = {
+  400: { title: "The question cannot be asked like this", next: "Change what is named above, and ask again." },
+  401: { title: "A key is needed", next: "Enter the key that whoever runs this gateway gave you.", place: "settings" },
+  402: {
+    title: "This would go over the budget",
+    next: "Ask for a shorter answer or a lower price, raise the budget where the gateway runs, or wait until tomorrow.",
+    place: "settings",
+  },
+  403: { title: "This key may not do that", next: "Choose another model, or enter another key.", place: "settings" },
+  404: { title: "Nobody offers this model", next: "Choose one that is on offer now." },
+  429: { title: "Too many questions at once", next: "Wait a moment, then ask again." },
+  503: { title: "No provider is free right now", next: "Ask again in a moment, or allow a higher price.", place: "settings" },
+};
+
+/** The problem behind an answer with this `status`; 0 where no answer came at all. */
+export function problemOf(status: number, error: ErrorBody | null, retryAfterS: number | null = null): Problem {
+  if (status === 0) return LOST;
+  const known = BY_STATUS[status] ?? { title: "That did not work", next: "Ask again; what was delivered is paid, and no more." };
+  const why = error?.message ?? `The gateway answered with status ${status}.`;
+  const next = retryAfterS ? `Ask again in ${Math.ceil(retryAfterS)} s.` : known.next;
+  return { ...known, why: `${why[0]?.toUpperCase() ?? ""}${why.slice(1)}`, next, ...(error?.code && { code: error.code }) };
+}
