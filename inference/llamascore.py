@@ -18,8 +18,9 @@ from inference.engine import Figures, Request, Scored
 from inference.errors import BadRequest
 from inference.llamachunks import check_chunk, completion_body
 
-# The likeliest tokens, told apart; the rest of the vocabulary counts as one outcome.
-_TOLD_APART = 64
+# The likeliest tokens, told apart; the rest of the vocabulary counts as one outcome. Each costs time, and of a greedy
+# answer only the very likeliest matter.
+_TOLD_APART, _TOLD_APART_GREEDILY = 64, 8
 _LOGPROB_MIN = -50.0  # what is said of a token of which there is no trace
 
 
@@ -41,6 +42,8 @@ class Reading:
         self._temperature = request.temperature
         self._pieces = pieces[: request.max_tokens]
         self._whole = len(self._pieces) == len(pieces)
+        self._text = b"".join(one.bytes_ for one in pieces)
+        self._at = 0  # in the text, of what is read
         self._figures: list[Figures] = []
         self._end: Figures | None = None
         self.done = False
@@ -54,7 +57,7 @@ class Reading:
             "n_predict": 1 + sum(len(one.bytes_) for one in self._pieces),  # at most, and the end
             "grammar": f"root ::= {grammar}",
             "temperature": 0.0,
-            "n_probs": _TOLD_APART,
+            "n_probs": _TOLD_APART if self._temperature else _TOLD_APART_GREEDILY,
             "post_sampling_probs": False,
         }
 
@@ -63,12 +66,28 @@ class Reading:
         check_chunk(chunk)
         choice = chunk["choices"][0]
         for token in (choice["logprobs"] or {}).get("content", ()):
-            found = figures([one["logprob"] for one in token["top_logprobs"]], token["logprob"], self._temperature)
+            best = [one["logprob"] for one in token["top_logprobs"]]
+            found = figures(best, self._likeliest_spelling(token), self._temperature)
             if token["token"]:
                 self._figures.append(found)
+                self._at += len(token["bytes"])
             elif self._whole:
                 self._end = found
         self.done = choice["finish_reason"] is not None
+
+    def _likeliest_spelling(self, token: dict[str, Any]) -> float:
+        """The log-probability of this token, or of a likelier one that spells the same text in another way.
+
+        What a model drew as two line feeds at an answer's end, say, is one token to who has but the text.
+        """
+        logprob: float = token["logprob"]
+        if not token["token"]:  # the end
+            return logprob
+        left = self._text[self._at :]
+        for other in token["top_logprobs"]:
+            if other["bytes"] and left.startswith(bytes(other["bytes"])):
+                logprob = max(logprob, other["logprob"])
+        return logprob
 
     @property
     def scored(self) -> Scored:

@@ -22,7 +22,18 @@ from p2p.answer import Answer
 from p2p.errors import Error
 from p2p.foreign import translated
 from p2p.peer import LightPeer
-from p2p.protocol.audit import Delivered, Finding, Outcome, Verdict, Weights, due, judge, limits_of
+from p2p.protocol.audit import (
+    Delivered,
+    Finding,
+    Outcome,
+    Verdict,
+    Weights,
+    due,
+    judge,
+    limits_of,
+    strain_permille,
+    with_earlier,
+)
 from p2p.protocol.audit_prompts import synthetic
 from p2p.protocol.receipt import Receipt
 from p2p.protocol.reputation import Evidence, Kind
@@ -184,12 +195,16 @@ class Auditor:
         limits = limits_of(Weights(model.id, model.quantisation, self._reader.engine))
         delivered = Delivered(request.temperature == 0, receipt.reason, receipt.tokens)
         finding = judge(delivered, scored, prompt_tokens, limits)
+        strain = strain_permille(finding, limits) if delivered.greedy else None
+        if delivered.greedy:
+            finding = with_earlier(finding, await self._track_record.of(receipt.provider), limits)
         verdict = self._verdict(finding, answer, receipt, model, own=own)
         evidence = Evidence(
             at=verdict.at,
             kind=KINDS[finding.outcome],
             code=finding.fault or ("too_short" if finding.outcome is Outcome.UNCLEAR else ""),
             tokens=finding.tokens,
+            strain_permille=strain,
             verdict=sign(verdict, self._identity),
         )
         await self._note(evidence, answer, own=own)

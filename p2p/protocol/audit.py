@@ -4,7 +4,7 @@ Somebody who has the same weights reads the answer and says of each token how li
 answer must be of the likeliest tokens; one that was drawn must be as likely as what is drawn from that model is, on the
 whole: less so is another model's answer or one to another prompt, more so is one that was not drawn. Equality is never
 asked for: batches and machines round otherwise, and that tips a draw. What is allowed is calibrated for each model,
-quantisation and engine that reads.
+quantisation and engine that reads: more of one answer, and less of so many tokens that chance evens out.
 
 One verdict is one event in a provider's standing (`reputation`), and convicts nobody.
 """
@@ -26,6 +26,7 @@ TOKENS_MIN = 8  # fewer tell nothing
 GAP_MAX = 5.0  # nats; one odd token is not the whole answer
 # Other tokens may spell the same text, so the counts may differ a little where the answer was drawn.
 COUNT_PERCENT, COUNT_SLACK = 10, 4
+POOLED_TOKENS = 192  # greedy ones, of as many audits as it takes: enough to show what a single answer hides
 FIRST_AUDITED = 3  # of a provider's answers, before it is left to chance
 
 
@@ -44,12 +45,14 @@ class Fault(StrEnum):
     TOO_LIKELY = "too_likely"
     PROMPT_COUNT = "prompt_count"
     ANSWER_COUNT = "answer_count"
+    UNLIKELY_IN_ALL = "unlikely_in_all"
 
 
 class Limits(NamedTuple):
     """How far an honest answer goes. See `deviation`."""
 
-    greedy: float  # nats a token
+    greedy: float  # nats a token, of one answer
+    pooled: float  # nats a token, of `POOLED_TOKENS` and more
     low: float  # standard deviations below what is expected of answers that are drawn
     high: float  # and above
 
@@ -64,10 +67,12 @@ class Weights(NamedTuple):
 
 # Measured by `make proof`, on answers of other seeds than the table in docs/BENCHMARKS.md.
 CALIBRATED: Mapping[Weights, Limits] = {
-    Weights("HuggingFaceTB/SmolLM2-135M-Instruct", "Q4_1", "llamacpp"): Limits(greedy=0.045, low=4.0, high=4.0),
-    Weights("bombyx/scripted", "none", "scripted"): Limits(greedy=0.05, low=6.0, high=6.0),
+    Weights("HuggingFaceTB/SmolLM2-135M-Instruct", "Q4_1", "llamacpp"): Limits(
+        greedy=0.1, pooled=0.015, low=4.0, high=4.0
+    ),
+    Weights("bombyx/scripted", "none", "scripted"): Limits(greedy=0.05, pooled=0.02, low=6.0, high=6.0),
 }
-UNKNOWN = Limits(greedy=0.3, low=8.0, high=8.0)
+UNKNOWN = Limits(greedy=0.3, pooled=0.1, low=8.0, high=8.0)
 """For what nobody has measured: another model still shows, one that was rounded more coarsely may not."""
 
 
@@ -119,6 +124,31 @@ def judge(delivered: Delivered, scored: Scored, prompt_tokens: int, limits: Limi
     elif fault is None:
         return Finding(Outcome.UNCLEAR, None, len(read), found)
     return Finding(Outcome.FAILED if fault else Outcome.PASSED, fault, len(read), found)
+
+
+def strain_permille(finding: Finding, limits: Limits) -> int:
+    """What a greedy answer lacked, of what is allowed of many. See `with_earlier`."""
+    return round(1000 * finding.deviation / limits.pooled)
+
+
+def with_earlier(finding: Finding, earlier: Iterable[Evidence], limits: Limits) -> Finding:
+    """What was found of a greedy answer, or that it is too much together with the audits before it.
+
+    None of them was far off, but together they are further than chance explains. So many count as have `POOLED_TOKENS`,
+    from the newest back to one that failed. A provider's models are reckoned together, each by what it is allowed.
+    """
+    if finding.outcome is Outcome.FAILED:
+        return finding
+    tokens, strain = finding.tokens, finding.tokens * strain_permille(finding, limits)
+    for one in sorted((one for one in earlier if one.kind in AUDITS), key=lambda one: one.at, reverse=True):
+        if tokens >= POOLED_TOKENS or one.kind is Kind.AUDIT_FAILED:
+            break
+        if one.strain_permille is not None:
+            tokens += one.tokens
+            strain += one.tokens * one.strain_permille
+    if tokens < POOLED_TOKENS or strain <= 1000 * tokens:
+        return finding
+    return Finding(Outcome.FAILED, Fault.UNLIKELY_IN_ALL, tokens, strain / tokens / 1000 * limits.pooled)
 
 
 def _miscount(paid: Tokens, counted: Tokens) -> Fault | None:

@@ -62,14 +62,12 @@ _ASKED_FIRST = (
     "Write a message of a few lines that {who} could send about this.",
     "Make a short poem of this.",
 )
-# What is asked afterwards begins where they begin.
+# What is asked afterwards goes on from where they end, or begins there: a line put behind it leads elsewhere.
 _ASKED_LAST = (
-    "Say this again in your own words, in the same order.",
-    "Copy this out as a list, one point for each sentence.",
-    "Rewrite this from the beginning as the first lines of a novel.",
-    "Repeat my first sentence, then tell what happened next.",
-    "Turn each sentence into a question, starting with the first.",
-    "Write this down again in the past tense.",
+    "Go on where I stop: Then {other} said to {who}:",
+    "Turn each sentence into a question, starting with the last.",
+    "Rewrite this from the end to the beginning, as {other} would tell it.",
+    "Now write what {who} said to {other}, and what {other} answered.",
 )
 _OPENERS = ("", "", "", "Hi! ", "Please help me. ", "I need some ideas. ", "A question: ")
 _HEARD = ("I see.", "Noted. What would you like to know?", "All right, go on.", "Thank you, I will keep that in mind.")
@@ -86,11 +84,10 @@ class _Scene:
     def messages(self) -> tuple[Message, ...]:
         opener, facts = self._one(_OPENERS), self._facts()
         if self._draw(2):
-            asked = self._one(_ASKED_FIRST).format(who=self.who, other=self.other)
-            return (Message("user", f"{opener}{asked} {facts}"),)
+            return (Message("user", f"{opener}{self._asked(_ASKED_FIRST)} {facts}"),)
         if self._draw(2):
-            return (Message("user", f"{opener}{facts} {self._one(_ASKED_LAST)}"),)
-        heard, asked = self._one(_HEARD), self._one(_ASKED_LAST)
+            return (Message("user", f"{opener}{facts} {self._asked(_ASKED_LAST)}"),)
+        heard, asked = self._one(_HEARD), self._asked(_ASKED_LAST)
         return (Message("user", f"{opener}{facts}"), Message("assistant", heard), Message("user", asked))
 
     def _facts(self) -> str:
@@ -105,6 +102,9 @@ class _Scene:
             f"{self.who} would rather sell the {self._one(_THINGS)} than wait until {self._one(_DAYS)}.",
         ]
         return " ".join([first, *(fact for fact in told if self._draw(3))])
+
+    def _asked(self, among: Sequence[str]) -> str:
+        return self._one(among).format(who=self.who, other=self.other)
 
     def _one(self, among: Sequence[T]) -> T:
         return among[self._draw(len(among))]

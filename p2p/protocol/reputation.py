@@ -65,6 +65,7 @@ AUDITED = {
     "too_likely": "words that were not drawn from the model",
     "prompt_count": "the prompt has another number of tokens than was paid for",
     "answer_count": "the answer has fewer tokens than were paid for",
+    "unlikely_in_all": "in this answer and those before it too many words that are not the model's first choice",
 }
 STEP_MAX_PERMILLE = 1000 * max(FAILURES.values()) / (ASSUMED_ANSWERS + max(FAILURES.values()))
 
@@ -80,6 +81,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     promised_ttft_ms: Nat = 0
     tokens_per_s: float = 0
     promised_tokens_per_s: Nat = 0
+    strain_permille: Nat | None = None  # of an audit that was greedy: see `audit.with_earlier`
     verdict: Signed | None = None  # of an audit that came to its end
 
     @property

@@ -17,8 +17,8 @@ HALF, QUARTER, EIGHTH = math.log(1 / 2), math.log(1 / 4), math.log(1 / 8)
 
 
 def chunk(*logprobs: float, text: str = "a", reason: str | None = None) -> dict[str, Any]:
-    best = [{"logprob": HALF}, {"logprob": QUARTER}]
-    content = [{"token": text, "logprob": one, "top_logprobs": best} for one in logprobs]
+    best = [{"logprob": HALF, "bytes": [120]}, {"logprob": QUARTER, "bytes": [10]}]
+    content = [{"token": text, "bytes": list(text.encode()), "logprob": one, "top_logprobs": best} for one in logprobs]
     choice = {"text": text, "logprobs": {"content": content} if content else None, "finish_reason": reason}
     return {"choices": [choice]}
 
@@ -72,6 +72,16 @@ def test_chunks_add_up() -> None:
     reading.feed(chunk(text="", reason="stop"))
     assert [one.logprob for one in reading.scored.figures] == [HALF, QUARTER]
     assert reading.scored.tokens == 2
+    assert reading.scored.end is not None
+    assert reading.scored.end.logprob == EIGHTH
+
+
+def test_the_likeliest_way_to_spell_a_text_is_taken() -> None:
+    reading = Reading(REQUEST, pieces("a", "\n\n"))
+    reading.feed(chunk(EIGHTH))
+    reading.feed(chunk(EIGHTH, text="\n\n"))  # could have begun with one line feed, of a quarter
+    reading.feed(chunk(EIGHTH, text=""))
+    assert [one.logprob for one in reading.scored.figures] == [EIGHTH, QUARTER]
     assert reading.scored.end is not None
     assert reading.scored.end.logprob == EIGHTH
 

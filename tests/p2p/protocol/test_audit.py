@@ -18,6 +18,7 @@ from p2p.errors import RemoteError
 from p2p.keys import peer_id_of, verify_by_peer
 from p2p.protocol.audit import (
     CALIBRATED,
+    POOLED_TOKENS,
     TOKENS_MIN,
     UNKNOWN,
     Delivered,
@@ -31,14 +32,16 @@ from p2p.protocol.audit import (
     due,
     judge,
     limits_of,
+    strain_permille,
     verify_verdict,
+    with_earlier,
 )
 from p2p.protocol.audit_prompts import synthetic
 from p2p.protocol.price import Tokens
 from p2p.protocol.reputation import Evidence, Kind
 from p2p.protocol.wire import sign
 
-LIMITS = Limits(greedy=0.1, low=3.0, high=2.0)
+LIMITS = Limits(greedy=0.1, pooled=0.02, low=3.0, high=2.0)
 SURE = Figures(logprob=-0.1, best=-0.1, mean=-0.5, variance=0.25)
 END = Figures(logprob=-7.0, best=-0.5, mean=-1.0, variance=1.0)
 AUDITOR = Ed25519Signer(hashlib.sha256(b"auditor").digest())
@@ -101,6 +104,47 @@ def test_what_was_drawn_is_measured_in_standard_deviations() -> None:
 )
 def test_verdicts(finding: Finding, outcome: str, fault: str | None) -> None:
     assert (finding.outcome, finding.fault) == (outcome, fault)
+
+
+def earlier(*nats: float, tokens: int = 48, kind: Kind = Kind.AUDIT_PASSED) -> list[Evidence]:
+    found = (Finding(Outcome.PASSED, None, tokens, one) for one in nats)
+    return [
+        Evidence(at=at, kind=kind, tokens=tokens, strain_permille=strain_permille(one, LIMITS))
+        for at, one in enumerate(found, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "fails"),
+    [
+        (earlier(0.03, 0.03), False),  # 144 tokens are too few
+        (earlier(0.03, 0.03, 0.03), True),
+        (earlier(0.03, 0.0, 0.0), False),
+        (earlier(0.09, 0.0, 0.0), True),
+        (earlier(0.09, 0.0, 0.0, 0.0), False),  # the first is too long ago
+        (earlier(0.04, 0.04, kind=Kind.AUDIT_UNCLEAR) + earlier(0.03), True),
+        ([*earlier(0.03, 0.03), *earlier(0.0, 0.03, kind=Kind.AUDIT_FAILED)], False),  # which begins anew
+        ([*earlier(0.03, 0.03, 0.03), Evidence(at=9, kind=Kind.AUDIT_PASSED, tokens=500)], True),  # that was drawn
+        ([*earlier(0.03, 0.03, 0.03), Evidence(at=9, kind=Kind.ANSWERED, tokens=500)], True),
+    ],
+)
+def test_answers_that_are_a_little_off_fail_together(before: list[Evidence], fails: bool) -> None:
+    now = judged([lacking(0.03)] * 48)
+    assert now.outcome is Outcome.PASSED
+    found = with_earlier(now, before, LIMITS)
+    if fails:
+        assert (found.outcome, found.fault) == (Outcome.FAILED, Fault.UNLIKELY_IN_ALL)
+        assert found.tokens == POOLED_TOKENS
+        assert found.deviation > LIMITS.pooled
+    else:
+        assert found == now
+
+
+def test_a_long_answer_is_many_by_itself_and_a_failed_one_stays_what_it_is() -> None:
+    long = judged([lacking(0.03)] * POOLED_TOKENS)
+    assert with_earlier(long, (), LIMITS).fault is Fault.UNLIKELY_IN_ALL
+    failed = judged([lacking(0.3)] * POOLED_TOKENS)
+    assert with_earlier(failed, (), LIMITS) == failed
 
 
 def test_what_nobody_has_calibrated_is_allowed_more() -> None:
