@@ -5,8 +5,9 @@ ARGS ?=
 BIN := .venv/bin
 
 # The full pinned sets are installed without resolving: libp2p's own pins would ask for a compiler and GMP.
+# Python compiles what is used when it is first used, a tenth of all that is here.
 # Wheels only, except for two pure Python packages that have none; they are built by the pinned setuptools.
-PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --no-compile
 PINNED := --require-hashes --use-pep517 --only-binary :all: --no-binary varint,python-baseconv
 # What runs on Node: the contract's compiler, what bundles the page, a browser to try it in, a second TVM to compare ours
 # with, a second implementation of the protocol.
@@ -29,7 +30,7 @@ run: .venv/.project ## start a small network on this machine and ask it a questi
 	@$(BIN)/python -m p2p.node demo $(ARGS)
 
 test: lint .venv/.packages ## lint, then run the tests, two files at a time: make test ARGS="-k voucher"
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.tools ## check style and types
 	@$(BIN)/ruff check .
