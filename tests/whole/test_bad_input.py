@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from local import CHEAP, SCRIPTED, Local
 from processes import Done, Processes
 
+from p2p import node
+
 CHANGE_SOMETHING, FAILED = 2, 1
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 pytestmark = pytest.mark.slow
+
+Run = Callable[..., Done]
 
 
 def refused(done: Done, code: int, *words: str) -> None:
@@ -25,6 +34,27 @@ def refused(done: Done, code: int, *words: str) -> None:
     assert last.startswith(("bombyx: ", "chain.devnet: "))
     assert not [line for line in story if "bombyx:" in line]
     assert [word for word in words if word not in last] == []
+
+
+@pytest.fixture
+def run_here(processes: Processes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process, for what ends before it starts anything: nearly all the time is imports."""
+    monkeypatch.chdir(processes.directory)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setenv("HOME", str(processes.home))
+    for name in [name for name in os.environ if name.startswith("BOMBYX_")]:
+        monkeypatch.delenv(name)
+
+    def run(*arguments: str | Path, environment: Mapping[str, str] = NOTHING) -> Done:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            node.main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -55,10 +85,14 @@ def nothing_left(processes: Processes) -> Iterator[None]:
     ],
     ids=" ".join,
 )
-def test_a_command_that_cannot_work(arguments: list[str], words: list[str], processes: Processes) -> None:
-    done = processes.run("p2p.node", *arguments)
+def test_a_command_that_cannot_work(arguments: list[str], words: list[str], run_here: Run) -> None:
+    done = run_here(*arguments)
     refused(done, CHANGE_SOMETHING, *words)
     assert done.out == ""
+
+
+def test_so_it_ends_in_a_process_of_its_own(processes: Processes) -> None:
+    refused(processes.run("p2p.node", "ask", "Why?"), CHANGE_SOMETHING, "network.json")
 
 
 @pytest.mark.parametrize(
@@ -72,10 +106,10 @@ def test_a_command_that_cannot_work(arguments: list[str], words: list[str], proc
         ("[provide", ["TOML"]),
     ],
 )
-def test_a_setting_that_is_none(toml: str, words: list[str], processes: Processes, tmp_path: Path) -> None:
+def test_a_setting_that_is_none(toml: str, words: list[str], run_here: Run, tmp_path: Path) -> None:
     file = tmp_path / "bombyx.toml"
     file.write_text(toml)
-    refused(processes.run("p2p.node", "wallet", "--config", file), CHANGE_SOMETHING, *words)
+    refused(run_here("wallet", "--config", file), CHANGE_SOMETHING, *words)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +121,8 @@ def test_a_setting_that_is_none(toml: str, words: list[str], processes: Processe
         ("BOMBYX_ASK", "x", ["ask"]),
     ],
 )
-def test_a_variable_that_is_none(name: str, value: str, words: list[str], processes: Processes) -> None:
-    refused(processes.run("p2p.node", "wallet", environment={name: value}), CHANGE_SOMETHING, *words)
+def test_a_variable_that_is_none(name: str, value: str, words: list[str], run_here: Run) -> None:
+    refused(run_here("wallet", environment={name: value}), CHANGE_SOMETHING, *words)
 
 
 @pytest.mark.parametrize(
