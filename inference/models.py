@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import msgspec
 
+from inference.digests import file_digest
 from inference.errors import ModelMissing
 
 EMBEDDED_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -29,7 +29,7 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 def embedded_model() -> Weights:
-    """SmolLM2-135M-Instruct (Q4_1, Apache-2.0). Reads and checks all 98 MB (0.1 s). Raises `ModelMissing`."""
+    """SmolLM2-135M-Instruct (Q4_1, Apache-2.0). Checked by its digest. Raises `ModelMissing`."""
     path = _embedded_path()
     weights = gguf_model(path, EMBEDDED_ID, EMBEDDED_FAMILY)
     if weights.digest != EMBEDDED_DIGEST:
@@ -38,13 +38,12 @@ def embedded_model() -> Weights:
 
 
 def gguf_model(path: Path, model: str, family: str) -> Weights:
-    """The user's own file. Reads all of it for the digest. Raises `ModelMissing`."""
+    """The user's own file. Read whole for the digest, at the first time. Raises `ModelMissing`."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise ModelMissing(f"{path} is not a GGUF file")
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_digest(path)
     except OSError as error:
         raise ModelMissing(f"cannot read the model file {path}: {error.strerror}") from error
     return Weights(str(path), model, family, digest)

@@ -38,6 +38,15 @@ examples:
   curl http://127.0.0.1:8642/v1/models
 """
 
+MODELS = f"""\
+examples:
+  {PROGRAM} models list                   the models that are known by name, and where their figures are from
+  {PROGRAM} models fit                    what fits into the memory and the GPUs here
+  {PROGRAM} models fit Qwen/Qwen3-8B --slots 4 --context 8192 --quantisation Q8_0
+  {PROGRAM} models fit own.gguf folder    a GGUF file and a folder of safetensors, side by side
+  {PROGRAM} models fit Qwen/Qwen3-8B --memory 16GiB --json
+"""
+
 
 class Parser(argparse.ArgumentParser):
     """Errors are one line, and end the program like every other bad input."""
@@ -92,6 +101,7 @@ def _parser() -> Parser:
             commands, "peers", "who is there, how far away and by which path; or why a provider is thought of as it is"
         )
     )
+    _models(_command(commands, "models", "which models are known, and which of them fit into this machine", MODELS))
     _doctor(_command(commands, "doctor", "look for what stands in the way of asking or selling, and say what to do"))
     return parser
 
@@ -350,6 +360,20 @@ def _peers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("peer", nargs="?", default="", help="of why: a provider, by the end of its id")
     parser.add_argument("--provider", action="store_true", help="whom the provider that runs on this home sees")
     _neighbours(parser, "look for peers on the local network, too")
+
+
+def _models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("list", "fit"), default="list")
+    what = "of fit: a .gguf file, a folder of .safetensors, or a model of the list; several are to fit together"
+    parser.add_argument("names", nargs="*", metavar="MODEL", help=what)
+    for flag, what in {"slots": "answers side by side (2)", "context": "tokens for each slot (2048)"}.items():
+        parser.add_argument(f"--{flag}", dest=f"provide.{flag}", metavar="N", help=what)
+    bits = "of a model that is not at hand: F16, Q8_0, Q6_K, Q5_K or Q4_K (Q4_K)"
+    parser.add_argument("--quantisation", default="Q4_K", metavar="X", help=bits)
+    kept = "how keys and values are kept: f16 (default), as llamacpp does; q8_0, q4_0"
+    parser.add_argument("--cache", default="f16", metavar="X", help=kept)
+    room = "reckon with so much, such as 16GiB, in place of what is free here"
+    parser.add_argument("--memory", metavar="SIZE", help=room)
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""What `doctor` looks at on this machine: keys, disk, model (which is read whole) and ports."""
+"""What `doctor` looks at on this machine: keys, disk, model (which is read whole once) and ports."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from multiaddr import Multiaddr
 
 from chain import wallet
+from inference.memory import available_memory
 from inference.models import embedded_model, gguf_model
 from p2p.arguments import PROGRAM
 from p2p.config import ProvideConfig
@@ -53,7 +54,7 @@ def model(config: ProvideConfig) -> Sequence[Finding]:
         return [Finding("model", Verdict.BAD, "the engine is not installed", "make install")]
     own = Path(config.model).expanduser()
     weights = gguf_model(own, own.stem, "") if config.model else embedded_model()
-    size, available = Path(weights.path).stat().st_size, _available_memory()
+    size, available = Path(weights.path).stat().st_size, available_memory()
     what = f"{weights.id}: {size // MEGABYTE:,} MB"
     if available is None:
         return [Finding("model", Verdict.GOOD, what)]
@@ -91,12 +92,3 @@ def _host(address: Multiaddr) -> IPv4Address | IPv6Address:
     if first not in {"ip4", "ip6"}:
         raise LocalError(f"{address}: listen on an IP address, such as /ip4/0.0.0.0/tcp/4001")
     return ip_address(address.value_for_protocol(first))
-
-
-def _available_memory() -> int | None:
-    """In bytes, where the system says it (Linux's proc file system)."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return None
-    sizes = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(sizes["MemAvailable"].split()[0]) * 1024

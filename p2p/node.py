@@ -32,6 +32,7 @@ from p2p import (
     demand_command,
     demo,
     doctor,
+    models_command,
     peers_command,
     peers_seen,
     ranking,
@@ -510,6 +511,7 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "earnings": earnings,
     "watch": watch,
     "peers": peers,
+    "models": models_command.run,
     "doctor": examine,
 }
 

@@ -101,6 +101,9 @@ CORES = {
     "inference.hermes": {"inference.engine", "inference.records"},
     "inference.instance": set(),
     "inference.records": {"inference.errors"},
+    "inference.fitting": set(),
+    "inference.gguf_header": {"inference.errors", "inference.fitting"},
+    "inference.safetensors_header": {"inference.errors", "inference.fitting"},
     "inference.seal": {"inference.errors"},
     "inference.stopping": {"inference.engine"},
 }
@@ -121,6 +124,7 @@ SEAMS = {
     "torch": {"inference.exllama"},
     "tokenizers": {"inference.exllama"},
     "jinja2": {"inference.template_process"},
+    "pynvml": {"inference.gpu"},
     "httpx": {"inference.upstream_http"},
     "anyio": {"p2p.embed_portal"},
     "starlette": {"p2p.gateway"},

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ROOT / "tests"
 PAGE = ROOT / "docs" / "BENCHMARKS.md"
-FOLDERS = ("p2p", "p2p/protocol", "p2p/net", "whole", "chain", "bench", "fuzz", "vectors", "proof")
+FOLDERS = ("p2p", "p2p/protocol", "p2p/net", "inference", "whole", "chain", "bench", "fuzz", "vectors", "proof")
 sys.path[:0] = [str(ROOT), *(str(TESTS / folder) for folder in FOLDERS)]
 
 HANDOVERS = 50
@@ -264,6 +264,22 @@ def audits(seed: int) -> Sequence[str]:
     return lines
 
 
+def memory(_seed: int) -> Sequence[str]:
+    """What `models fit` says beside what is taken, and what happens under a hard limit."""
+    import memory_grid
+
+    lines, holds = memory_grid.run()
+    if not holds:
+        raise DoesNotHold("\n".join(lines))
+    return [
+        "The embedded model in a worker, as `models fit` reckons it and as the kernel counted it (the most that was",
+        "ever resident, each slot having answered); then under a hard limit, with the longest context that fits, and",
+        "with one that does not.",
+        "",
+        *lines,
+    ]
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "sequences": ("Money under misfortune", sequences),
     "crashes": ("Killed in the middle of paid answers", crashes),
@@ -277,6 +293,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "abuse": ("What strangers' abuse costs others", abuse),
     "kademlia": ("A thousand servers of the DHT", kademlia),
     "audits": ("Answers that are not the model's", audits),
+    "memory": ("What a model takes", memory),
     "transport": ("Transport", transport),
     "answer": ("What an answer costs the provider's processor", answer),
     "standing": ("A price agreed on beforehand", standing),
