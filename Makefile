@@ -18,7 +18,7 @@ SETUPTOOLS_PIN := sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt
 # $(call quietly,line,command): print the line, and what the command says only where it fails.
 quietly = @echo "$(1)"; output=$$($(2) 2>&1) || { printf '%s\n' "$$output" >&2; exit 1; }
 
-.PHONY: help install run test lint proof bench contract page pins clean
+.PHONY: help install run test lint proof bench gpu contract page pins clean
 
 help: ## list the targets (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ proof: .venv/.packages .venv/.fuzz ## run everything at its full count and write
 
 bench: .venv/.tools ## run the benchmarks
 	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script" $(ARGS); done
+
+gpu: .venv/.tools ## on a machine with a GPU: run ExLlama's tests there and measure it, into docs/BENCHMARKS.md
+	@PYTHONPATH=. $(BIN)/python tests/gpu/run.py $(ARGS)
 
 contract: .venv/.packages ## compile the channel contract anew
 	@$(WITH_NODE) node chain/contract/compile.mjs

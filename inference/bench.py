@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`memory_mib` is the most that the engine's process ever had; `gpu_mib` what it has on GPUs, None without any."""
+    """`memory_mib` is the most that the engine's process ever had; `gpu_mib` what it has on GPUs, as far as known."""
 
     model: str
     loads: tuple[Taken, ...]
@@ -110,7 +110,8 @@ def _gpu_mib(engine: Worker) -> int | None:
     query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
     said = subprocess.run(query, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed words
     rows = [line.split(", ") for line in said.splitlines()]
-    return sum(int(row[1]) for row in rows if row[0] == str(engine.pid) and row[1].isdigit())
+    found = [int(row[1]) for row in rows if row[0] == str(engine.pid) and row[1].isdigit()]
+    return sum(found) if found else None  # in a container processes may go by other numbers
 
 
 def table(report: Report) -> Table:

@@ -77,7 +77,7 @@ async def put_on(engine: Engine, load: Load, heard: Callable[[float], None] = la
     async def stream(scope: trio.CancelScope) -> None:
         try:
             while True:
-                await clocked.ask(engine, _request(model, load, next(numbers)))
+                await clocked.ask(engine, question(model, load, next(numbers)))
         except EngineError as error:
             failed.append(error)
             scope.cancel()
@@ -101,7 +101,8 @@ async def put_on(engine: Engine, load: Load, heard: Callable[[float], None] = la
     )
 
 
-def _request(model: str, load: Load, number: int) -> Request:
+def question(model: str, load: Load, number: int) -> Request:
+    """What a stream asks for; `number` is another for each question."""
     words = itertools.islice(itertools.cycle((f"{number}", *_WORDS)), load.prompt_words)
     content = f"{number}. Write a long story with these words in it: {' '.join(words)}."
     return Request(

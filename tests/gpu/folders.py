@@ -56,8 +56,8 @@ def embedded_folder(gguf: Path, folder: Path) -> Path:
     return folder
 
 
-def random_folder(size: str, like: Path, folder: Path, *, seed: int = 1) -> Path:
-    """Random float16 weights of a size in `SHAPES`, made on the GPU, with the tokenizer of another folder."""
+def random_folder(size: str, like: Path, folder: Path, device: str = "cuda") -> Path:
+    """Random float16 weights of a size in `SHAPES`, made on a device, with the tokenizer of another folder."""
     import torch
     from safetensors.torch import save_file as save_torch
 
@@ -77,10 +77,10 @@ def random_folder(size: str, like: Path, folder: Path, *, seed: int = 1) -> Path
     _write(folder / "config.json", config)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(like / name, folder / name)
-    chance = torch.Generator("cuda").manual_seed(seed)
+    chance = torch.Generator(device).manual_seed(1)
 
     def drawn(rows: int, columns: int) -> Any:
-        return torch.randn(rows, columns, generator=chance, device="cuda", dtype=torch.float16).mul_(0.02).cpu()
+        return torch.randn(rows, columns, generator=chance, device=device, dtype=torch.float16).mul_(0.02).cpu()
 
     ones = torch.ones(hidden, dtype=torch.float16)
     shapes = {

@@ -111,8 +111,6 @@ class Model:
 
         self.config = config
         self._weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
-        self.turns = 0
-        self.fail_at: tuple[int, Exception] | None = None
 
     def unload(self) -> None:
         self._weights.clear()
@@ -122,10 +120,6 @@ class Model:
     ) -> dict[str, Any]:
         import torch
 
-        self.turns += 1
-        if self.fail_at and self.turns >= self.fail_at[0]:
-            error, self.fail_at = self.fail_at[1], None
-            raise error
         hidden = torch.nn.functional.embedding(input_ids, self._weights["model.embed_tokens.weight"])
         for layer in range(self.config.num_hidden_layers):
             hidden = self._layer(layer, hidden, attn_params, cache)
@@ -190,8 +184,8 @@ def _rotate(x: Any, places: Any, config: Any) -> Any:
 
 
 @asynccontextmanager
-async def open_on_cpu(folder: Path, slots: int = 2, context: int = 512) -> AsyncIterator[Engine]:
-    """The engine as it is, with the embedded model; what it is made of is put into `folder`."""
+async def open_on_cpu(folder: Path, **settings: Any) -> AsyncIterator[Engine]:
+    """The engine as it is, with the embedded model; `folder` is its folder, or becomes it."""
     kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bombyx" / "sampler"
     kept.mkdir(parents=True, exist_ok=True)
     compile_sampler(kept)
@@ -201,9 +195,10 @@ async def open_on_cpu(folder: Path, slots: int = 2, context: int = 512) -> Async
 
     torch.set_num_threads(1)  # or the tests beside this one would wait
     v2.load = load
-    embedded_folder(Path(embedded_model().path), folder)
-    settings = ExLlama(folder=str(folder), id="embedded", family="smollm", slots=slots, context=context)
-    async with open_exllama(settings, lambda settings, read: v2.V2(settings, read.stop)) as engine:
+    if not (folder / "config.json").exists():
+        embedded_folder(Path(embedded_model().path), folder)
+    given = {"folder": str(folder), "id": "embedded", "family": "smollm", "slots": 2, "context": 512, **settings}
+    async with open_exllama(ExLlama(**given), lambda settings, read: v2.V2(settings, read.stop)) as engine:
         yield engine
 
 

@@ -343,15 +343,16 @@ def _circumstances(seed: int, took_s: float) -> str:
 
 
 def _put(page: Path, title: str, section: str) -> None:
-    """Replace the section of this title; the order of the page is that of `PARTS`."""
+    """Replace the section of this title; the order of the page is that of `PARTS`, and what others wrote comes last."""
     sections = {}
     if page.exists():
         for old in page.read_text().split("\n## ")[1:]:
             name, _, text = old.partition("\n")
             sections[name] = text.strip()
     sections[title] = section
-    known = [f"## {name}\n\n{sections[name]}" for name, _ in PARTS.values() if name in sections]
-    page.write_text("\n\n".join([HEADING, *known]) + "\n")
+    ours = [name for name, _ in PARTS.values() if name in sections]
+    names = [*ours, *(name for name in sections if name not in ours)]
+    page.write_text("\n\n".join([HEADING, *(f"## {name}\n\n{sections[name]}" for name in names)]) + "\n")
 
 
 if __name__ == "__main__":
