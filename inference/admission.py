@@ -12,12 +12,12 @@ import msgspec
 from inference.engine import CONTINUE, EMBED, LOGPROBS, SCHEMA, SCORE, TOOLS, Message, ModelInfo, Request
 from inference.errors import BadRequest, ContextOverflow, ModelMissing
 from inference.records import TOP_LOGPROBS_MAX
+from inference.schemas import read_object, read_schema
 
 MAX_TEMPERATURE = 100  # beyond this every token is as likely as any other
 MAX_SEED = 1 << 31  # what every engine's random generator takes
 MAX_TOOLS = 128  # as OpenAI has it
-MAX_SCHEMA_BYTES = 1 << 16
-MAX_SCHEMA_DEPTH = 32
+MAX_TOOLS_BYTES = 1 << 18  # of all of them
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 _LACKS = {
@@ -90,7 +90,7 @@ def _check_messages(messages: tuple[Message, ...]) -> None:
         if (message.role == "tool") != bool(message.tool_call_id):
             raise BadRequest("a tool's message, and no other, says which call it answers")
         for call in message.tool_calls:
-            _check_object(call.arguments, "the arguments of a call")
+            read_object(call.arguments, "the arguments of a call")
 
 
 def _check_tools(request: Request) -> None:
@@ -100,7 +100,11 @@ def _check_tools(request: Request) -> None:
     for tool in request.tools:
         if not _TOOL_NAME.fullmatch(tool.name):
             raise BadRequest("a tool's name has 1 to 64 letters, digits, underscores and hyphens")
-        _check_object(tool.parameters, "a tool's parameters")
+        read_object(tool.parameters, "a tool's parameters")
+        if request.tool_choice == "required":
+            read_schema(tool.parameters)
+    if sum(len(f"{tool.description}{tool.parameters}".encode()) for tool in request.tools) > MAX_TOOLS_BYTES:
+        raise BadRequest(f"the tools have {MAX_TOOLS_BYTES} bytes at most")
     if request.tool_choice == "required" and not names:
         raise BadRequest("a call is required, and there are no tools")
     if request.tool and (request.tool_choice != "required" or request.tool not in names):
@@ -109,7 +113,7 @@ def _check_tools(request: Request) -> None:
 
 def _check_form(request: Request) -> None:
     if request.schema:
-        _check_object(request.schema, "a schema")
+        read_schema(request.schema)
     if len(request.needs & {SCHEMA, TOOLS}) == 2 or request.needs >= {LOGPROBS, TOOLS}:
         raise BadRequest("tools go neither with a schema nor with logprobs")
     if (request.schema or request.tools) and request.continues:
@@ -118,28 +122,6 @@ def _check_form(request: Request) -> None:
         raise BadRequest("a text is embedded without tools, schema, logprobs and stop strings")
     if request.embed and not all(message.content for message in request.messages):
         raise BadRequest("a text to be embedded must not be empty")
-
-
-def _check_object(text: str, what: str) -> None:
-    if len(text.encode()) > MAX_SCHEMA_BYTES:
-        raise BadRequest(f"{what}: {MAX_SCHEMA_BYTES} bytes are the most")
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise BadRequest(f"{what} must be a JSON object")
-    if _depth(value) > MAX_SCHEMA_DEPTH:
-        raise BadRequest(f"{what}: nested {MAX_SCHEMA_DEPTH} deep at most")
-
-
-def _depth(value: Any) -> int:
-    """Levels of objects and arrays, looked at one after the other: a hostile one must not fill the stack."""
-    level, depth = [value], 0
-    while level := [one for one in level if isinstance(one, dict | list)]:
-        level = [item for one in level for item in (one.values() if isinstance(one, dict) else one)]
-        depth += 1
-    return depth
 
 
 def check_fit(prompt_tokens: int, max_tokens: int, context: int) -> None:

@@ -21,6 +21,7 @@ from inference.errors import EngineError
 from inference.form import ToldLogprobs
 from inference.hermes import as_function
 from inference.records import SEPARATOR, TokenLogprob, prose
+from inference.schemas import read_schema
 from inference.stopping import StopFilter
 
 CHAT = "/v1/chat/completions"
@@ -174,7 +175,7 @@ def answer_body(name: str, request: Request) -> dict[str, Any]:
 def _form(request: Request) -> dict[str, Any]:
     body: dict[str, Any] = {}
     if request.schema:
-        schema = {"name": "answer", "schema": json.loads(request.schema), "strict": True}
+        schema = {"name": "answer", "schema": read_schema(request.schema), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.top_logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs)}

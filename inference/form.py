@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from inference.engine import Delta, FinishReason, Request
+from inference.errors import EngineError
 from inference.hermes import CallFinder, is_forced
 from inference.records import SEPARATOR, Logprobs, TokenLogprob, prose, written
 
@@ -28,6 +29,31 @@ class ToldLogprobs:
         told = tuple(self._waiting[: delta.tokens])
         del self._waiting[: delta.tokens]
         return Delta(delta.text + written(Logprobs(told)), delta.tokens) if told else delta
+
+
+class HeldToJson:
+    """Looks at an answer that is held to a schema: an engine that can make no grammar of one says nothing, and answers
+    as it likes.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._is_held = bool(request.schema) or is_forced(request)
+        self._text: list[str] = []
+
+    def heard(self, text: str, end: FinishReason | None = None) -> None:
+        """Of the model's own words, the next; `end` with the last. Raises `EngineError` for what is no JSON."""
+        if not self._is_held:
+            return
+        if text.strip():
+            begins = self._text or text.lstrip()[0] in '{["-0123456789tfn'
+            self._text.append(text)
+            if not begins:
+                raise EngineError("the engine did not hold the answer to its schema")
+        if end == "stop":
+            try:
+                msgspec.json.decode("".join(self._text))
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                raise EngineError("the engine did not hold the answer to its schema") from None
 
 
 class Calls:

@@ -13,6 +13,7 @@ import msgspec
 
 from inference.engine import Delta, Message, Request, Tool
 from inference.records import Call, prose, written
+from inference.schemas import read_schema
 
 _BEGIN, _END = "<tool_call>", "</tool_call>"
 
@@ -31,8 +32,7 @@ def as_prose(request: Request) -> tuple[Message, ...]:
 def forced(request: Request) -> dict[str, Any] | None:
     """The JSON schema that an answer is held to: the request's own, or that of a call where one is required."""
     if request.schema:
-        schema: dict[str, Any] = json.loads(request.schema)
-        return schema
+        return read_schema(request.schema)
     if not is_forced(request):
         return None
     calls = [_call_schema(tool.name, tool.parameters) for tool in request.tools if request.tool in ("", tool.name)]
@@ -112,7 +112,7 @@ def _told(request: Request) -> str:
 def _call_schema(name: str, parameters: str) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {"name": {"const": name}, "arguments": json.loads(parameters)},
+        "properties": {"name": {"const": name}, "arguments": read_schema(parameters)},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from inference.engine import Delta, Finished, FinishReason, Request, Usage
 from inference.errors import ContextOverflow, EngineError
-from inference.form import Calls, ToldLogprobs
+from inference.form import Calls, HeldToJson, ToldLogprobs
 from inference.hermes import forced
 from inference.records import TokenLogprob
 from inference.stopping import StopFilter
@@ -70,6 +70,7 @@ class ChunkReader:
     def __init__(self, request: Request, prompt_tokens: int) -> None:
         self._prompt_tokens = prompt_tokens
         self._filter = StopFilter(request.stop)
+        self._held = HeldToJson(request)
         self._calls = Calls(request)
         self._logprobs = ToldLogprobs(request)
         self._seen = 0  # tokens handed to the filter
@@ -83,6 +84,7 @@ class ChunkReader:
         reason: FinishReason | None = choice["finish_reason"]
         produced = timings["predicted_n"] - (reason == "stop")
         self._logprobs.heard(_logprobs(choice["logprobs"]))
+        self._held.heard(choice["text"], reason)
         deltas: list[Delta | None] = []
         if choice["text"] or (reason and produced > self._seen):
             deltas.append(self._filter.feed(choice["text"], produced - self._seen))
