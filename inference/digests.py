@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -56,4 +57,5 @@ def _save(kept_in: Path, kept: _Kept) -> None:
         partial.write_bytes(msgspec.json.encode(last))
         partial.replace(kept_in)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()

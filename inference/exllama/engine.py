@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 import trio
@@ -14,7 +15,7 @@ from inference.errors import EngineDied
 from inference.exllama.backend import Backend, Sampling
 from inference.exllama.folder import Folder, read_folder
 from inference.exllama.jobs import Jobs
-from inference.exllama.loading import load_backend
+from inference.exllama.loading import check_machine, load_backend
 from inference.exllama.owner import Owner, Report
 from inference.exllama.reading import Reading
 from inference.exllama.settings import ExLlama
@@ -86,11 +87,15 @@ class ExLlamaEngine:
 
 
 @asynccontextmanager
-async def open_exllama(settings: ExLlama, make: MakeBackend = load_backend) -> AsyncIterator[ExLlamaEngine]:
-    """Load a model. Raises `ModelMissing`, `BadSettings`, or `EngineError` where it cannot be loaded.
+async def open_exllama(settings: ExLlama, make: MakeBackend | None = None) -> AsyncIterator[ExLlamaEngine]:
+    """Load a model, by `make`, or onto this machine's GPUs.
 
-    If the GPU fails, `EngineDied` is raised out of the context: a broken CUDA context ends with its process alone.
+    Raises `ModelMissing`, `BadSettings`, or `EngineError` where it cannot be loaded. If the GPU fails, `EngineDied` is
+    raised out of the context: a broken CUDA context ends with its process alone.
     """
+    if make is None:  # before gigabytes are read for their digest
+        await trio.to_thread.run_sync(check_machine, settings)
+        make = load_backend
     folder = await trio.to_thread.run_sync(read_folder, settings)
     trio_token = trio.lowlevel.current_trio_token()
 
@@ -98,7 +103,7 @@ async def open_exllama(settings: ExLlama, make: MakeBackend = load_backend) -> A
         trio_token.run_sync_soon(jobs.take, said)
 
     async with open_template(folder.template, folder.marks) as template:
-        owner = await trio.to_thread.run_sync(Owner, lambda: make(settings, folder), report)
+        owner = await trio.to_thread.run_sync(Owner, partial(make, settings, folder), report)
         jobs = Jobs(owner)
         try:
             async with _ended_by(jobs.over):

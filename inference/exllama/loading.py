@@ -18,12 +18,24 @@ _MAX_SLOTS = 256
 _MAX_DRAFT_TOKENS = 7  # the generators look at eight tokens of a sequence in a turn
 
 
+def check_machine(settings: ExLlama) -> None:
+    """Raises `BadSettings` for what is missing on this machine, or cannot be asked of any."""
+    _check(settings)
+    library, extra = _LIBRARIES[settings.version]
+    missing = next((name for name in ("torch", library, "tokenizers", "jinja2") if find_spec(name) is None), None)
+    if missing:
+        raise BadSettings(f"{missing} is not installed: pip install 'bombyx[{extra}]', with the PyTorch of your CUDA")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BadSettings("ExLlama needs an NVIDIA GPU, and PyTorch finds none here; --engine llamacpp needs none")
+
+
 def load_backend(settings: ExLlama, folder: Folder) -> Backend:
     """A loaded model. Blocks for seconds, and for minutes where kernels are compiled first.
 
-    Raises `BadSettings` for what is missing on this machine, `EngineError` where the model cannot be loaded.
+    Raises `BadSettings` where these cannot be, `EngineError` where the model cannot be loaded.
     """
-    _check(settings)
     backend = _backend(settings.version)
     try:
         return backend(settings, folder.stop)
@@ -42,14 +54,6 @@ def _check(settings: ExLlama) -> None:
 
 def _backend(version: int) -> Callable[[ExLlama, Sequence[int]], Backend]:
     """The back end's class, imported here alone."""
-    library, extra = _LIBRARIES[version]
-    missing = next((name for name in ("torch", library) if find_spec(name) is None), None)
-    if missing:
-        raise BadSettings(f"{missing} is not installed: pip install 'bombyx[{extra}]', with the PyTorch of your CUDA")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise BadSettings("ExLlama needs an NVIDIA GPU, and PyTorch finds none here; --engine llamacpp needs none")
     try:
         if version == 2:
             from inference.exllama.v2 import V2
@@ -59,7 +63,9 @@ def _backend(version: int) -> Callable[[ExLlama, Sequence[int]], Backend]:
     except (ImportError, OSError, RuntimeError) as error:
         # No CUDA_HOME is an OSError; a compiler that is missing or fails is a RuntimeError, of a thousand lines.
         first = str(error).partition("\n")[0][:200]
-        raise BadSettings(f"{library} cannot build its kernels with nvcc, g++ and ninja: {first}") from error
+        raise BadSettings(
+            f"{_LIBRARIES[version][0]} cannot build its kernels with nvcc, g++ and ninja: {first}"
+        ) from error
     return V3
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import on_gpu
 import pytest
 import trio
 
@@ -18,7 +19,7 @@ from inference.errors import BadSettings, ContextOverflow, EngineDied, EngineErr
 from inference.exllama import engine as engine_module
 from inference.exllama.backend import Likely, Sampling, Step, is_cuda_error
 from inference.exllama.engine import ExLlamaEngine, open_exllama
-from inference.exllama.folder import Folder, read_folder, weights_digest
+from inference.exllama.folder import Folder, _adapter, _safetensors, read_folder, weights_digest
 from inference.exllama.reading import Reading, Spelling
 from inference.exllama.settings import ExLlama
 from inference.records import Logprobs, RecordReader
@@ -302,6 +303,13 @@ def test_the_cache_comes_in_whole_pages() -> None:
     assert ExLlama(folder="", id="", family="", slots=3, context=300, cache_tokens=10).total_tokens == 512
 
 
+@pytest.mark.skipif(not on_gpu.unavailable(), reason="there is a GPU")
+async def test_what_this_machine_lacks_is_one_line() -> None:
+    with pytest.raises(BadSettings, match=r"^(torch is not installed: pip install |ExLlama needs an NVIDIA GPU)"):
+        async with open_exllama(SETTINGS):
+            pass
+
+
 class TestFolders:
     def made(self, path: Path, **files: str) -> ExLlama:
         (path / "config.json").write_text('{"eos_token_id": 2, "max_position_embeddings": 100}')
@@ -327,6 +335,15 @@ class TestFolders:
         settings = self.made(tmp_path, config__json=json.dumps({"a": "x" * (5 << 20)}))
         with pytest.raises(BadSettings, match="larger than any"):
             read_folder(settings)
+
+    def test_a_pickle_is_not_read(self, tmp_path: Path) -> None:
+        with pytest.raises(BadSettings, match=r"no \.safetensors; weights in pickles"):
+            _safetensors(tmp_path)
+        (tmp_path / "adapter_model.safetensors").touch()
+        assert _adapter(tmp_path) == [tmp_path / "adapter_model.safetensors"]
+        (tmp_path / "adapter_model.bin").touch()
+        with pytest.raises(BadSettings, match="it is a pickle"):
+            _adapter(tmp_path)
 
     def test_the_digest_is_what_sha256sum_says(self, tmp_path: Path) -> None:
         import subprocess
