@@ -13,12 +13,12 @@ import pytest
 from market import DEPOSIT_NANO, PRICES, Customer, Market, Seller, clock, open_market, question, signer
 from trio.testing import MockClock
 
-from inference.engine import Delta, Finished, Message, Request
+from inference.engine import Delta, Finished, Message, Request, Scored
 from inference.scripted import Scripted, ScriptedEngine, open_scripted
 from p2p.auditing import AuditBudget, Auditor, Reader, open_auditor
 from p2p.budget import Budget
 from p2p.keys import verify_by_peer
-from p2p.protocol.audit import verify_verdict
+from p2p.protocol.audit import POOLED_TOKENS, verify_verdict
 from p2p.protocol.reputation import AUDITS, Evidence, Kind
 from p2p.protocol.strategy import FixedPrice, TakeIt
 from p2p.track_record import TrackRecord, evidence_of
@@ -44,11 +44,15 @@ class Forgetful(ScriptedEngine):
 
 @asynccontextmanager
 async def auditing(
-    market: Market, client: Customer, budget: AuditBudget | None = None, scripted: Scripted | None = None
+    market: Market,
+    client: Customer,
+    budget: AuditBudget | None = None,
+    scripted: Scripted | None = None,
+    reader: Reader | None = None,
 ) -> AsyncIterator[Auditor]:
     async with open_auditor(
         client.peer,
-        Reader(lambda: open_scripted(scripted), "scripted"),
+        reader or Reader(lambda: open_scripted(scripted), "scripted"),
         budget or AuditBudget(),
         track_record=TrackRecord(client.keeper, clock, client.diary),
         identity=signer(client.name),
@@ -114,6 +118,36 @@ async def test_what_is_not_the_models_answer_is_found_and_avoided(
         said = verify_verdict(verdict, network="devnet", verify=verify_by_peer)
         assert (said.provider, said.auditor, said.outcome) == (cheat.peer, client.host.peer, "failed")
         assert said.synthetic
+
+
+class Doubting(ScriptedEngine):
+    """Finds each token a little unlikely: less so than an answer may be, and more than many may."""
+
+    async def score(self, request: Request, text: str) -> Scored:
+        scored = await super().score(request, text)
+        lacking = [msgspec.structs.replace(one, logprob=one.best - 0.03) for one in scored.figures]
+        return msgspec.structs.replace(scored, figures=tuple(lacking), end=None)
+
+
+async def test_answers_that_are_a_little_off_are_found_together(tmp_path: Path, autojump_clock: MockClock) -> None:
+    @asynccontextmanager
+    async def open_doubting() -> AsyncIterator[ScriptedEngine]:
+        yield Doubting(Scripted())
+
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(), await market.customer()
+        everything = AuditBudget(share_percent=100)
+        async with auditing(market, client, everything, reader=Reader(open_doubting, "scripted")) as auditor:
+            number = 0
+            while Kind.AUDIT_FAILED not in {one.kind for one in audits(client, seller)}:
+                await ask(client, number)
+                await auditor.settled()
+                number += 1
+                assert number < 20
+        *before, last = sorted(audits(client, seller), key=lambda one: one.kind is Kind.AUDIT_FAILED)
+        assert {one.kind for one in before} == {Kind.AUDIT_PASSED}
+        assert last.code == "unlikely_in_all"
+        assert last.tokens >= POOLED_TOKENS > sum(one.tokens for one in before)
 
 
 class Padded(ScriptedEngine):
