@@ -66,8 +66,11 @@ CORES = {
         "inference.engine",  # its structs
         "inference.errors",
     },
-    "p2p.gateway.calls": {"inference.engine", "p2p.gateway.failures"},
-    "p2p.gateway.chat": {"inference.engine", "p2p.gateway.calls", "p2p.gateway.failures"},
+    "p2p.gateway.calls": {"inference.engine", "inference.records", "p2p.gateway.failures"},
+    "p2p.gateway.chat": {"inference.engine", "inference.records", "p2p.gateway.calls", "p2p.gateway.failures"},
+    "p2p.gateway.completions": {"inference.engine", "p2p.gateway.calls", "p2p.gateway.chat", "p2p.gateway.failures"},
+    "p2p.gateway.embeddings": {"inference.engine", "p2p.gateway.calls", "p2p.gateway.chat", "p2p.gateway.failures"},
+    "p2p.gateway.responses": {"inference.engine", "p2p.gateway.calls", "p2p.gateway.chat", "p2p.gateway.failures"},
     "p2p.gateway.failures": {"p2p.errors", "p2p.funding.TooManyChannels"},
     "p2p.gateway.origins": {"p2p.gateway.failures"},
     "p2p.net.address_group": set(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -12,25 +12,27 @@ from inference.engine import FinishReason, Request
 from inference.nursery import open_background
 from p2p.errors import Error
 from p2p.failover import LastingAnswer
+from p2p.foreign import translated
 from p2p.gateway import metadata
-from p2p.gateway.calls import Call, Choice, Dialect, Outcome
+from p2p.gateway.calls import Call, Choice, Dialect, Outcome, Piece, Pieces
 from p2p.gateway.failures import failure_of
 from p2p.gateway.wire import Wire
 
 Ask = Callable[[Request], AbstractAsyncContextManager[LastingAnswer]]
 """Finds, agrees, pays; raises as `LightPeer.ask` does."""
 
-Say = Callable[[int, str], Any]
+Say = Callable[[int, Piece], Awaitable[None]]
 
 
 class Answering:
     """One call's answers. Leaving early stops them all, and what came is paid."""
 
-    def __init__(self, call: Call, ask: Ask) -> None:
+    def __init__(self, call: Call, ask: Ask, answer_id: str) -> None:
         self._call = call
         self._ask = ask
+        self._id = answer_id
         self._answers: dict[int, LastingAnswer] = {}
-        self._texts: list[list[str]] = [[] for _ in range(call.n)]
+        self._pieces: list[list[Piece]] = [[] for _ in call.requests]
 
     @property
     def known(self) -> Mapping[str, Any] | None:
@@ -58,14 +60,14 @@ class Answering:
         opened = trio.Lock()
         begun = False
 
-        async def say(index: int, text: str) -> None:
+        async def say(index: int, piece: Piece) -> None:
             nonlocal begun
             async with opened:
                 if not begun:
                     await wire.open(metadata.headers(self.known or {}, over=False))
                     await wire.events(dialect.opening())
                     begun = True
-            await wire.events(dialect.piece(index, text))
+            await wire.events(dialect.piece(index, piece))
 
         async with open_background() as background:
             background.start_soon(wire.keep_alive)
@@ -108,15 +110,22 @@ class Answering:
     async def _one(self, index: int, request: Request, say: Say) -> None:
         async with self._ask(request) as answer:
             self._answers[index] = answer
+            reader = Pieces(request, f"call_{self._id}{index}")
             async for text in answer:
-                self._texts[index].append(text)
-                await say(index, text)
+                with translated():
+                    piece = reader.feed(text)
+                if piece:
+                    self._pieces[index].append(piece)
+                    await say(index, piece)
 
     def _outcome(self) -> Outcome:
-        answers = [self._answers[index] for index in range(self._call.n)]
+        answers = [self._answers[index] for index in range(len(self._call.requests))]
         parts = [part for answer in answers for part in answer.parts]
         return Outcome(
-            [Choice("".join(text), _reason(answer)) for text, answer in zip(self._texts, answers, strict=True)],
+            [
+                Choice(sum(pieces, Piece()), _reason(answer))
+                for pieces, answer in zip(self._pieces, answers, strict=True)
+            ],
             sum(part.prompt_tokens for part in parts),
             sum(part.completion_tokens for part in parts),
             metadata.merged([metadata.of_parts(answer.parts) for answer in answers]),
@@ -136,5 +145,5 @@ def _reason(answer: LastingAnswer) -> FinishReason:
     return "length" if receipt is not None and receipt.reason == "length" else "stop"
 
 
-async def _unsaid(_index: int, _text: str) -> None:
+async def _unsaid(_index: int, _piece: Piece) -> None:
     await trio.lowlevel.checkpoint()

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,11 +27,13 @@ from p2p.gateway.accounts import Accounts
 from p2p.gateway.answering import Answering, Ask
 from p2p.gateway.calls import SEEDS, Call, Defaults, Dialect
 from p2p.gateway.catalogue import Catalogue, as_openai
-from p2p.gateway.chat import Chat, read_chat
+from p2p.gateway.chat import read_chat
+from p2p.gateway.completions import read_completion
+from p2p.gateway.embeddings import read_embeddings
 from p2p.gateway.failures import Failure, failure_of, invalid
 from p2p.gateway.metadata import EXPOSED
+from p2p.gateway.responses import read_response
 from p2p.gateway.wire import Left, Wire, cancel_when_left, read_body
-from p2p.protocol.advert import ModelOffer
 
 ANSWER_ID_BYTES = 12
 
@@ -71,17 +74,16 @@ class Generation:
             await wire.fail(failure_of(error))
 
     async def _answer(self, body: bytes, wire: Wire) -> None:
-        call, dialect = self._read(body, Defaults(seed=secrets.randbelow(SEEDS)))
-        offers = await self._catalogue.require(call.request.model)
-        if not call.request.max_tokens:
-            call = call.limited(self._room(call.request, offers))
-        answering = Answering(call, self._ask)
+        answer_id = secrets.token_hex(ANSWER_ID_BYTES)
+        call, dialect = self._read(body, Defaults(secrets.randbelow(SEEDS), answer_id, int(time.time())))
+        offers = await self._catalogue.require(call.model)
+        context = max(offer.context for offer in offers)
+        answering = Answering(call.limited(partial(self._room, context)), self._ask, answer_id)
         await (answering.stream if call.stream else answering.whole)(wire, dialect)
 
-    def _room(self, request: Request, offers: Sequence[ModelOffer]) -> int:
-        """As long as an answer may be, and still fits behind this prompt with whoever has most room."""
-        room = max(offer.context for offer in offers) - prompt_tokens_bound(request)
-        return max(1, min(self._max_tokens, room))
+    def _room(self, context: int, request: Request) -> int:
+        """As long as an answer may be, and still fits behind this prompt."""
+        return max(1, min(self._max_tokens, context - prompt_tokens_bound(request)))
 
 
 class Guard:
@@ -209,9 +211,9 @@ def application(routes: Sequence[Route], rules: Rules) -> Starlette:
     )
 
 
-def _chat(body: bytes, defaults: Defaults) -> tuple[Call, Dialect]:
-    call, asked = read_chat(body, defaults)
-    return call, Chat(asked, secrets.token_hex(ANSWER_ID_BYTES), int(time.time()))
-
-
-READERS: Mapping[str, Reader] = {"/v1/chat/completions": _chat}
+READERS: Mapping[str, Reader] = {
+    "/v1/chat/completions": read_chat,
+    "/v1/completions": read_completion,
+    "/v1/responses": read_response,
+    "/v1/embeddings": read_embeddings,
+}

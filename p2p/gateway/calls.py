@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
-from inference.engine import FinishReason, Request
+from inference.engine import FinishReason, Request, Tool, ToolCall
+from inference.records import Call as ModelCall
+from inference.records import Embedding, Logprobs, Record, RecordReader, TokenLogprob
 from p2p.gateway.failures import Failure, invalid
 
 MAX_CHOICES = 8
@@ -28,36 +30,99 @@ class Defaults:
     """What a request does not say."""
 
     seed: int
+    answer_id: str  # by which the caller will know the answer
+    created: int  # unix seconds
 
 
 @dataclass(frozen=True)
 class Call:
-    """One HTTP request, understood: `n` answers to `request`, which differ in their seed.
+    """One HTTP request, understood: each of the `requests` is one choice of the answer.
 
-    Its `max_tokens` is 0 where the caller does not say how long an answer may be.
+    Their `max_tokens` is 0 where the caller does not say how long an answer may be.
     """
 
-    request: Request
-    n: int = 1
+    requests: tuple[Request, ...]
     stream: bool = False
 
     @property
-    def requests(self) -> Sequence[Request]:
-        """One for each answer."""
-        seeds = ((self.request.seed + number) % SEEDS for number in range(self.n))
-        return [msgspec.structs.replace(self.request, seed=seed) for seed in seeds]
+    def model(self) -> str:
+        """The one model that all of them are for."""
+        return self.requests[0].model
 
-    def limited(self, max_tokens: int) -> Call:
-        """The same with answers of so many tokens at most."""
-        return replace(self, request=msgspec.structs.replace(self.request, max_tokens=max_tokens))
+    def limited(self, max_tokens: Callable[[Request], int]) -> Call:
+        """The same, with lengths where there were none."""
+        known = [
+            one if one.max_tokens else msgspec.structs.replace(one, max_tokens=max_tokens(one)) for one in self.requests
+        ]
+        return replace(self, requests=tuple(known))
+
+
+def copies(request: Request, n: int) -> tuple[Request, ...]:
+    """`n` of them, which differ in their seed."""
+    seeds = ((request.seed + number) % SEEDS for number in range(n))
+    return tuple(msgspec.structs.replace(request, seed=seed) for seed in seeds)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What came of one choice at a time: text, with the logprobs of its tokens if they were asked for, and calls."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.tool_calls or self.logprobs or self.embeddings)
+
+    def __add__(self, more: Piece) -> Piece:
+        return Piece(
+            self.text + more.text,
+            self.tool_calls + more.tool_calls,
+            self.logprobs + more.logprobs,
+            self.embeddings + more.embeddings,
+        )
+
+
+class Pieces:
+    """Parts one answer's text as it comes. Without I/O."""
+
+    def __init__(self, request: Request, choice_id: str) -> None:
+        """`choice_id` is what the ids of its calls begin with."""
+        self._reader = RecordReader() if request.has_records else None
+        self._choice_id = choice_id
+        self._calls = 0
+
+    def feed(self, text: str) -> Piece:
+        """Raises `inference.errors.EngineError` for what is no record."""
+        if self._reader is None:
+            return Piece(text)
+        return sum(map(self._piece, self._reader.feed(text)), Piece())
+
+    def _piece(self, item: str | Record) -> Piece:
+        match item:
+            case str():
+                return Piece(item)
+            case Logprobs(told):
+                return Piece(logprobs=told)
+            case Embedding():
+                return Piece(embeddings=(item,))
+            case ModelCall():
+                self._calls += 1
+                return Piece(tool_calls=(ToolCall(f"{self._choice_id}{self._calls}", item.name, item.text),))
 
 
 @dataclass(frozen=True)
 class Choice:
     """One finished answer."""
 
-    text: str
-    finish_reason: FinishReason
+    whole: Piece
+    reason: FinishReason
+
+    @property
+    def finish_reason(self) -> str:
+        """In OpenAI's words."""
+        return "tool_calls" if self.whole.tool_calls else self.reason
 
 
 @dataclass(frozen=True)
@@ -78,15 +143,15 @@ class Dialect(Protocol):
         ...
 
     def opening(self) -> Sequence[bytes]:
-        """The events before the first text."""
+        """The events before the first piece."""
         ...
 
-    def piece(self, index: int, text: str) -> Sequence[bytes]:
-        """More text of one choice."""
+    def piece(self, index: int, piece: Piece) -> Sequence[bytes]:
+        """More of one choice."""
         ...
 
     def closing(self, outcome: Outcome) -> Sequence[bytes]:
-        """The events after the last text."""
+        """The events after the last piece."""
         ...
 
     def failed(self, failure: Failure) -> Sequence[bytes]:
@@ -115,6 +180,16 @@ def stops(stop: Stops | None) -> tuple[str, ...]:
     return found
 
 
+def schema_text(schema: Mapping[str, Any] | None) -> str:
+    """A JSON schema as an engine takes it."""
+    return msgspec.json.encode(schema or {"type": "object"}).decode()
+
+
+def tool_of(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> Tool:
+    """A tool as an engine takes it."""
+    return Tool(name, description or "", schema_text(parameters))
+
+
 def refuse(given: Mapping[str, Any], why: str) -> None:
     """Raises `Rejected` for the first that is given: what would be ignored without a word is said instead."""
     for param, value in given.items():
@@ -122,9 +197,9 @@ def refuse(given: Mapping[str, Any], why: str) -> None:
             raise invalid(f"{param} {why}", param=param, code="unsupported_parameter")
 
 
-def data(body: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+def data(body: Mapping[str, Any], event: str = "") -> bytes:
+    """One server-sent event, with a name where the endpoint's events have one."""
+    return (f"event: {event}\n".encode() if event else b"") + b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 DONE = b"data: [DONE]\n\n"

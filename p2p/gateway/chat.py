@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from inference.engine import Message, Request
+from inference.engine import Message, Request, Tool, ToolCall
+from inference.records import TOP_LOGPROBS_MAX, TokenLogprob
 from p2p.gateway.calls import (
     DONE,
     MAX_CHOICES,
@@ -16,17 +17,30 @@ from p2p.gateway.calls import (
     Choice,
     Defaults,
     Outcome,
+    Piece,
     Positive,
     Probability,
     Stops,
     Temperature,
+    copies,
     data,
     read,
     refuse,
+    schema_text,
     stops,
+    tool_of,
 )
 from p2p.gateway.failures import Failure, invalid
 
+ROLES: Mapping[str, Literal["system", "user", "assistant", "tool"]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+TEXTS = {"text", "input_text", "output_text"}
+"""Kinds of content that are nothing but text, in chat completions and in responses."""
 NOTHING: Mapping[str, Any] = {}
 NOT_YET = "is not supported by this gateway"
 
@@ -38,11 +52,52 @@ class Part(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+class Function(msgspec.Struct, frozen=True):
+    """Of a tool, or of a call: `arguments` is then the text of a JSON object."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    arguments: str = "{}"
+
+
+class FunctionTool(msgspec.Struct, frozen=True):
+    function: Function
+    type: Literal["function"] = "function"
+
+
+class FunctionCall(msgspec.Struct, frozen=True):
+    id: str
+    function: Function
+
+
+class ChosenTool(msgspec.Struct, frozen=True):
+    function: Function
+
+
 class ChatMessage(msgspec.Struct, frozen=True):
     """A turn, as callers write it."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | tuple[Part, ...] | None = None
+    tool_calls: tuple[FunctionCall, ...] | None = None
+    tool_call_id: str | None = None
+
+
+class NamedSchema(msgspec.Struct, frozen=True):
+    schema: dict[str, Any] | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @property
+    def schema(self) -> str:
+        """As an engine takes it; empty for free text."""
+        if self.type == "text":
+            return ""
+        return schema_text(self.json_schema.schema if self.json_schema else None)
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -67,26 +122,28 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True):
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
-    tools: tuple[dict[str, Any], ...] | None = None
-    response_format: dict[str, Any] | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
+    tools: tuple[FunctionTool, ...] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = None
+    response_format: ResponseFormat | None = None
 
 
 class Chat:
     """One call, and how its answer is said. See `calls.Dialect`."""
 
-    def __init__(self, body: ChatBody, answer_id: str, created: int) -> None:
-        """`answer_id` is what the caller will know the answer by; `created` in unix seconds."""
+    def __init__(self, body: ChatBody, defaults: Defaults) -> None:
         self._body = body
-        self._id = f"chatcmpl-{answer_id}"
-        self._created = created
+        self._id = f"chatcmpl-{defaults.answer_id}"
+        self._created = defaults.created
+        self._calls = [0] * (body.n or 1)  # of tools that were said, by each choice
         self._usage = bool(body.stream_options and body.stream_options.include_usage)
 
     def whole(self, outcome: Outcome) -> dict[str, Any]:
         choices: list[dict[str, Any]] = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
-                "logprobs": None,
+                "message": _said_message(choice.whole),
+                "logprobs": self._logprobs(choice.whole),
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(outcome.choices)
@@ -98,8 +155,15 @@ class Chat:
         delta = {"role": "assistant", "content": "", "refusal": None}
         return [self._chunk(index, delta) for index in range(self._body.n or 1)]
 
-    def piece(self, index: int, text: str) -> Sequence[bytes]:
-        return [self._chunk(index, {"content": text})]
+    def piece(self, index: int, piece: Piece) -> Sequence[bytes]:
+        delta: dict[str, Any] = {"content": piece.text} if piece.text else {}
+        if piece.tool_calls:
+            first = self._calls[index]
+            self._calls[index] += len(piece.tool_calls)
+            delta["tool_calls"] = [
+                {"index": at, **_said_call(call)} for at, call in enumerate(piece.tool_calls, start=first)
+            ]
+        return [self._chunk(index, delta, logprobs=self._logprobs(piece))]
 
     def closing(self, outcome: Outcome) -> Sequence[bytes]:
         said = {"bombyx": outcome.bombyx}
@@ -111,13 +175,23 @@ class Chat:
     def failed(self, failure: Failure) -> Sequence[bytes]:
         return [data(failure.body), DONE]
 
+    def _logprobs(self, piece: Piece) -> Mapping[str, Any] | None:
+        if not self._body.logprobs:
+            return None
+        return {"content": [_said_logprob(token) for token in piece.logprobs], "refusal": None}
+
     def _chunk(
-        self, index: int, delta: Mapping[str, Any], over: Choice | None = None, more: Mapping[str, Any] = NOTHING
+        self,
+        index: int,
+        delta: Mapping[str, Any],
+        over: Choice | None = None,
+        more: Mapping[str, Any] = NOTHING,
+        logprobs: Mapping[str, Any] | None = None,
     ) -> bytes:
         choice = {
             "index": index,
             "delta": delta,
-            "logprobs": None,
+            "logprobs": logprobs,
             "finish_reason": None if over is None else over.finish_reason,
         }
         usage = {"usage": None} if self._usage else NOTHING
@@ -135,7 +209,7 @@ class Chat:
         }
 
 
-def read_chat(body: bytes, defaults: Defaults) -> tuple[Call, ChatBody]:
+def read_chat(body: bytes, defaults: Defaults) -> tuple[Call, Chat]:
     """What is wanted. Raises `Rejected`."""
     asked = read(body, ChatBody)
     _refuse_what_would_be_ignored(asked)
@@ -147,8 +221,12 @@ def read_chat(body: bytes, defaults: Defaults) -> tuple[Call, ChatBody]:
         top_p=1.0 if asked.top_p is None else asked.top_p,
         seed=defaults.seed if asked.seed is None else asked.seed % SEEDS,
         stop=stops(asked.stop),
+        tools=tuple(_tool(tool) for tool in asked.tools or ()),
+        schema=asked.response_format.schema if asked.response_format else "",
+        top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+        **_tool_choice(asked),
     )
-    return Call(request, asked.n or 1, bool(asked.stream)), asked
+    return Call(copies(request, asked.n or 1), bool(asked.stream)), Chat(asked, defaults)
 
 
 def usage_of(outcome: Outcome) -> dict[str, Any]:
@@ -167,21 +245,47 @@ def _refuse_what_would_be_ignored(asked: ChatBody) -> None:
             "frequency_penalty": asked.frequency_penalty,
             "presence_penalty": asked.presence_penalty,
             "logit_bias": asked.logit_bias,
-            "logprobs": asked.logprobs,
-            "tools": asked.tools,
-            "response_format": asked.response_format if (asked.response_format or {}).get("type") != "text" else None,
         },
         NOT_YET,
     )
 
 
+def _tool(tool: FunctionTool) -> Tool:
+    return tool_of(tool.function.name, tool.function.description, tool.function.parameters)
+
+
+def _tool_choice(asked: ChatBody) -> dict[str, Any]:
+    if isinstance(asked.tool_choice, ChosenTool):
+        return {"tool_choice": "required", "tool": asked.tool_choice.function.name}
+    return {"tool_choice": asked.tool_choice} if asked.tools and asked.tool_choice else {}
+
+
 def _message(message: ChatMessage) -> Message:
-    role: Literal["system", "user", "assistant"] = "system" if message.role == "developer" else message.role
-    if message.content is None:
-        return Message(role, "")
-    if isinstance(message.content, str):
-        return Message(role, message.content)
-    for part in message.content:
-        if part.type != "text":
+    role = ROLES[message.role]
+    calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ())
+    return Message(role, text_of(message.content), calls, message.tool_call_id or "")
+
+
+def text_of(content: str | Sequence[Part] | None) -> str:
+    """A message's text. Raises `Rejected` for what is none."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    for part in content:
+        if part.type not in TEXTS:
             raise invalid(f"content of type {part.type[:40]!r} {NOT_YET}", param="messages", code="unsupported_content")
-    return Message(role, "".join(part.text for part in message.content))
+    return "".join(part.text for part in content)
+
+
+def _said_message(whole: Piece) -> dict[str, Any]:
+    content = whole.text if whole.text or not whole.tool_calls else None
+    said: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+    return said | ({"tool_calls": [_said_call(call) for call in whole.tool_calls]} if whole.tool_calls else {})
+
+
+def _said_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _said_logprob(one: TokenLogprob) -> dict[str, Any]:
+    top = [{"token": token, "logprob": logprob, "bytes": list(token.encode())} for token, logprob in one.top]
+    return {"token": one.token, "logprob": one.logprob, "bytes": list(one.token.encode()), "top_logprobs": top}
