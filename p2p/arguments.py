@@ -35,6 +35,8 @@ examples:
   {PROGRAM} gateway                       serve http://127.0.0.1:8642/v1, with what `ask` is configured to spend
   {PROGRAM} gateway --preset cheap --answer-max-nano 1000000
   {PROGRAM} gateway --origin https://chat.example
+  {PROGRAM} gateway keys add phone --budget-nano-per-day 50000000
+  {PROGRAM} gateway --listen 192.168.1.5:8642     once there are keys
   curl http://127.0.0.1:8642/v1/models
 """
 
@@ -227,11 +229,56 @@ def _gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--origin", dest="gateway.origins", action="append", metavar="X", help=origin)
     name = "a name by which browsers may ask for it, besides addresses and localhost; may be repeated"
     parser.add_argument("--host", dest="gateway.hosts", action="append", metavar="NAME", help=name)
+    day = "the most that all answers of a day may cost (no limit but the wallet's)"
+    parser.add_argument("--budget-nano-per-day", dest="gateway.budget_nano_per_day", metavar="X", help=day)
     length = "length of an answer, at most, where the caller does not say it (1024)"
     parser.add_argument("--max-tokens", dest="gateway.max_tokens", metavar="N", help=length)
     _buying(parser)
     _neighbours(parser, "look for peers on the local network, too")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
+
+    _gateway_keys(parser)
+
+
+def _gateway_keys(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(action="serve")
+    keys = parser.add_subparsers(metavar="ACTION", parser_class=Parser).add_parser(
+        "keys", help="say who may call", description="Add a key, list all (the default), or remove one."
+    )
+    keys.set_defaults(action="keys", keys_action="list")
+    _general(keys)
+    actions = keys.add_subparsers(metavar="ACTION", parser_class=Parser)
+    for name, what in {
+        "add": "make a key, which is shown this once",
+        "list": "who has one, and what each spent today",
+        "remove": "make one good for nothing",
+    }.items():
+        action = actions.add_parser(name, help=what, description=what)
+        action.set_defaults(keys_action=name)
+        _general(action)
+        if name != "list":
+            action.add_argument("name", metavar="NAME", help="whose it is")
+        if name == "add":
+            _capabilities(action)
+
+
+def _capabilities(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", action="append", metavar="X", help="only this model; may be repeated")
+    for flag, what in {
+        "price-max-input": "refuse dearer providers: nano per million prompt tokens",
+        "price-max-output": "refuse dearer providers: nano per million answer tokens",
+        "budget-nano-per-day": "the most that its answers of a day may cost",
+        "requests-per-minute": "how often it may ask",
+    }.items():
+        parser.add_argument(f"--{flag}", type=_count, metavar="N", help=what)
+    manage = "see the accounts and close channels, as the page does"
+    parser.add_argument("--manage", action="store_true", help=manage)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 16:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number")
+    return int(text)
 
 
 def _buying(parser: argparse.ArgumentParser) -> None:

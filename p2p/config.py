@@ -187,6 +187,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     listen: str = "127.0.0.1:8642"
     hosts: tuple[str, ...] = ()  # names by which browsers may ask for it, besides addresses and localhost
     origins: tuple[str, ...] = ()  # of others' web pages that may use it, such as https://chat.example; * for all
+    budget_nano_per_day: Nano | None = None  # that all answers may cost, from midnight to midnight UTC
     max_tokens: Count = 1024  # of an answer of which the caller does not say how long it may be
 
 

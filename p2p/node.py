@@ -352,10 +352,13 @@ def _in_want_of_money(lack: Error | None) -> Iterator[None]:
 async def gateway(session: Session) -> None:
     """Serve OpenAI's clients until told to stop."""
     try:
-        from p2p.gateway.command import serve  # a tenth of a second to import, and an extra
+        from p2p.gateway.command import manage_keys, serve  # a tenth of a second to import, and an extra
     except ImportError as error:
         raise LocalError(f"the gateway needs {error.name}: pip install 'bombyx[gateway]'") from None
 
+    if session.options.action == "keys":
+        manage_keys(session)
+        return
     network = session.network()
     free = is_free(session.config, network)
     async with open_client(session, network, free=free) as (node, peer):

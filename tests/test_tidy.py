@@ -70,6 +70,7 @@ CORES = {
     "p2p.gateway.chat": {"inference.engine", "inference.records", "p2p.gateway.calls", "p2p.gateway.failures"},
     "p2p.gateway.completions": {"inference.engine", "p2p.gateway.calls", "p2p.gateway.chat", "p2p.gateway.failures"},
     "p2p.gateway.embeddings": {"inference.engine", "p2p.gateway.calls", "p2p.gateway.chat", "p2p.gateway.failures"},
+    "p2p.gateway.wishes": {"p2p.budget", "p2p.gateway.calls", "p2p.gateway.failures", "p2p.protocol"},
     "p2p.gateway.responses": {"inference.engine", "p2p.gateway.calls", "p2p.gateway.chat", "p2p.gateway.failures"},
     "p2p.gateway.failures": {"p2p.errors", "p2p.funding.TooManyChannels"},
     "p2p.gateway.origins": {"p2p.gateway.failures"},

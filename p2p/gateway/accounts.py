@@ -27,6 +27,7 @@ from p2p.errors import Unavailable
 from p2p.foreign import translated
 from p2p.gateway.catalogue import Catalogue
 from p2p.gateway.failures import Failure, Rejected, invalid
+from p2p.gateway.keys import EVERYBODY, Keys
 from p2p.home import ROLE_NAMES, Home
 from p2p.network_file import NetworkFile
 from p2p.peer import LightPeer
@@ -50,6 +51,7 @@ class Accounts:
     ledger: Ledger
     config: Config
     network: NetworkFile
+    keys: Keys
     free: bool
 
     async def providers(self) -> Object:
@@ -91,6 +93,7 @@ class Accounts:
                 "all_nano": sum(one.earned_nano for one in earned),
                 "count": sum(one.answers for one in earned),
             },
+            **await trio.to_thread.run_sync(self._tallies),
             "preset": ask.preset,
             "presets": {name: {"what": one.what, "tier": one.tier} for name, one in PRESETS.items()},
         }
@@ -132,6 +135,20 @@ class Accounts:
             "earned_nano": sum(one.earned_nano for one in earned),
             "settled_nano": sum(one.settled_nano for one in channels),
             "fee_nano": sum(one.fee_nano for one in fees),
+        }
+
+    def _tallies(self) -> Object:
+        day_max_nano = self.config.gateway.budget_nano_per_day
+        return {
+            "gateway": {"day_max_nano": day_max_nano, "today_nano": self.keys.spent_nano(EVERYBODY)},
+            "keys": [
+                {
+                    "name": key.name,
+                    "day_max_nano": key.may.budget_nano_per_day,
+                    "today_nano": self.keys.spent_nano(key.name),
+                }
+                for key in self.keys.all()
+            ],
         }
 
     async def _wallet(self) -> Object | None:

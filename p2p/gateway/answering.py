@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -15,7 +16,7 @@ from p2p.failover import LastingAnswer
 from p2p.foreign import translated
 from p2p.gateway import metadata
 from p2p.gateway.calls import Call, Choice, Dialect, Outcome, Piece, Pieces
-from p2p.gateway.failures import failure_of
+from p2p.gateway.failures import SERVER, Failure, Rejected, failure_of
 from p2p.gateway.wire import Wire
 
 Ask = Callable[[Request], AbstractAsyncContextManager[LastingAnswer]]
@@ -45,17 +46,17 @@ class Answering:
         """So far."""
         return sum(answer.cost_nano for answer in self._answers.values())
 
-    async def whole(self, wire: Wire, dialect: Dialect) -> None:
+    async def whole(self, wire: Wire, dialect: Dialect, timeout_s: float | None) -> None:
         """One body."""
         try:
-            await self._run(_unsaid)
+            await self._run_within(timeout_s, _unsaid)
         except Error as error:
             await self._fail(wire, error)
             return
         outcome = self._outcome()
         await wire.body(200, dialect.whole(outcome), metadata.headers(outcome.bombyx, over=True))
 
-    async def stream(self, wire: Wire, dialect: Dialect) -> None:
+    async def stream(self, wire: Wire, dialect: Dialect, timeout_s: float | None) -> None:
         """Events, from the first text on. What goes wrong before has a status of its own."""
         opened = trio.Lock()
         begun = False
@@ -72,7 +73,7 @@ class Answering:
         async with open_background() as background:
             background.start_soon(wire.keep_alive)
             try:
-                await self._run(say)
+                await self._run_within(timeout_s, say)
             except Error as error:
                 if not wire.is_open:
                     await self._fail(wire, error)
@@ -85,6 +86,13 @@ class Answering:
                     await wire.events(dialect.opening())
                 await wire.events(dialect.closing(outcome))
         await wire.close()
+
+    async def _run_within(self, timeout_s: float | None, say: Say) -> None:
+        """Raises `Rejected` if that does not do; what came by then is paid."""
+        with trio.move_on_after(math.inf if timeout_s is None else timeout_s) as scope:
+            await self._run(say)
+        if scope.cancelled_caught:
+            raise Rejected(Failure(504, SERVER, "timeout", f"no whole answer within {timeout_s:g} s"))
 
     async def _run(self, say: Say) -> None:
         """All answers side by side; the first error ends them."""

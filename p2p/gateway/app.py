@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,25 +14,28 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from inference.engine import Request
 from inference.nursery import open_background
 from p2p.buying import prompt_tokens_bound
 from p2p.errors import Error
-from p2p.gateway import origins
 from p2p.gateway.accounts import Accounts
-from p2p.gateway.answering import Answering, Ask
+from p2p.gateway.answering import Answering
+from p2p.gateway.buying import Buying
 from p2p.gateway.calls import SEEDS, Call, Defaults, Dialect
 from p2p.gateway.catalogue import Catalogue, as_openai
 from p2p.gateway.chat import read_chat
 from p2p.gateway.completions import read_completion
+from p2p.gateway.doors import Doorkeeper, Guard, Rules, text_headers
 from p2p.gateway.embeddings import read_embeddings
 from p2p.gateway.failures import Failure, failure_of, invalid
+from p2p.gateway.keys import Key, Keys
 from p2p.gateway.metadata import EXPOSED
 from p2p.gateway.responses import read_response
 from p2p.gateway.wire import Left, Wire, cancel_when_left, read_body
+from p2p.gateway.wishes import wishes_of
 
 ANSWER_ID_BYTES = 12
 
@@ -43,66 +45,45 @@ Reader = Callable[[bytes, Defaults], tuple[Call, Dialect]]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Rules:
-    """Who may call."""
-
-    hosts: Collection[str] = ()  # names that the gateway goes by
-    origins: Collection[str] = ()  # web pages that may call from a browser
-
-
 class Generation:
     """An endpoint that generates: an ASGI application."""
 
-    def __init__(self, read: Reader, catalogue: Catalogue, ask: Ask, max_tokens: int) -> None:
+    def __init__(self, read: Reader, catalogue: Catalogue, buying: Buying, max_tokens: int) -> None:
         """`max_tokens` are for an answer of which the caller does not say how long it may be."""
         self._read = read
         self._catalogue = catalogue
-        self._ask = ask
+        self._buying = buying
         self._max_tokens = max_tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wire = Wire(send, {})
+        wire = Wire(send)
         try:
+            self._buying.admit(scope["state"]["key"])
             body = await read_body(scope, receive)
             async with open_background() as background:
                 background.start_soon(cancel_when_left, receive, background.cancel_scope)
-                await self._answer(body, wire)
+                await self._answer(body, scope, wire)
         except Left:
             return
         except Error as error:
             await wire.fail(failure_of(error))
 
-    async def _answer(self, body: bytes, wire: Wire) -> None:
+    async def _answer(self, body: bytes, scope: Scope, wire: Wire) -> None:
+        key: Key = scope["state"]["key"]
+        wishes = wishes_of(body, text_headers(scope))
         answer_id = secrets.token_hex(ANSWER_ID_BYTES)
         call, dialect = self._read(body, Defaults(secrets.randbelow(SEEDS), answer_id, int(time.time())))
+        if key.may.models and call.model not in key.may.models:
+            raise invalid("this key is not for that model", param="model", code="model_not_allowed", status=403)
         offers = await self._catalogue.require(call.model)
         context = max(offer.context for offer in offers)
-        answering = Answering(call.limited(partial(self._room, context)), self._ask, answer_id)
-        await (answering.stream if call.stream else answering.whole)(wire, dialect)
+        ask = partial(self._buying.ask, key, wishes)
+        answering = Answering(call.limited(partial(self._room, context)), ask, answer_id)
+        await (answering.stream if call.stream else answering.whole)(wire, dialect, wishes.timeout_s)
 
     def _room(self, context: int, request: Request) -> int:
         """As long as an answer may be, and still fits behind this prompt."""
         return max(1, min(self._max_tokens, context - prompt_tokens_bound(request)))
-
-
-class Guard:
-    """Turns away what a web browser should not have sent. An ASGI middleware."""
-
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
-        self._app = app
-        self._rules = rules
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (failure := self._objection(scope)):
-            await Wire(send, {}).fail(failure)
-            return
-        await self._app(scope, receive, send)
-
-    def _objection(self, scope: Scope) -> Failure | None:
-        given = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        rules = self._rules
-        return origins.objection(given.get(b"host", ""), given.get(b"origin"), names=rules.hosts, origins=rules.origins)
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -139,7 +120,7 @@ async def broken(_request: HttpRequest, _error: Exception) -> Response:
     return json_response(failure.body, 500, failure.headers)
 
 
-def v1_routes(catalogue: Catalogue, ask: Ask, max_tokens: int, began_at: int) -> list[Route]:
+def v1_routes(catalogue: Catalogue, buying: Buying, max_tokens: int, began_at: int) -> list[Route]:
     """What OpenAI's clients call."""
 
     async def models(_request: HttpRequest) -> Any:
@@ -154,7 +135,7 @@ def v1_routes(catalogue: Catalogue, ask: Ask, max_tokens: int, began_at: int) ->
         Route("/v1/models", answering_errors(models)),
         Route("/v1/models/{model:path}", answering_errors(model)),
         *(
-            Route(path, Generation(read, catalogue, ask, max_tokens), methods=["POST"])
+            Route(path, Generation(read, catalogue, buying, max_tokens), methods=["POST"])
             for path, read in READERS.items()
         ),
     ]
@@ -192,7 +173,7 @@ def api_routes(accounts: Accounts) -> list[Route]:
     ]
 
 
-def application(routes: Sequence[Route], rules: Rules) -> Starlette:
+def application(routes: Sequence[BaseRoute], rules: Rules, keys: Keys) -> Starlette:
     """All of it, as an ASGI application."""
     handlers = {404: not_found, 405: wrong_method, 500: broken}
     return Starlette(
@@ -206,6 +187,7 @@ def application(routes: Sequence[Route], rules: Rules) -> Starlette:
                 allow_headers=["*"],
                 expose_headers=EXPOSED,
             ),
+            Middleware(Doorkeeper, keys),
         ],
         exception_handlers=handlers,
     )

@@ -204,7 +204,6 @@ class Chat:
             "created": self._created,
             "model": self._body.model,
             "choices": choices,
-            "system_fingerprint": None,
             "service_tier": "default",
         }
 

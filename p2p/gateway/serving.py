@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
-from inference.engine import Request
+from p2p.arguments import PROGRAM
 from p2p.config import Config
 from p2p.errors import LocalError
-from p2p.failover import LastingAnswer
 from p2p.gateway.accounts import Accounts
-from p2p.gateway.app import Rules, api_routes, application, v1_routes
+from p2p.gateway.app import api_routes, application, v1_routes
+from p2p.gateway.buying import Buying
 from p2p.gateway.catalogue import Catalogue
+from p2p.gateway.doors import Rules
+from p2p.gateway.keys import Keys
 from p2p.gateway.origins import is_loopback
 from p2p.gateway.server import open_server, split_address
 from p2p.gateway.webpage import page_routes
+from p2p.home import Home
 from p2p.peer import LightPeer
 from p2p.wiring import Node
 
@@ -28,18 +31,16 @@ async def open_gateway(config: Config, node: Node, peer: LightPeer, *, free: boo
     """
     settings = config.gateway
     host, _ = split_address(settings.listen)
-    if not is_loopback(host):
-        raise LocalError("without keys a gateway serves this machine only: listen at 127.0.0.1")
+    keys = Keys(Home(config, "payer").folder, time.time)
+    if not is_loopback(host) and not keys.all():
+        raise LocalError(f"others than this machine need keys: {PROGRAM} gateway keys add NAME")
     catalogue = Catalogue(peer)
-    accounts = Accounts(peer, catalogue, node.keeper, node.ledger, config, node.network, free)
-
-    def ask(request: Request) -> AbstractAsyncContextManager[LastingAnswer]:
-        return peer.ask(request, free=free)
-
+    accounts = Accounts(peer, catalogue, node.keeper, node.ledger, config, node.network, keys, free)
+    buying = Buying(peer, keys, day_max_nano=settings.budget_nano_per_day, free=free)
     routes = [
-        *v1_routes(catalogue, ask, settings.max_tokens, int(time.time())),
+        *v1_routes(catalogue, buying, settings.max_tokens, int(time.time())),
         *api_routes(accounts),
         *page_routes(in_telegram=False),
     ]
-    async with open_server(application(routes, Rules(settings.hosts, settings.origins)), settings.listen) as url:
+    app = application(routes, Rules(settings.hosts, settings.origins), keys)
         yield url

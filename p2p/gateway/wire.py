@@ -21,10 +21,8 @@ EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "
 class Wire:
     """Says one response. Once it is `open`, nothing but events can follow."""
 
-    def __init__(self, send: Send, more: Mapping[str, str]) -> None:
-        """`more` headers go with whatever is said."""
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._more = more
         self._turn = trio.Lock()
         self._said_at = 0.0
         self.is_open = False
@@ -78,7 +76,7 @@ class Wire:
         self._said_at = trio.current_time()
 
     async def _start(self, status: int, headers: Mapping[str, str]) -> None:
-        raw = [(name.encode(), value.encode()) for name, value in {**headers, **self._more}.items()]
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
 

@@ -158,3 +158,70 @@ def test_an_address_in_use_is_said(network: Local, processes: Processes, gateway
     )
     assert done.code == 2
     assert "cannot listen at" in done.complaint
+
+
+def test_a_key_can_do_what_it_is_made_for(network: Local, processes: Processes) -> None:
+    home = processes.directory / "keys"
+
+    def key(name: str, *flags: str) -> str:
+        where = ("--home", home, "--json")
+        secret: str = processes.run("p2p.node", "gateway", "keys", "add", name, *flags, *where).result["key"]
+        return secret
+
+    poor = key("poor", "--budget-nano-per-day", "1")
+    rare = key("rare", "--requests-per-minute", "1")
+    other = key("other", "--model", "some/model")
+    gateway = start_gateway(processes, network.file, "keys")
+
+    def ask(secret: str, **more: Any) -> Any:
+        with OpenAI(base_url=gateway.base_url, api_key=secret, max_retries=0) as client:
+            return client.chat.completions.create(model=SCRIPTED, messages=HELLO, max_tokens=3, **more)
+
+    with pytest.raises(openai.AuthenticationError):
+        ask("bx-wrong")
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(poor)
+    assert (caught.value.status_code, caught.value.code) == (402, "insufficient_quota")
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    with pytest.raises(openai.PermissionDeniedError):
+        ask(other)
+    assert ask(rare).choices
+    with pytest.raises(openai.RateLimitError) as limited:
+        ask(rare)
+    assert 0 < int(limited.value.response.headers["retry-after"]) <= 60
+    with pytest.raises(urllib.error.HTTPError) as unseen:
+        get(gateway, "/api/budget")
+    unseen.value.close()
+    assert unseen.value.code == 401
+
+    listed = {
+        one["name"]: one["today_nano"]
+        for one in processes.run("p2p.node", "gateway", "keys", "--home", home, "--json").result
+    }
+    assert listed["poor"] == 0
+    assert 0 < listed["rare"] < 10_000
+
+
+def test_what_a_caller_wants_is_heeded(gateway: Gateway, client: OpenAI) -> None:
+    def ask(**wishes: Any) -> Any:
+        return client.chat.completions.create(
+            model=SCRIPTED, messages=HELLO, max_tokens=200, extra_body={"bombyx": wishes}
+        )
+
+    for wishes, status, code in [
+        ({"cost_max_nano": 1}, 402, "insufficient_quota"),
+        ({"price_max_output": 1}, 402, "price_cap"),
+        ({"tier": "attested"}, 503, "no_provider"),
+        ({"timeout_s": 0.01}, 504, "timeout"),
+        ({"price_max_ouput": 1}, 400, "invalid_value"),
+    ]:
+        with pytest.raises(openai.APIStatusError) as caught:
+            ask(**wishes)
+        assert (caught.value.status_code, caught.value.code) == (status, code)
+
+
+def test_elsewhere_than_on_this_machine_keys_are_needed(network: Local, processes: Processes) -> None:
+    where = ("--network", network.file, "--home", processes.home, "--listen", "0.0.0.0:0")
+    done = processes.run("p2p.node", "gateway", *where)
+    assert done.code == 2
+    assert "need keys" in done.complaint
