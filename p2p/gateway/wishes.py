@@ -21,7 +21,7 @@ TOP = 1 << 53  # a price that caps nothing
 Nano = Annotated[int, msgspec.Meta(ge=0, le=TOP)]
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Wishes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is not wished for is as the gateway is configured. Prices are nano for a million tokens."""
 
     price_max_input: Nano | None = None
@@ -32,18 +32,20 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] | None = None  # for the whole answer
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """Of any endpoint's body the part that is ours."""
+class Envelope(Wishes, frozen=True, kw_only=True, forbid_unknown_fields=False, omit_defaults=True):
+    """Of any endpoint's body the part that is ours; a wish may also stand beside OpenAI's own fields."""
 
     bombyx: Wishes | None = None
 
 
 def wishes_of(body: bytes, headers: Mapping[str, str]) -> Wishes:
     """The body's wishes, and before them those of the headers: `x-bombyx-price-max-output`. Raises `Rejected`."""
+    envelope = read(body, Envelope)
+    beside = {name: value for name in Wishes.__struct_fields__ if (value := getattr(envelope, name)) is not None}
     said = {
         name.removeprefix(HEADER).replace("-", "_"): value for name, value in headers.items() if name.startswith(HEADER)
     }
-    given = msgspec.to_builtins(read(body, Envelope).bombyx or Wishes())
+    given = beside | msgspec.to_builtins(envelope.bombyx or Wishes())
     try:
         return msgspec.convert(given | said, Wishes, strict=False)
     except msgspec.ValidationError as error:

@@ -208,13 +208,14 @@ def test_what_a_caller_wants_is_heeded(gateway: Gateway, client: OpenAI) -> None
             model=SCRIPTED, messages=HELLO, max_tokens=200, extra_body={"bombyx": wishes}
         )
 
-    for wishes, status, code in [
+    refused: list[tuple[dict[str, Any], int, str]] = [
         ({"cost_max_nano": 1}, 402, "insufficient_quota"),
         ({"price_max_output": 1}, 402, "price_cap"),
         ({"tier": "attested"}, 503, "no_provider"),
         ({"timeout_s": 0.01}, 504, "timeout"),
         ({"price_max_ouput": 1}, 400, "invalid_value"),
-    ]:
+    ]
+    for wishes, status, code in refused:
         with pytest.raises(openai.APIStatusError) as caught:
             ask(**wishes)
         assert (caught.value.status_code, caught.value.code) == (status, code)

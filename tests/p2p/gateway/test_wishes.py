@@ -20,6 +20,8 @@ def body(**bombyx: Any) -> bytes:
     [
         (b'{"model": "m"}', {"host": "x", "authorization": "Bearer x"}, Wishes()),
         (body(price_max_output=5, tier="attested"), {}, Wishes(price_max_output=5, tier="attested")),
+        (b'{"tier": "attested", "preset": "fast", "bombyx": {"preset": "cheap"}}', {},
+         Wishes(tier="attested", preset="cheap")),
         (body(), {"x-bombyx-price-max-output": "5", "x-bombyx-timeout-s": "1.5"},
          Wishes(price_max_output=5, timeout_s=1.5)),
         (body(preset="fast", cost_max_nano=9), {"x-bombyx-preset": "cheap"}, Wishes(preset="cheap", cost_max_nano=9)),
