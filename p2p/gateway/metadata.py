@@ -18,12 +18,12 @@ def of_parts(parts: Sequence[Answer]) -> Object:
     """
     last = parts[-1]
     deal = last.deal
-    prices, timing = deal.quote.prices, last.timing
+    timing = last.timing
     return {
         "provider": deal.provider,
         "model": deal.quote.model,
         "tier": tier_of(last),
-        "price": {"input": prices.input, "output": prices.output},
+        "price": _price(last),
         "free": deal.quote.free,
         "cost_nano": sum(part.cost_nano for part in parts),
         "receipt": receipt_of(last),
@@ -86,8 +86,28 @@ EXPOSED = (
 def _part(part: Answer) -> Object:
     return {
         "provider": part.deal.provider,
+        "price": _price(part),
         "prompt_tokens": part.prompt_tokens,
         "completion_tokens": part.completion_tokens,
         "cost_nano": part.cost_nano,
         "receipt": receipt_of(part),
+        "checks": _checks(part),
     }
+
+
+def _checks(part: Answer) -> list[Object]:
+    """What was looked into; never a verdict on the whole."""
+    signed = part.receipt is not None
+    return [
+        {
+            "what": "receipt",
+            "result": "passed" if signed else "not_checked",
+            "detail": "signed by both sides for these tokens" if signed else "there is none: the answer broke off",
+        },
+        {"what": "tier", "result": "not_checked", "detail": "no proof of what the machine runs was asked for"},
+    ]
+
+
+def _price(part: Answer) -> Object:
+    prices = part.deal.quote.prices
+    return {"input": prices.input, "output": prices.output}

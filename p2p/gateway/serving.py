@@ -43,4 +43,5 @@ async def open_gateway(config: Config, node: Node, peer: LightPeer, *, free: boo
         *page_routes(in_telegram=False),
     ]
     app = application(routes, Rules(settings.hosts, settings.origins), keys)
+    async with open_server(app, settings.listen) as url:
         yield url

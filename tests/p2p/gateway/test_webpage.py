@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from javascript import NODE, needs_packages
 from starlette.testclient import TestClient
 
-from p2p.gateway.app import Rules, application
+from p2p.gateway.app import application
+from p2p.gateway.doors import Rules
+from p2p.gateway.keys import Keys
 from p2p.gateway.webpage import ASSETS, KINDS, page_routes
 
 PAGE = ASSETS.parent / "page"
@@ -18,7 +21,9 @@ LIMIT_BYTES = 160_000  # of all files together
 
 
 def browser(*, in_telegram: bool = False) -> TestClient:
-    return TestClient(application(page_routes(in_telegram=in_telegram), Rules()), base_url="http://127.0.0.1")
+    keys = Keys(Path(), time.time)  # which the page itself asks nobody for
+    app = application(page_routes(in_telegram=in_telegram), Rules(), keys)
+    return TestClient(app, base_url="http://127.0.0.1")
 
 
 @needs_packages(PAGE)
