@@ -85,11 +85,10 @@ class Owner:
             self._loaded.put(error)
             return
         self._loaded.put(None)
-        try:
-            while self._obey(backend) and self._turn(backend):
-                pass
-        finally:
-            backend.close()
+        while self._obey(backend):
+            if not self._turn(backend):
+                return  # what unloads a model would wait for a GPU that does not answer
+        backend.close()
 
     def _obey(self, backend: Backend) -> bool:
         """Carry out what was ordered, waiting for an order only if there is nothing else to do."""

@@ -33,7 +33,7 @@ def load(folder: str, settings: ExLlama) -> tuple[Any, Any, Any]:
         **quantised,
     )
     split = {"use_per_device": list(settings.gpu_split_gib)} if settings.gpu_split_gib else {}
-    model.load(progressbar=False, **split)
+    model.load(max_chunk_size=settings.chunk_tokens, max_batch_size=settings.slots, **split)
     return model, cache, config
 
 

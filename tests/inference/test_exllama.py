@@ -14,7 +14,8 @@ import on_gpu
 import pytest
 import trio
 
-from inference.engine import CONTINUE, Capacity, Delta, Finished, Message, ModelInfo, Request
+from inference import worker
+from inference.engine import CONTINUE, Capacity, Delta, Engine, Finished, Message, ModelInfo, Request
 from inference.errors import BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
 from inference.exllama import engine as engine_module
 from inference.exllama.backend import Likely, Sampling, Step, is_cuda_error
@@ -23,6 +24,7 @@ from inference.exllama.folder import Folder, _adapter, _safetensors, read_folder
 from inference.exllama.reading import Reading, Spelling
 from inference.exllama.settings import ExLlama
 from inference.records import Logprobs, RecordReader
+from inference.worker import open_worker
 
 MODEL = ModelInfo(id="a/b", family="b", quantisation="none", digest="00", context=64, features=(CONTINUE,))
 TEMPLATE = "{% for m in messages %}{{ m.content }}|{% endfor %}"
@@ -118,7 +120,7 @@ def ask(content: str = "abc", max_tokens: int = 6, **rest: Any) -> Request:
     return Request(model="a/b", messages=(Message("user", content),), max_tokens=max_tokens, **rest)
 
 
-async def answer(engine: ExLlamaEngine, request: Request) -> tuple[str, Finished]:
+async def answer(engine: Engine, request: Request) -> tuple[str, Finished]:
     async with engine.generate(request) as items:
         *deltas, finished = [item async for item in items]
     assert isinstance(finished, Finished)
@@ -215,7 +217,7 @@ class TestEngine:
         told.faults.put(RuntimeError("CUDA error: an illegal memory access was encountered"))
         with pytest.raises(EngineDied, match="the GPU failed"):
             await self.asked_until_it_ends(told, failing_with="RuntimeError")
-        assert (told.built, told.closed) == (1, True)
+        assert (told.built, told.closed) == (1, False), "nothing more is asked of that GPU"
 
     async def test_what_cannot_be_made_anew_ends_the_engine_too(self) -> None:
         told = Told()
@@ -301,6 +303,20 @@ def test_the_cache_comes_in_whole_pages() -> None:
     assert ExLlama(folder="", id="", family="", slots=3, context=512, draft="ngram").total_tokens == 3 * 768
     assert ExLlama(folder="", id="", family="", slots=3, context=300, cache_tokens=700).total_tokens == 768
     assert ExLlama(folder="", id="", family="", slots=3, context=300, cache_tokens=10).total_tokens == 512
+
+
+@pytest.mark.slow
+async def test_after_a_cuda_error_the_next_request_has_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_PROGRAM", [str(Path(__file__).parent / "exllama_child.py")])
+    async with open_worker(SETTINGS) as engine:
+        first = engine.pid
+        with pytest.raises(EngineError):  # its own word for it, or the process's end, whichever comes first
+            await answer(engine, ask("abc!"))
+        with trio.fail_after(20):
+            while engine.pid == first:  # noqa: ASYNC110 - a process that ends has no event to wait for
+                await trio.sleep(0.02)
+        assert (await answer(engine, ask()))[0] == "abc|.."
+        assert engine.pid not in (None, first)
 
 
 @pytest.mark.skipif(not on_gpu.unavailable(), reason="there is a GPU")
