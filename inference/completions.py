@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from inference.engine import Delta, Finished, FinishReason, Message, Request, Usage
 from inference.errors import EngineError
-from inference.form import ToldLogprobs
-from inference.hermes import as_function
+from inference.form import Calls, HeldToJson, ToldLogprobs
+from inference.hermes import as_function, in_prose
 from inference.records import SEPARATOR, TokenLogprob, prose
 from inference.schemas import read_schema
 from inference.stopping import StopFilter
@@ -188,7 +189,11 @@ class CompletionReader:
     `estimated` says, once it is done, that the server gave no count of the answer's tokens.
     """
 
-    def __init__(self, request: Request, prompt_tokens: int) -> None:
+    def __init__(self, request: Request, prompt_tokens: int, *, tools_in_prose: bool = False) -> None:
+        """`tools_in_prose`: the server was told of the tools as `in_prose` does."""
+        sent = in_prose(request) if tools_in_prose else request
+        self._held = HeldToJson(replace(sent, tools=(), tool_choice="auto"))
+        self._in_prose = Calls(request) if tools_in_prose else None
         self._max_tokens = request.max_tokens
         self._prompt_tokens = prompt_tokens
         self._filter = StopFilter(request.stop)
@@ -216,14 +221,16 @@ class CompletionReader:
         if chunk.timings is not None:
             self._cached = chunk.timings.cache_n
         self._logprobs.heard(choice.told)
+        self._held.heard(choice.delta.content or "")
         items: list[Delta | Finished] = []
         if choice.delta.content or choice.delta.hidden or choice.delta.tool_calls:
             items = self._counted(self._piece(choice.delta, _running(chunk)))
         if choice.finish_reason is not None:
             self._reason = _reason(choice.finish_reason)
+            self._held.heard("", self._reason)
         if self._filter.stopped:
             self._reason = "stop"
-            items.append(self._finish())
+            items += [*self._counted([], "stop"), self._finish()]
         return items
 
     def end(self) -> list[Delta | Finished]:
@@ -233,7 +240,7 @@ class CompletionReader:
         if self._reason is None:
             raise EngineError("the server broke the answer off")
         closed = Delta("" if self._reason == "length" else self._calls.end(), 0)
-        items = self._counted([self._missing(self._reason), self._filter.flush(), closed])
+        items = self._counted([self._missing(self._reason), self._filter.flush(), closed], self._reason)
         return [*items, self._finish()]
 
     def _piece(self, delta: _Delta, running: int | None) -> list[Delta | None]:
@@ -267,10 +274,11 @@ class CompletionReader:
         self._seen += max(0, missing)
         return self._filter.feed("", missing) if missing > 0 else None
 
-    def _counted(self, deltas: Iterable[Delta | None]) -> list[Delta | Finished]:
-        found = [self._logprobs.behind(delta) for delta in deltas if delta is not None and (delta.text or delta.tokens)]
+    def _counted(self, deltas: Iterable[Delta | None], end: FinishReason | None = None) -> list[Delta | Finished]:
+        said = [delta for delta in deltas if delta is not None and (delta.text or delta.tokens)]
+        found = self._in_prose.found(said, end) if self._in_prose else said
         self._delivered += sum(delta.tokens for delta in found)
-        return [*found]
+        return [self._logprobs.behind(delta) for delta in found]
 
     def _finish(self) -> Finished:
         assert self._reason is not None

@@ -29,6 +29,19 @@ def as_prose(request: Request) -> tuple[Message, ...]:
     return (Message("system", told), *said)
 
 
+def in_prose(request: Request) -> Request:
+    """The same, of a server that knows of no tools."""
+    schema = forced(request)
+    return msgspec.structs.replace(
+        request,
+        messages=as_prose(request),
+        tools=(),
+        tool_choice="auto",
+        tool="",
+        schema=json.dumps(schema) if schema is not None else "",
+    )
+
+
 def forced(request: Request) -> dict[str, Any] | None:
     """The JSON schema that an answer is held to: the request's own, or that of a call where one is required."""
     if request.schema:

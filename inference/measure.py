@@ -7,10 +7,12 @@ import math
 import msgspec
 import trio
 
+from inference.admission import find_model
 from inference.engine import Delta, Engine, Message, Request
 from inference.errors import EngineError
 
 _TOKENS = 24
+_MOST_TOKENS = 1024  # where the first are thoughts, of which nothing is shown
 _PROMPT = (Message("user", "Count from one to twenty, in words."),)
 
 
@@ -22,16 +24,30 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 async def measure(engine: Engine, model: str) -> Measured:
-    """Time one short answer, alone if nobody else asks. Raises `EngineError`."""
-    asked_s = trio.current_time()
-    arrivals: list[tuple[float, int]] = []
-    async with engine.generate(Request(model=model, messages=_PROMPT, max_tokens=_TOKENS)) as items:
-        async for item in items:
-            if isinstance(item, Delta):
-                arrivals.append((trio.current_time(), item.tokens))
-    if not arrivals:
+    """Time one short answer, alone if nobody else asks; a longer one of a model that thinks first, thoughts included.
+
+    Raises `EngineError`.
+    """
+    context = find_model(engine.models(), model).context
+    for most in (_TOKENS, min(_MOST_TOKENS, context // 2)):
+        asked_s = trio.current_time()
+        if arrivals := await _arrivals(engine, Request(model=model, messages=_PROMPT, max_tokens=most)):
+            break
+    else:
         raise EngineError("the engine gave an empty answer")
     first_s, last_s = arrivals[0][0], arrivals[-1][0]
     after_first = sum(tokens for _, tokens in arrivals[1:])
     rate = after_first / max(last_s - first_s, 1e-6)
     return Measured(max(1, math.ceil((first_s - asked_s) * 1000)), max(1, int(rate)))
+
+
+async def _arrivals(engine: Engine, request: Request) -> list[tuple[float, int]]:
+    """When tokens of the answer came, and how many, of the first that are shown."""
+    arrivals: list[tuple[float, int]] = []
+    async with engine.generate(request) as items:
+        async for item in items:
+            if isinstance(item, Delta):
+                arrivals.append((trio.current_time(), item.tokens))
+            if sum(tokens for _, tokens in arrivals) >= _TOKENS:
+                break
+    return arrivals

@@ -37,6 +37,7 @@ from inference.engine import (
 )
 from inference.errors import BadSettings, EngineError, ModelMissing, ServerRefused
 from inference.eventstream import EventStream
+from inference.hermes import in_prose
 from inference.nursery import open_background
 from inference.prompt_counts import PromptCounts
 from inference.records import Call, Logprobs, Record, RecordReader
@@ -49,7 +50,7 @@ _KEY_MAX_BYTES = 4096
 _KEY_REFUSED = {401, 403}
 _QUESTION = (Message("user", "Count from one to twenty, in words."),)
 _TRIAL_TOKENS = 12
-_ASKED = Request(model="", messages=_QUESTION, max_tokens=64)
+_ASKED = Request(model="", messages=(Message("user", "Pick seven."),), max_tokens=64)
 _SEVEN = '{"type":"object","properties":{"n":{"const":7}},"required":["n"],"additionalProperties":false}'
 _FORMS: dict[str, tuple[Request, Callable[[list[str | Record]], bool]]] = {
     TOOLS: (
@@ -74,11 +75,14 @@ class ServedModel(msgspec.Struct, frozen=True):
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True, tag="upstream"):
-    """Where the server is and what of it is sold. `context` is in tokens for each answer; no `key_file`: no key."""
+    """Where the server is and what of it is sold. `context` is in tokens for each answer. The key is in
+    a file, or in an environment variable, or there is none.
+    """
 
     url: str
     models: tuple[ServedModel, ...]
     key_file: str = ""
+    key_variable: str = ""
     slots: int = 4
     context: int = 4096
     connect_s: float = 5.0
@@ -97,6 +101,7 @@ class UpstreamEngine:
         self._names = {model.id: model.name for model in settings.models}
         self._models: tuple[ModelInfo, ...] = ()
         self._counts = PromptCounts(http, self._places, settings.first_token_s)
+        self._in_prose: set[str] = set()  # the models whose tools are told in prose, for want of better
 
     def models(self) -> tuple[ModelInfo, ...]:
         return self._models
@@ -110,20 +115,20 @@ class UpstreamEngine:
     async def count(self, request: Request) -> int:
         check_request(request)
         check_features(find_model(self._models, request.model), request)
-        return await self._counts.count(self._names[request.model], request)
+        return await self._counts.count(self._names[request.model], self._sent(request))
 
     async def prefill(self, request: Request, tokens: int) -> int:
         prompt_tokens = await self._admit(request)
         async with self._places:
-            await self._counts.work_through(self._names[request.model], request)
+            await self._counts.work_through(self._names[request.model], self._sent(request))
         return prompt_tokens
 
     @asynccontextmanager
     async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
         prompt_tokens = await self._admit(request)
         async with self._places:
-            job = _Job(CompletionReader(request, prompt_tokens), request.max_tokens, self._settings)
-            self._nursery.start_soon(job.run, self._http, answer_body(self._names[request.model], request))
+            job = self._job(request, prompt_tokens)
+            self._nursery.start_soon(job.run, self._http, self._body(request))
             try:
                 yield job.answer
             finally:
@@ -135,6 +140,17 @@ class UpstreamEngine:
         await self._admit(request)
         check_text(find_model(self._models, request.model), text)
         raise AssertionError("no model here has the feature")
+
+    def _sent(self, request: Request) -> Request:
+        """As the server is asked."""
+        return in_prose(request) if request.model in self._in_prose else request
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        return answer_body(self._names[request.model], self._sent(request))
+
+    def _job(self, request: Request, prompt_tokens: int) -> _Job:
+        reader = CompletionReader(request, prompt_tokens, tools_in_prose=request.model in self._in_prose)
+        return _Job(reader, request.max_tokens, self._settings)
 
     async def _admit(self, request: Request) -> int:
         prompt_tokens = await self.count(request)
@@ -157,6 +173,9 @@ class UpstreamEngine:
             self._models = (*self._models, info)
             continues, exact_answers = await self._trial(info)
             forms = [form for form in _FORMS if await self._gives(info, form)]
+            if SCHEMA in forms and TOOLS not in forms:
+                self._in_prose.add(model.id)
+                forms += [TOOLS] * await self._gives(info, TOOLS)
             features = (*[CONTINUE] * continues, *forms, *[ESTIMATES] * (not (exact_prompts and exact_answers)))
             self._models = (*self._models[:-1], self._info(model, *features))
 
@@ -210,9 +229,8 @@ class UpstreamEngine:
 
     async def _collect(self, request: Request) -> tuple[list[Delta], Finished, bool]:
         """A whole answer, and whether the server counted its tokens."""
-        body = answer_body(self._names[request.model], request)
-        job = _Job(CompletionReader(request, await self._admit(request)), request.max_tokens, self._settings)
-        await job.run(self._http, body)
+        job = self._job(request, await self._admit(request))
+        await job.run(self._http, self._body(request))
         items = [item async for item in job.answer]
         finished = items.pop()
         assert isinstance(finished, Finished)
@@ -288,21 +306,32 @@ def _text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
 
 
-def _read_key(file: str) -> str:
+def _read_key(settings: Upstream) -> str:
     """The key, of which nobody else on the machine may know. Raises `BadSettings`."""
-    if not file:
-        return ""
+    file, variable = settings.key_file, settings.key_variable
+    if file and variable:
+        raise BadSettings("the server's key is in a file or in a variable: give --upstream-key-file or -variable")
+    if variable:
+        return _one_key(os.environ.get(variable, ""), f"the variable {variable}")
+    return _one_key(_in_file(file), file) if file else ""
+
+
+def _in_file(file: str) -> str:
     try:
         with Path(file).open("rb") as opened:
             if stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
                 raise BadSettings(f"others on this machine can read the key in {file}: chmod 600 {file}")
-            key = opened.read(_KEY_MAX_BYTES).decode("ascii").strip()
+            return opened.read(_KEY_MAX_BYTES).decode("ascii")
     except OSError as error:
         raise BadSettings(f"cannot read the server's key in {file}: {error.strerror}") from None
     except UnicodeDecodeError:
-        key = ""
-    if not key.isprintable() or not key or " " in key:
-        raise BadSettings(f"{file} must hold one key and nothing else")
+        return ""
+
+
+def _one_key(text: str, place: str) -> str:
+    key = text.strip()
+    if not (key.isascii() and key.isprintable()) or not key or " " in key or len(key) > _KEY_MAX_BYTES:
+        raise BadSettings(f"{place} must hold one key and nothing else")
     return key
 
 
@@ -313,7 +342,7 @@ async def open_upstream(settings: Upstream) -> AsyncIterator[UpstreamEngine]:
         from inference.upstream_http import open_http
     except ImportError as error:
         raise EngineError("httpx is not installed; install bombyx[upstream]") from error
-    key = await trio.to_thread.run_sync(_read_key, settings.key_file)
+    key = await trio.to_thread.run_sync(_read_key, settings)
     async with open_http(settings.url, key, settings.connect_s) as http, open_background() as nursery:
         engine = UpstreamEngine(http, settings, nursery)
         try:

@@ -163,6 +163,7 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "context": "tokens of prompt and answer for each slot (2048)",
         "upstream-url": "address of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1",
         "upstream-key-file": "file with the key that it wants, for you to read alone",
+        "upstream-key-variable": "environment variable that holds it instead",
         "upstream-connect-s": "how long to wait for a connection to it (5)",
         "upstream-first-token-s": "how long for the first token (120)",
         "upstream-between-tokens-s": "how long for the next (30)",

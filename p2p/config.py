@@ -59,6 +59,7 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     upstream_url: str = ""  # of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1
     upstream_models: tuple[str, ...] = ()  # NAME=ID or NAME=ID=FAMILY: the server's name, and what it is sold as
     upstream_key_file: str = ""  # holds the key that the server wants; empty for none
+    upstream_key_variable: str = ""  # the environment variable that holds it instead
     upstream_connect_s: Seconds = 5.0
     upstream_first_token_s: Seconds = 120.0  # loading the model included, for a server that does so when asked
     upstream_between_tokens_s: Seconds = 30.0

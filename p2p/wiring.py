@@ -236,6 +236,7 @@ def _upstream(config: ProvideConfig) -> Upstream:
         url=config.upstream_url,
         models=tuple(map(_served, config.upstream_models)),
         key_file=str(Path(config.upstream_key_file).expanduser()) if config.upstream_key_file else "",
+        key_variable=config.upstream_key_variable,
         slots=config.slots,
         context=config.context,
         connect_s=config.upstream_connect_s,

@@ -15,8 +15,10 @@ from typing import Any
 
 import trio
 
-from inference.models import embedded_model
+from inference.models import EMBEDDED_ID, embedded_model
 from inference.nursery import open_background
+from inference.upstream import ServedModel, Upstream
+from inference.worker import Worker, open_worker
 
 NAME = "smollm"
 ROOT = Path(__file__).parent.parent.parent
@@ -37,6 +39,19 @@ async def open_llama_server(key: str) -> AsyncIterator[str]:
         yield said.decode().strip()
         await process.stdin.aclose()
         await process.wait()
+
+
+@asynccontextmanager
+async def open_upstream_in_a_worker(folder: Path) -> AsyncIterator[Worker]:
+    """A server in one process, and in another the engine that asks it."""
+    key_file = folder / "key"
+    key_file.write_text("sesame\n")
+    key_file.chmod(0o600)
+    async with open_llama_server("sesame") as url:
+        served = ServedModel(name=NAME, id=EMBEDDED_ID, family="smollm")
+        settings = Upstream(url=f"{url}/v1", models=(served,), key_file=str(key_file), slots=2, context=512)
+        async with open_worker(settings) as engine:
+            yield engine
 
 
 def _params(params: Any, key: str) -> Any:

@@ -16,7 +16,8 @@ import on_gpu
 import pytest
 import trio
 from folders import embedded_folder
-from llama_server import NAME, open_llama_server
+from leaving import killed, random_cancels, until_free
+from llama_server import open_upstream_in_a_worker
 from msgspec import structs
 from on_cpu import open_on_cpu
 
@@ -42,8 +43,7 @@ from inference.llamacpp import LlamaCpp, open_llamacpp
 from inference.models import EMBEDDED_ID, embedded_model
 from inference.records import Call, Embedding, Logprobs, RecordReader
 from inference.scripted import Scripted, open_scripted
-from inference.upstream import ServedModel, Upstream
-from inference.worker import open_worker
+from inference.worker import Worker, open_worker
 
 LLAMA = LlamaCpp(slots=2, context=512)
 SLOW = pytest.mark.slow
@@ -79,9 +79,7 @@ class Asker:
         return "".join(part.text for part in parts), finished
 
     async def until_free(self) -> None:
-        with trio.fail_after(10):
-            while self.engine.capacity() != Capacity(2, 2):  # noqa: ASYNC110 - capacity has no event to wait for
-                await trio.sleep(0.01)
+        await until_free(self.engine)
 
 
 async def check_limits(ask: Asker) -> None:
@@ -116,6 +114,10 @@ async def check_cancel(ask: Asker) -> None:
     with trio.move_on_after(0):
         await ask.text(ask.request())
     await ask.until_free()
+
+
+async def check_random_cancels(ask: Asker) -> None:
+    await random_cancels(ask.engine, 12, seed=1)
 
 
 async def check_queue(ask: Asker) -> None:
@@ -300,6 +302,7 @@ CHECKS = [
     check_seeds,
     check_stop,
     check_cancel,
+    check_random_cancels,
     check_queue,
     check_prefill,
     check_an_answer_that_is_begun_goes_on,
@@ -321,19 +324,6 @@ FEATURES: dict[str, tuple[Check, Check]] = {
 
 
 @asynccontextmanager
-async def open_upstream_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
-    """llama-server in one process, and in another the engine that asks it."""
-    key_file = folder / "key"
-    key_file.write_text("sesame\n")
-    key_file.chmod(0o600)
-    async with open_llama_server("sesame") as url:
-        served = ServedModel(name=NAME, id=EMBEDDED_ID, family="smollm")
-        settings = Upstream(url=f"{url}/v1", models=(served,), key_file=str(key_file), slots=2, context=512)
-        async with open_worker(settings) as engine:
-            yield engine
-
-
-@asynccontextmanager
 async def open_exllama_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
     embedded_folder(Path(embedded_model().path), folder)
     settings = ExLlama(folder=str(folder), id=EMBEDDED_ID, family="smollm", slots=2, context=512)
@@ -341,6 +331,7 @@ async def open_exllama_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
         yield engine
 
 
+OF_A_SERVER = (CONTINUE, SCHEMA, LOGPROBS, TOOLS)
 ALL = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED)
 
 
@@ -351,7 +342,7 @@ ALL = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED)
         pytest.param(lambda _: open_worker(SCRIPTED), ALL, id="scripted in a worker"),
         pytest.param(lambda _: open_llamacpp(LLAMA), ALL, id="llamacpp", marks=SLOW),
         pytest.param(lambda _: open_worker(LLAMA), ALL, id="llamacpp in a worker", marks=SLOW),
-        pytest.param(open_upstream_in_a_worker, (CONTINUE, SCHEMA, LOGPROBS), id="upstream in a worker", marks=SLOW),
+        pytest.param(open_upstream_in_a_worker, OF_A_SERVER, id="upstream in a worker", marks=SLOW),
         pytest.param(
             open_on_cpu,
             (CONTINUE, LOGPROBS),
@@ -379,3 +370,5 @@ async def test_the_contract_holds(
             await (shown if feature in features else missing)(Asker(engine))
             await Asker(engine).until_free()
         await engine.health()
+        if isinstance(engine, Worker):
+            await killed(engine)

@@ -239,6 +239,7 @@ async def test_a_server_that_stalls(
     ):
         if piece("one") in sent:
             assert await anext(items) == Delta("one", 1)
+        recorded.left = trio.Event()  # the trials at the start were left, too
         mock_clock.jump(waited_s - 1)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert not recorded.left.is_set()
@@ -308,6 +309,20 @@ async def test_addresses_that_are_none(url: str, key_file: Path) -> None:
     with pytest.raises(BadSettings, match="upstream_url must be like"):
         async with open_upstream(settings_of(url, key_file)):
             pass
+
+
+async def test_the_key_may_be_in_the_environment(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded()
+    monkeypatch.setenv("COUNTER_KEY", f" {KEY}\n")
+    async with recorded.serve() as url:
+        settings = structs.replace(settings_of(url, key_file), key_file="", key_variable="COUNTER_KEY")
+        async with open_upstream(settings) as engine:
+            assert engine.models()
+        for wrong in (structs.replace(settings, key_variable="NO_KEY"), structs.replace(settings, key_file="both")):
+            with pytest.raises(BadSettings, match="key") as caught:
+                async with open_upstream(wrong):
+                    pass
+            assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ FOLDERS = ("p2p", "p2p/protocol", "p2p/net", "inference", "whole", "chain", "ben
 sys.path[:0] = [str(ROOT), *(str(TESTS / folder) for folder in FOLDERS)]
 
 HANDOVERS = 50
+ENGINE_CANCELS = 200
 ANSWERS, EMBEDDED_ANSWERS = 2000, 100
 KILLS, LANES = 200, 5  # each lane mostly waits: half a minute for every kill
 
@@ -159,6 +160,18 @@ def cancels(seed: int) -> Sequence[str]:
     import transport_life
 
     return transport_life.cancels(seed)
+
+
+def engine_cancels(seed: int) -> Sequence[str]:
+    """Readers who leave engines' answers."""
+    import leaving
+
+    return [
+        f"{ENGINE_CANCELS} answers of each engine, four at a time where there are two places, were left after some",
+        "pieces or some time of up to 0.3 s, by dice. Then all places were free, and an answer as before.",
+        "",
+        *leaving.run(seed, ENGINE_CANCELS),
+    ]
 
 
 def visits(seed: int) -> Sequence[str]:
@@ -299,6 +312,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "standing": ("A price agreed on beforehand", standing),
     "cancels": ("Cancelled at every await", cancels),
     "visits": ("Connections that come and go", visits),
+    "engine-cancels": ("Answers of engines that are left", engine_cancels),
     "inputs": ("A million inputs", inputs),
 }
 

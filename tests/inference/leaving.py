@@ -1,0 +1,130 @@
+"""Readers who leave an engine's answers wherever they like, and an engine whose process is killed under them.
+
+The suite has a few leave, `make proof` 200 of each engine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import trio
+from llama_server import open_upstream_in_a_worker
+
+from inference.engine import Capacity, Engine, Message, Request
+from inference.errors import EngineDied
+from inference.llamacpp import LlamaCpp
+from inference.scripted import Scripted
+from inference.worker import Worker, open_worker
+
+LANES = 4  # twice as many as there are slots
+LONGEST_S = 0.3
+WITHIN_S = 30.0
+QUESTION = (Message("user", "Count from one to twenty, in words."),)
+
+
+@dataclass
+class Left:
+    """Seconds that it took to get away from an answer that had begun, and how many were left before."""
+
+    seconds: list[float] = field(default_factory=list)
+    before: int = 0
+
+
+async def random_cancels(engine: Engine, count: int, seed: int) -> Left:
+    """`count` answers left, after some pieces or some time; then the engine is as it was."""
+    whole = Request(model=engine.models()[0].id, messages=QUESTION, max_tokens=16)
+    said, left, dice = await _text(engine, whole), Left(), Random(seed)
+    long = Request(model=whole.model, messages=QUESTION, max_tokens=300)
+
+    async def leave(times: int) -> None:
+        for _ in range(times):
+            with trio.fail_after(WITHIN_S):
+                if dice.randrange(2):
+                    left.seconds.append(await _after_pieces(engine, long, dice.randrange(1, 6)))
+                    continue
+                with trio.move_on_after(LONGEST_S * dice.random()):
+                    await _text(engine, long)
+                left.before += 1
+
+    async with trio.open_nursery() as nursery:
+        for lane in range(LANES):
+            nursery.start_soon(leave, len(range(lane, count, LANES)))
+    await until_free(engine)
+    assert await _text(engine, whole) == said
+    return left
+
+
+async def killed(engine: Worker) -> None:
+    """Its process, with more answers under way than it has places: all fail, and the next is given."""
+    asked = Request(model=engine.models()[0].id, messages=QUESTION, max_tokens=300)
+    begun, failed = trio.Event(), []
+
+    async def reader() -> None:
+        try:
+            async with engine.generate(asked) as items:
+                async for _ in items:
+                    begun.set()
+        except EngineDied:
+            failed.append(True)
+
+    assert engine.pid is not None
+    with trio.fail_after(WITHIN_S):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(reader)
+            await begun.wait()
+            os.kill(engine.pid, signal.SIGKILL)
+    assert failed == [True] * 3
+    with trio.fail_after(2 * WITHIN_S):
+        assert await _text(engine, Request(model=asked.model, messages=QUESTION, max_tokens=4))
+    await until_free(engine)
+
+
+async def until_free(engine: Engine) -> None:
+    """All places, which are two."""
+    with trio.fail_after(10):
+        while engine.capacity() != Capacity(2, 2):  # noqa: ASYNC110 - capacity has no event to wait for
+            await trio.sleep(0.01)
+
+
+async def _text(engine: Engine, request: Request) -> str:
+    async with engine.generate(request) as items:
+        return "".join([getattr(item, "text", "") async for item in items])
+
+
+async def _after_pieces(engine: Engine, request: Request, pieces: int) -> float:
+    async with engine.generate(request) as items:
+        for _ in range(pieces):
+            await anext(items)
+        had_enough_s = trio.current_time()
+    return trio.current_time() - had_enough_s
+
+
+def run(seed: int, count: int) -> Sequence[str]:
+    """The table of `make proof`."""
+    rows = ["| engine, in a process of its own | left in the middle | sooner | to get away, median | worst |"]
+    rows.append("| --- | ---: | ---: | ---: | ---: |")
+    with TemporaryDirectory() as folder:
+        openers = {
+            "scripted": partial(open_worker, Scripted(slots=2, tokens_per_s=500, ttft_s=0.02)),
+            "llamacpp": partial(open_worker, LlamaCpp(slots=2, context=512)),
+            "upstream, a llama-server": partial(open_upstream_in_a_worker, Path(folder)),
+        }
+        for name, opener in openers.items():
+
+            async def cancelled() -> Left:
+                async with opener() as engine:  # noqa: B023 - it is run at once
+                    return await random_cancels(engine, count, seed)
+
+            left = trio.run(cancelled)
+            median_ms, worst_ms = 1000 * statistics.median(left.seconds), 1000 * max(left.seconds)
+            rows.append(f"| {name} | {len(left.seconds)} | {left.before} | {median_ms:.1f} ms | {worst_ms:.1f} ms |")
+    return rows
