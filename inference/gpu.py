@@ -47,7 +47,7 @@ def _look(nvml: Any, number: int) -> Gpu:
         power_w = nvml.nvmlDeviceGetPowerUsage(device) / 1000
     except nvml.NVMLError:  # not every card measures it
         power_w = None
-    running = [*nvml.nvmlDeviceGetComputeRunningProcesses(device), *nvml.nvmlDeviceGetGraphicsRunningProcesses(device)]
+    running = nvml.nvmlDeviceGetComputeRunningProcesses(device)  # a desktop always draws: that does not count
     return Gpu(
         name=name.decode() if isinstance(name, bytes) else name,
         total=memory.total,

@@ -191,6 +191,7 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "free-tokens-per-client": "give each newcomer so many tokens without a channel (0)",
         "free-tokens-per-address": "of them, in a day, to all from one address or relay (20000)",
         "free-tokens-per-day": "of them, in a day, to everybody (200000)",
+        "drain-s": "once told to stop, how long to wait for answers under way (30)",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"provide.{flag.replace('-', '_')}", metavar="X", help=what)
     name = "what the server calls a model, the id to sell it under, and its family; may be repeated"
@@ -205,6 +206,14 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--exllama-{flag}", dest=dest, action="append", metavar=metavar, help=f"{what}; may be repeated"
         )
+    hours = "serve at these hours only, such as 22:00-07:00, by this machine's clock; may be repeated"
+    parser.add_argument("--serve-hours", dest="provide.serve_hours", action="append", metavar="X", help=hours)
+    for flag, when in {
+        "on-battery": "the machine runs on battery",
+        "for-gpu": "another program computes on the GPU",
+    }.items():
+        dest = f"provide.pause_{flag.replace('-', '_')}"
+        parser.add_argument(f"--pause-{flag}", dest=dest, action="store_true", default=None, help=f"rest while {when}")
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")
 
 

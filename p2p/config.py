@@ -19,6 +19,7 @@ import msgspec
 
 from chain.settling import SettlePolicy
 from p2p.errors import LocalError
+from p2p.manners import Manners, read_window
 from p2p.protocol.advert import Tier
 from p2p.protocol.allowance import Allowance
 from p2p.protocol.market import PRESETS, Preset
@@ -31,6 +32,7 @@ PREFIX = "BOMBYX_"
 LISTS = {
     "listen",
     "provide.upstream_models",
+    "provide.serve_hours",
     "provide.exllama_lora",
     "provide.exllama_gpu_split_gib",
     "provide.exllama_banned",
@@ -91,6 +93,15 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     free_tokens_per_client: Nano = 0  # given to each newcomer, without a channel; 0 for nothing
     free_tokens_per_address: Nano = 20_000  # in a day, to all from one IPv4 address, /56 of IPv6, or relay
     free_tokens_per_day: Nano = 200_000  # to everybody together
+    serve_hours: tuple[str, ...] = ()  # such as 22:00-07:00, by the machine's clock; empty for always
+    pause_on_battery: bool = False
+    pause_for_gpu: bool = False  # while a program that is not ours computes on it; needs `bombyx[gpu]`
+    drain_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0  # for answers under way, once told to stop
+
+    @property
+    def manners(self) -> Manners:
+        """Raises `LocalError`."""
+        return Manners(tuple(map(read_window, self.serve_hours)), self.pause_on_battery, self.pause_for_gpu)
 
     @property
     def allowance(self) -> Allowance:

@@ -33,6 +33,15 @@ class Interrupt:
             # It need not reach here at once: the loop that asyncio's libraries run in hands it on a turn later.
             await trio.sleep_forever()
 
+    async def first(self) -> None:
+        """Wait for the first signal, and go on: the second ends everything."""
+        with trio.CancelScope() as waiting:
+            self._next = waiting
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._next = self.everything
+
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """The body is what the signals end."""

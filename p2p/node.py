@@ -59,6 +59,7 @@ from p2p.keys import SEED_BYTES, load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.metrics import metrics
 from p2p.network_file import NetworkFile, read_chain, read_network, unpaid_chain, write_network
+from p2p.owner import Owner
 from p2p.peer import LightPeer
 from p2p.protocol.price import FREE
 from p2p.protocol.sales import PriceList
@@ -214,7 +215,7 @@ async def provide(session: Session) -> None:
     """Sell answers until told to stop."""
     config = session.config.provide
     price_list = _price_list(config, session.trace)
-    spec = provided_spec(config)
+    spec, owner = provided_spec(config), Owner(config.manners, session.trace)
     network, home = session.network(), Home(session.config, "payee")
     if network.unpaid:
         price_list = PriceList(FixedPrice(FREE), window_cap_nano=1)
@@ -243,14 +244,20 @@ async def provide(session: Session) -> None:
                     challenge_period_s=config.challenge_period_s,
                     settle_policy=config.settle_policy,
                     allowance=config.allowance,
+                    pause=owner.pause,
                     clock=time.time,
                     trace=session.trace,
                 )
+                await background.start(owner.watch)
                 await background.start(provider.run)
                 async with peers_seen.kept_up_to_date(home.folder, node.host):
                     _tell_provider_ready(session, node, measured)
                     session.up.set()
-                    await trio.sleep_forever()
+                    await session.interrupt.first()
+                    owner.stop()
+                    with trio.move_on_after(config.drain_s):
+                        await provider.drained()
+                    session.interrupt.everything.cancel()
 
 
 def _price_list(config: ProvideConfig, trace: Trace) -> PriceList:

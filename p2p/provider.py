@@ -19,6 +19,7 @@ from p2p.errors import Error, Refused
 from p2p.giving import Giving
 from p2p.host import Host, Stream
 from p2p.keys import verify_by_peer
+from p2p.manners import Pause
 from p2p.payees import Payees
 from p2p.protocol import negotiate, release, session
 from p2p.protocol.advert import MAX_LIFETIME_S, Advert, ChannelOffer
@@ -57,6 +58,7 @@ class Provider:
         challenge_period_s: int,
         settle_policy: SettlePolicy,
         allowance: Allowance = NO_ALLOWANCE,
+        pause: Callable[[], Pause | None] = lambda: None,
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
@@ -98,9 +100,14 @@ class Provider:
             funded=self._payees.clients,
             keeper=keeper,
             giving=self._giving,
+            pause=pause,
             clock=clock,
             trace=trace,
         )
+
+    async def drained(self) -> None:
+        """Wait until no answer is under way."""
+        await self._sales.drained()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; `started` once others can find us."""

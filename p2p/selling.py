@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import msgspec
+import trio
 
 from chain.book import Book
 from chain.keeper import BookKeeper
@@ -17,10 +18,11 @@ from p2p.foreign import translated
 from p2p.giving import Giving
 from p2p.host import Stream
 from p2p.keys import verify_by_peer
+from p2p.manners import Pause
 from p2p.protocol.advert import ChannelOffer, ModelOffer
 from p2p.protocol.allowance import Left
 from p2p.protocol.demand import Wanted
-from p2p.protocol.negotiate import ENDED, Accepted, Ask, Offer, Quote, Seller, ToClient, ToProvider
+from p2p.protocol.negotiate import ENDED, Accepted, Ask, Offer, Quote, Refusal, Seller, ToClient, ToProvider
 from p2p.protocol.sales import NOTHING_LEFT, PriceList, Sales, Speed
 from p2p.protocol.wire import BodySigner, Signed, decode, encode
 from p2p.stream import MessageStream
@@ -47,10 +49,11 @@ class Selling:
         funded: Callable[[], Collection[str]],
         keeper: BookKeeper,
         giving: Giving,
+        pause: Callable[[], Pause | None],
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
-        """`funded` are the clients that have a channel to us."""
+        """`funded` are the clients that have a channel to us; `pause` says why nothing new is served, if so."""
         speeds = {model: Speed(one.ttft_ms, one.tokens_per_s) for model, one in measured.items()}
         self._sales = Sales(
             network=network,
@@ -69,6 +72,8 @@ class Selling:
         self._giving = giving
         self._clock = clock
         self._trace = trace
+        self._pause = pause
+        self._none_left = trio.Event()
         self._sessions = 0  # begun; each will use a slot, though its engine may not have started yet
 
     def would_sell(self, wanted: Wanted) -> bool:
@@ -92,7 +97,7 @@ class Selling:
         while seller.state not in ENDED:
             message = await messages.answer(TURN_TIMEOUT_S)
             left = await self._left(stream, message)
-            reply = self._sales.answer(seller, message, messages.peer, self._capacity(), self._clock(), left)
+            reply = self._reply(seller, message, messages.peer, left)
             if isinstance(reply, Accepted) and seller.standing is not None:
                 assert seller.signed is not None
                 await self._keep(seller.signed, seller.standing)
@@ -103,6 +108,8 @@ class Selling:
     @asynccontextmanager
     async def redeemed(self, signed: Signed, peer: str) -> AsyncIterator[tuple[Quote, ModelInfo]]:
         """A quote shown to start a session, which has a slot while the context lasts. Raises as `Sales.redeem`."""
+        if pause := self._pause():
+            raise pause.refusal()
         redeemed = self._sales.redeem(signed, peer, self._capacity(), self._clock())
         self._sessions += 1
         try:
@@ -113,6 +120,20 @@ class Selling:
         finally:
             self._sessions -= 1
             self._sales.ended(signed.id)
+            if not self._sessions:
+                self._none_left.set()
+                self._none_left = trio.Event()
+
+    async def drained(self) -> None:
+        """Wait until no answer is under way."""
+        while self._sessions:
+            await self._none_left.wait()
+
+    def _reply(self, seller: Seller, message: ToProvider, client: str, left: Left) -> ToClient:
+        if pause := self._pause():
+            seller.receive(message)
+            return seller.refuse(Refusal.of(pause.refusal()))
+        return self._sales.answer(seller, message, client, self._capacity(), self._clock(), left)
 
     async def _keep(self, signed: Signed, quote: Quote) -> None:
         """Have it on disk before the client hears that it stands. Raises `LocalError`."""
@@ -136,5 +157,7 @@ class Selling:
 
     def _capacity(self) -> Capacity:
         capacity = self._engine.capacity()
+        if self._pause():
+            return Capacity(free=0, total=capacity.total)
         free = max(0, min(capacity.free, capacity.total - self._sessions))
         return Capacity(free=free, total=capacity.total)

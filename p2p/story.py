@@ -193,6 +193,10 @@ def _audited(f: Mapping[str, Any]) -> str:
     return f"  audit of {short(f['peer'])}, for {gram(f['cost_nano'])}: {found[f['outcome']]}"
 
 
+def _for(seconds: int | None) -> str:
+    return "" if seconds is None else f", for {seconds // 3600} h {seconds % 3600 // 60} min more"
+
+
 LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "found": _found,
     "probe_failed": lambda f: f"  [dim]{short(f['peer'])} is announced but does not answer: left out[/]",
@@ -252,5 +256,7 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "audit_skipped": lambda f: f"  [dim]no audit of {short(f['peer'])}: {escape(f['why'])}[/]",
     "not_noted": lambda f: f"  [red]not remembered[/] how {short(f['peer'])} did: {escape(f['why'])}",
     "strategy_failed": lambda f: f"  [red]the strategy failed[/], and the price stays: {escape(f['why'])}",
+    "paused": lambda f: f"  [yellow]resting[/]: {escape(f['why'])}{_for(f['for_s'])}",
+    "resumed": lambda _: "  [green]serving again[/]",
     "refused": lambda f: f"  [dim]refused {short(f['peer'])}: {escape(f['why'])}[/]",
 }

@@ -106,6 +106,7 @@ CORES = {
     "inference.hermes": {"inference.engine", "inference.records", "inference.schemas"},
     "inference.instance": set(),
     "inference.records": {"inference.errors"},
+    "p2p.manners": {"p2p.errors"},
     "inference.fitting": set(),
     "inference.gguf_header": {"inference.errors", "inference.fitting"},
     "inference.safetensors_header": {"inference.errors", "inference.fitting"},

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import holding
 import pytest
 import trio
 
@@ -103,6 +105,29 @@ async def test_a_killed_worker_fails_its_requests_and_the_next_one_restarts_it()
         assert await collect(engine, ask(max_tokens=2)) == list(answer(ask(max_tokens=2)))
         assert pid_of(engine) != old
         assert not is_running(old)
+
+
+async def test_killed_with_eight_requests_running_all_fail_the_worker_is_back_and_the_loop_is_never_held_up() -> None:
+    failed: list[int] = []
+
+    async def client(number: int) -> None:
+        with pytest.raises(EngineDied, match="the engine's process ended"):
+            await collect(engine, ask(f"{number}", 64))
+        failed.append(number)
+
+    async with open_worker(Scripted(slots=8, ttft_s=0.01, tokens_per_s=20)) as engine:
+        with holding.steps() as held_s:
+            async with trio.open_nursery() as nursery:
+                for number in range(8):
+                    nursery.start_soon(client, number)
+                with trio.fail_after(10):
+                    while engine.capacity().free:  # noqa: ASYNC110 - how many run has no event
+                        await trio.sleep(0.01)
+                os.kill(pid_of(engine), signal.SIGKILL)
+            with trio.fail_after(30):  # seconds on a machine that has time for us
+                await collect(engine, ask(max_tokens=2))
+    assert sorted(failed) == list(range(8))
+    assert statistics.quantiles(held_s, n=100)[98] < 0.05
 
 
 async def test_a_request_that_meets_a_worker_just_dead_fails_at_once() -> None:

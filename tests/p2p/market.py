@@ -28,6 +28,7 @@ from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
 from p2p.budget import Budget
 from p2p.host import Host
 from p2p.keys import peer_id_of
+from p2p.manners import Pause
 from p2p.peer import LightPeer
 from p2p.protocol.allowance import Allowance
 from p2p.protocol.price import Prices
@@ -157,6 +158,7 @@ class Market:
         retired_wait_s: float = float("inf"),
         deposit_min_nano: int = DEPOSIT_NANO // 2,
         allowance: Allowance = NO_ALLOWANCE,
+        pause: Callable[[], Pause | None] = lambda: None,
         ledger: Callable[[Ledger], Ledger] = lambda plain: plain,
         engine: Engine | None = None,
     ) -> Seller:
@@ -178,6 +180,7 @@ class Market:
             challenge_period_s=CHALLENGE_PERIOD_S,
             settle_policy=SettlePolicy(risk_nano=settle_at_nano, after_s=settle_after_s, retired_wait_s=retired_wait_s),
             allowance=allowance,
+            pause=pause,
             clock=clock,
             trace=diary,
         )

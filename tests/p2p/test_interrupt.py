@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trio_asyncio
 
 from p2p.interrupt import Interrupt
@@ -33,6 +34,25 @@ async def interrupted(around: AbstractAsyncContextManager[Any]) -> list[str]:
 
 async def test_what_is_under_way_ends_first_and_then_the_rest() -> None:
     assert await interrupted(nullcontext()) == ["paid", "left"]
+
+
+async def test_the_first_signal_can_be_waited_for_and_the_second_ends_everything() -> None:
+    told = []
+    interrupt = Interrupt()
+
+    async def command() -> None:
+        await interrupt.first()
+        told.append("drains")
+        signal.raise_signal(signal.SIGTERM)
+        await trio.Event().wait()
+        told.append("went on")
+
+    async with interrupt.watching(), trio.open_nursery() as nursery:
+        nursery.start_soon(command)
+        await trio.testing.wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGINT)
+    assert told == ["drains"]
+    assert interrupt.everything.cancelled_caught
 
 
 @pytest.mark.parametrize("_turn", range(10))  # Trio draws lots for who runs first
