@@ -26,7 +26,8 @@ from inference.worker import Worker, open_worker
 
 LANES = 4  # twice as many as there are slots
 LONGEST_S = 0.3
-WITHIN_S = 30.0
+WITHIN_S = 60.0  # of a machine that has much else to do
+RESTART_S = 300.0  # as long as a worker may take to start; a server is tried out anew
 QUESTION = (Message("user", "Count from one to twenty, in words."),)
 
 
@@ -83,7 +84,7 @@ async def killed(engine: Worker) -> None:
             await begun.wait()
             os.kill(engine.pid, signal.SIGKILL)
     assert failed == [True] * 3
-    with trio.fail_after(2 * WITHIN_S):
+    with trio.fail_after(RESTART_S):
         assert await _text(engine, Request(model=asked.model, messages=QUESTION, max_tokens=4))
     await until_free(engine)
 
