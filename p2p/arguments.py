@@ -243,6 +243,10 @@ def _gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget-nano-per-day", dest="gateway.budget_nano_per_day", metavar="X", help=day)
     length = "length of an answer, at most, where the caller does not say it (1024)"
     parser.add_argument("--max-tokens", dest="gateway.max_tokens", metavar="N", help=length)
+    mini_app = "let the page be a Telegram Mini App of the bot whose token is in this file (docs/PAGE.md)"
+    parser.add_argument("--telegram-token-file", dest="gateway.telegram_token_file", metavar="FILE", help=mini_app)
+    user = "the id of a Telegram account that may use it then; may be repeated"
+    parser.add_argument("--telegram-user", dest="gateway.telegram_users", action="append", metavar="ID", help=user)
     _buying(parser)
     _neighbours(parser, "look for peers on the local network, too")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")

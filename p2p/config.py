@@ -201,6 +201,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     origins: tuple[str, ...] = ()  # of others' web pages that may use it, such as https://chat.example; * for all
     budget_nano_per_day: Nano | None = None  # that all answers may cost, from midnight to midnight UTC
     max_tokens: Count = 1024  # of an answer of which the caller does not say how long it may be
+    telegram_token_file: str = ""  # holds the token of the bot whose Mini App the page is; empty for none
+    telegram_users: tuple[int, ...] = ()  # ids of the Telegram accounts that may use it then, and nobody else
 
 
 class AuditConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,7 +22,8 @@ from p2p.gateway.wire import Wire
 Ask = Callable[[Request], AbstractAsyncContextManager[LastingAnswer]]
 """Finds, agrees, pays; raises as `LightPeer.ask` does."""
 
-Say = Callable[[int, Piece], Awaitable[None]]
+Say = Callable[[int, Piece, Mapping[str, Any] | None], Awaitable[None]]
+"""Of one choice: more of it, and what there is to say of its provider where that is another than before."""
 
 
 class Answering:
@@ -61,14 +62,14 @@ class Answering:
         opened = trio.Lock()
         begun = False
 
-        async def say(index: int, piece: Piece) -> None:
+        async def say(index: int, piece: Piece, news: Mapping[str, Any] | None) -> None:
             nonlocal begun
             async with opened:
                 if not begun:
                     await wire.open(metadata.headers(self.known or {}, over=False))
                     await wire.events(dialect.opening())
                     begun = True
-            await wire.events(dialect.piece(index, piece))
+            await wire.events([*(dialect.begun(index, news) if news else ()), *dialect.piece(index, piece)])
 
         async with open_background() as background:
             background.start_soon(wire.keep_alive)
@@ -119,12 +120,15 @@ class Answering:
         async with self._ask(request) as answer:
             self._answers[index] = answer
             reader = Pieces(request, f"call_{self._id}{index}")
+            told = 0
             async for text in answer:
                 with translated():
                     piece = reader.feed(text)
                 if piece:
                     self._pieces[index].append(piece)
-                    await say(index, piece)
+                    news = metadata.of_parts(answer.parts) if len(answer.parts) > told else None
+                    told = len(answer.parts)
+                    await say(index, piece, news)
 
     def _outcome(self) -> Outcome:
         answers = [self._answers[index] for index in range(len(self._call.requests))]
@@ -153,5 +157,5 @@ def _reason(answer: LastingAnswer) -> FinishReason:
     return "length" if receipt is not None and receipt.reason == "length" else "stop"
 
 
-async def _unsaid(_index: int, _piece: Piece) -> None:
+async def _unsaid(_index: int, _piece: Piece, _news: Mapping[str, Any] | None) -> None:
     await trio.lowlevel.checkpoint()

@@ -150,6 +150,10 @@ class Dialect(Protocol):
         """More of one choice."""
         ...
 
+    def begun(self, index: int, bombyx: Mapping[str, Any]) -> Sequence[bytes]:
+        """A provider begins its part of one choice, or goes on for another that failed; before the text of it."""
+        ...
+
     def closing(self, outcome: Outcome) -> Sequence[bytes]:
         """The events after the last piece."""
         ...

@@ -165,6 +165,9 @@ class Chat:
             ]
         return [self._chunk(index, delta, logprobs=self._logprobs(piece))]
 
+    def begun(self, index: int, bombyx: Mapping[str, Any]) -> Sequence[bytes]:
+        return [self._chunk(index, {}, more={"bombyx": bombyx})]
+
     def closing(self, outcome: Outcome) -> Sequence[bytes]:
         said = {"bombyx": outcome.bombyx}
         events = [self._chunk(index, {}, choice, said) for index, choice in enumerate(outcome.choices)]

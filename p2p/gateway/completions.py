@@ -74,6 +74,9 @@ class Completion:
     def piece(self, index: int, piece: Piece) -> Sequence[bytes]:
         return [data(self._said([self._choice(index, piece, None)]))]
 
+    def begun(self, index: int, bombyx: Mapping[str, Any]) -> Sequence[bytes]:
+        return []
+
     def closing(self, outcome: Outcome) -> Sequence[bytes]:
         said = {"bombyx": outcome.bombyx}
         events = [

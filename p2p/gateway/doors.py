@@ -46,14 +46,14 @@ class Guard:
 
 
 class Doorkeeper:
-    """Asks for a key where there are keys, and lets none but its holder in. An ASGI middleware."""
+    """Asks for a key where there are keys, and lets none but its holder in, or who is known already. An ASGI middleware."""
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(KEPT):
+        if scope["type"] == "http" and scope["path"].startswith(KEPT) and "key" not in scope.get("state", {}):
             try:
                 scope.setdefault("state", {})["key"] = await self._key(scope)
             except Error as error:

@@ -52,6 +52,9 @@ class Embeddings:
     def piece(self, index: int, piece: Piece) -> Sequence[bytes]:
         return []
 
+    def begun(self, index: int, bombyx: Mapping[str, Any]) -> Sequence[bytes]:
+        return []
+
     def closing(self, outcome: Outcome) -> Sequence[bytes]:
         return []
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2p.answer import Answer
+from p2p.gateway.checks import checks_of
 
 Object = dict[str, Any]
 
@@ -91,21 +92,8 @@ def _part(part: Answer) -> Object:
         "completion_tokens": part.completion_tokens,
         "cost_nano": part.cost_nano,
         "receipt": receipt_of(part),
-        "checks": _checks(part),
+        "checks": checks_of(part),
     }
-
-
-def _checks(part: Answer) -> list[Object]:
-    """What was looked into; never a verdict on the whole."""
-    signed = part.receipt is not None
-    return [
-        {
-            "what": "receipt",
-            "result": "passed" if signed else "not_checked",
-            "detail": "signed by both sides for these tokens" if signed else "there is none: the answer broke off",
-        },
-        {"what": "tier", "result": "not_checked", "detail": "no proof of what the machine runs was asked for"},
-    ]
 
 
 def _price(part: Answer) -> Object:

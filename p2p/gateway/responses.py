@@ -110,6 +110,9 @@ class Response:
             events += self._whole_call(call)
         return events
 
+    def begun(self, index: int, bombyx: Mapping[str, Any]) -> Sequence[bytes]:
+        return []
+
     def closing(self, outcome: Outcome) -> Sequence[bytes]:
         (choice,) = outcome.choices
         said = self.whole(outcome)

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from starlette.types import ASGIApp
+
 from p2p.arguments import PROGRAM
 from p2p.config import Config
 from p2p.errors import LocalError
@@ -15,6 +17,7 @@ from p2p.gateway.buying import Buying
 from p2p.gateway.catalogue import Catalogue
 from p2p.gateway.doors import Rules
 from p2p.gateway.keys import Keys
+from p2p.gateway.mini_app import MiniApp, read_token
 from p2p.gateway.origins import is_loopback
 from p2p.gateway.server import open_server, split_address
 from p2p.gateway.webpage import page_routes
@@ -40,8 +43,10 @@ async def open_gateway(config: Config, node: Node, peer: LightPeer, *, free: boo
     routes = [
         *v1_routes(catalogue, buying, settings.max_tokens, int(time.time())),
         *api_routes(accounts),
-        *page_routes(in_telegram=False),
+        *page_routes(in_telegram=bool(settings.telegram_token_file)),
     ]
-    app = application(routes, Rules(settings.hosts, settings.origins), keys)
+    app: ASGIApp = application(routes, Rules(settings.hosts, settings.origins), keys)
+    if settings.telegram_token_file:
+        app = MiniApp(app, keys, read_token(settings.telegram_token_file), settings.telegram_users, time.time)
     async with open_server(app, settings.listen) as url:
         yield url

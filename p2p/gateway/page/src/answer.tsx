@@ -41,19 +41,20 @@ export function Answer({ answer, again }: { answer: AnswerTurn; again: () => voi
 const ENDS: Partial<Record<AnswerTurn["state"], string>> = {
   growing: "answering…",
   cut: "cut at the most tokens allowed",
-  stopped: "stopped",
+  stopped: "stopped: what came is paid",
 };
 
 function AccountOf({ account, answer }: { account: Account; answer: AnswerTurn }) {
-  const over = answer.state !== "growing" && answer.state !== "waiting";
+  // Who stops an answer is not told any more what it came to; the running budget is.
+  const settled = answer.state === "whole" || answer.state === "cut" || answer.state === "failed";
   const checks = account.parts.flatMap((part) => part.checks);
   return (
-    <details class="account">
+    <details class="account" onToggle={(event) => event.currentTarget.open && event.currentTarget.scrollIntoView({ block: "nearest" })}>
       <summary>
         <span class="mono">{account.parts.map((part) => short(part.provider)).join(" → ")}</span>
         <span class="number">{price(account)}</span>
-        {over && <span class="number cost">{account.free ? "free" : amount(account.cost_nano)}</span>}
-        {over && checks.length > 0 && <span>{summaryOf(checks)}</span>}
+        {settled && <span class="number cost">{account.free ? "free" : amount(account.cost_nano)}</span>}
+        {settled && checks.length > 0 && <span>{summaryOf(checks)}</span>}
         {ENDS[answer.state] && <span>{ENDS[answer.state]}</span>}
         <span class="more">
           Details <Chevron />
@@ -80,7 +81,7 @@ function PartOf({ part, number }: { part: Part; number: number | null }) {
         {short(part.provider)}
       </h4>
       <p class="number">
-        {part.prompt_tokens} tokens read, {part.completion_tokens} written, {amount(part.cost_nano)}
+        {gram(part.price.input)} in, {gram(part.price.output)} out a million; {part.prompt_tokens} tokens read, {part.completion_tokens} written, {amount(part.cost_nano)}
       </p>
       <p class="mono" style={{ overflowWrap: "anywhere" }}>
         {part.provider}

@@ -73,7 +73,7 @@ function requestOf(turns: Turn[], wanted: Preferences): unknown {
     max_tokens: wanted.maxTokens,
     stream: true,
     stream_options: { include_usage: true },
-    preset: wanted.preset,
+    ...(wanted.preset && { preset: wanted.preset }),
     ...(wanted.tier && { tier: wanted.tier }),
     ...(wanted.priceMaxNano !== null && { price_max_output: wanted.priceMaxNano }),
   };

@@ -120,6 +120,7 @@ function Welcome({ ask, able, problem }: { ask: (text: string) => void; able: bo
         open tier its owner could read what you ask.
       </p>
       {problem && <ProblemBox problem={problem} />}
+      {!able && !problem && <p role="status">Looking for providers. Where nobody sells answers yet, this page finds the first who does.</p>}
       <div class="ideas">
         {IDEAS.map((idea) => (
           <button type="button" key={idea} disabled={!able} onClick={() => ask(idea)}>

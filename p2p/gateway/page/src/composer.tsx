@@ -67,7 +67,7 @@ function Terms({ models, preferences, prefer }: Pick<Given, "models" | "preferen
       <label>
         <span>Preset</span>
         <select aria-label="Preset" value={preferences.preset} onChange={(event) => prefer({ preset: event.currentTarget.value as Preferences["preset"] })}>
-          {PRESETS.map((preset) => <option key={preset}>{preset}</option>)}
+          {PRESETS.map((preset) => <option key={preset} value={preset}>{preset || "gateway's own"}</option>)}
         </select>
       </label>
       <label>

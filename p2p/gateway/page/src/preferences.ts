@@ -1,6 +1,6 @@
 /** What this browser remembers: how one likes to ask, and no conversation. A key is forgotten with the tab. */
-export const PRESETS = ["balanced", "cheap", "fast", "private"] as const;
-export const TIERS = ["", "open", "attested"] as const;
+export const PRESETS = ["", "balanced", "cheap", "fast", "private"] as const; // the first is the gateway's own
+export const TIERS = ["", "open", "attested"] as const; // the first is that of the preset
 export const THEMES = ["auto", "light", "dark"] as const;
 
 export interface Preferences {
@@ -13,7 +13,7 @@ export interface Preferences {
 }
 
 export const MAX_TOKENS_LIMIT = 8192;
-export const FIRST: Preferences = { model: "", preset: "balanced", tier: "", priceMaxNano: null, maxTokens: 512, theme: "auto" };
+export const FIRST: Preferences = { model: "", preset: "", tier: "", priceMaxNano: null, maxTokens: 512, theme: "auto" };
 
 /** What was kept, as far as it still makes sense; the rest is as on the first day. */
 export function preferencesFrom(kept: string | null): Preferences {

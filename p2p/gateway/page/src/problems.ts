@@ -31,7 +31,7 @@ const BY_STATUS: Record<number, Omit<Problem, "why" | "code">> = {
   401: { title: "A key is needed", next: "Enter the key that whoever runs this gateway gave you.", place: "settings" },
   402: {
     title: "This would go over the budget",
-    next: "Ask for a shorter answer or a lower price, raise the budget where the gateway runs, or wait until tomorrow.",
+    next: "Let answers be shorter in the settings, ask for a lower price, or have the budget raised where the gateway runs.",
     place: "settings",
   },
   403: { title: "This key may not do that", next: "Choose another model, or enter another key.", place: "settings" },
@@ -40,10 +40,15 @@ const BY_STATUS: Record<number, Omit<Problem, "why" | "code">> = {
   503: { title: "No provider is free right now", next: "Ask again in a moment, or allow a higher price.", place: "settings" },
 };
 
+const BY_CODE: Record<string, Omit<Problem, "why" | "code">> = {
+  price_cap: { title: "Nobody sells at this price", next: "Raise the price cap below the message, or ask again later." },
+  context_length_exceeded: { title: "This is too long for the model", next: "Begin a new conversation, or let answers be shorter in the settings.", place: "settings" },
+};
+
 /** The problem behind an answer with this `status`; 0 where no answer came at all. */
 export function problemOf(status: number, error: ErrorBody | null, retryAfterS: number | null = null): Problem {
   if (status === 0) return LOST;
-  const known = BY_STATUS[status] ?? { title: "That did not work", next: "Ask again; what was delivered is paid, and no more." };
+  const known = BY_CODE[error?.code ?? ""] ?? BY_STATUS[status] ?? { title: "That did not work", next: "Ask again; what was delivered is paid, and no more." };
   const why = error?.message ?? `The gateway answered with status ${status}.`;
   const next = retryAfterS ? `Ask again in ${Math.ceil(retryAfterS)} s.` : known.next;
   return { ...known, why: `${why[0]?.toUpperCase() ?? ""}${why.slice(1)}`, next, ...(error?.code && { code: error.code }) };

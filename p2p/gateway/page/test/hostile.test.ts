@@ -28,6 +28,7 @@ test("every failure says what to do next, in the gateway's words where it has so
   }
   const error = errorIn({ error: { message: "it could cost too much", code: "insufficient_quota" } });
   assert.equal(problemOf(402, error).why, "It could cost too much");
+  assert.match(problemOf(402, { message: "", code: "price_cap" }).next, /price cap/);
   assert.match(problemOf(503, error, 4.2).next, /in 5 s/);
   for (const none of [null, 3, "x", {}, { error: null }, { error: {} }, { error: { message: 1 } }]) assert.equal(errorIn(none), null);
 });
