@@ -26,7 +26,7 @@ from p2p.discovery import Found
 from p2p.errors import Unavailable
 from p2p.foreign import translated
 from p2p.gateway.catalogue import Catalogue
-from p2p.gateway.failures import Failure, Rejected, invalid
+from p2p.gateway.failures import invalid
 from p2p.gateway.keys import EVERYBODY, Keys
 from p2p.home import ROLE_NAMES, Home
 from p2p.network_file import NetworkFile
@@ -119,10 +119,8 @@ class Accounts:
         }
 
     async def earnings(self) -> Object:
-        """Of the provider on the same home. Raises `Rejected` where there is none."""
+        """Of the provider on the same home, if there is one."""
         book = self.config.home_path / ROLE_NAMES["payee"] / backup.BOOK_FILE
-        if not book.exists():
-            raise Rejected(Failure(404, "invalid_request_error", "no_provider_here", "this home has no provider"))
         with translated():
             return await trio.to_thread.run_sync(self._earnings, book)
 
@@ -130,6 +128,7 @@ class Accounts:
         with open_records(book, "payee", self.network.chain_network) as records:
             earned, fees, channels = records.earnings(), records.fees(), records.channels()
         return {
+            "provider_here": book.exists(),
             "models": msgspec.to_builtins(earned),
             "fees": msgspec.to_builtins(fees),
             "earned_nano": sum(one.earned_nano for one in earned),

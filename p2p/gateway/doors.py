@@ -46,7 +46,7 @@ class Guard:
 
 
 class Doorkeeper:
-    """Asks for a key where there are keys, and lets none but its holder in, or who is known already. An ASGI middleware."""
+    """Asks for a key where there are keys, and lets in its holder, or who is known already. An ASGI middleware."""
 
     def __init__(self, app: ASGIApp, keys: Keys) -> None:
         self._app = app

@@ -7,7 +7,7 @@ import { Nothing, ProblemBox } from "./notices.tsx";
 import { type Problem, problemOf } from "./problems.ts";
 import { useAsked } from "./use.ts";
 
-export interface Channel {
+interface Channel {
   channel: string;
   provider: string;
   state: string;

@@ -3,7 +3,8 @@ import { Nothing, ProblemBox } from "./notices.tsx";
 import { type Day, Plot } from "./plot.tsx";
 import { useAsked } from "./use.ts";
 
-export interface Earnings {
+interface Earnings {
+  provider_here: boolean;
   models: { day: string; model: string; answers: number; earned_nano: number; settled_nano: number }[];
   fees: { day: string; settlements: number; fee_nano: number }[];
   earned_nano: number;
@@ -20,9 +21,9 @@ export function EarningsPage() {
         <h1>Earnings</h1>
         <p>What the provider of this home sold, and what it cost to be paid on chain.</p>
       </header>
-      {problem && problem.code !== "no_provider_here" && <ProblemBox problem={problem} />}
-      {problem?.code === "no_provider_here" && <Nothing title="No provider here">Earnings are those of a provider with the same home as this gateway. To be one, run: python -m p2p.node provide</Nothing>}
-      {value?.models.length === 0 && <Nothing title="Nothing was sold yet">The first answer that the provider of this home sells will be here.</Nothing>}
+      {problem && <ProblemBox problem={problem} />}
+      {value?.provider_here === false && <Nothing title="No provider here">Earnings are those of a provider with the same home as this gateway. To be one, run: python -m p2p.node provide</Nothing>}
+      {value?.provider_here && value.models.length === 0 && <Nothing title="Nothing was sold yet">The first answer that the provider of this home sells will be here.</Nothing>}
       {value && value.models.length > 0 && (
         <>
           <Sums of={value} />

@@ -4,7 +4,6 @@ export interface Problem {
   why: string;
   next: string;
   place?: "settings"; // where that is done
-  code?: string; // for programs
 }
 
 /** An error as the gateway words it, after OpenAI's: `{"error": {message, type, param, code}}`. */
@@ -26,7 +25,7 @@ const LOST: Problem = {
   next: "See whether it still runs in its terminal, then ask again.",
 };
 
-const BY_STATUS: Record<number, Omit<Problem, "why" | "code">> = {
+const BY_STATUS: Record<number, Omit<Problem, "why">> = {
   400: { title: "The question cannot be asked like this", next: "Change what is named above, and ask again." },
   401: { title: "A key is needed", next: "Enter the key that whoever runs this gateway gave you.", place: "settings" },
   402: {
@@ -40,7 +39,7 @@ const BY_STATUS: Record<number, Omit<Problem, "why" | "code">> = {
   503: { title: "No provider is free right now", next: "Ask again in a moment, or allow a higher price.", place: "settings" },
 };
 
-const BY_CODE: Record<string, Omit<Problem, "why" | "code">> = {
+const BY_CODE: Record<string, Omit<Problem, "why">> = {
   price_cap: { title: "Nobody sells at this price", next: "Raise the price cap below the message, or ask again later." },
   context_length_exceeded: { title: "This is too long for the model", next: "Begin a new conversation, or let answers be shorter in the settings.", place: "settings" },
 };
@@ -51,5 +50,5 @@ export function problemOf(status: number, error: ErrorBody | null, retryAfterS: 
   const known = BY_CODE[error?.code ?? ""] ?? BY_STATUS[status] ?? { title: "That did not work", next: "Ask again; what was delivered is paid, and no more." };
   const why = error?.message ?? `The gateway answered with status ${status}.`;
   const next = retryAfterS ? `Ask again in ${Math.ceil(retryAfterS)} s.` : known.next;
-  return { ...known, why: `${why[0]?.toUpperCase() ?? ""}${why.slice(1)}`, next, ...(error?.code && { code: error.code }) };
+  return { ...known, why: `${why[0]?.toUpperCase() ?? ""}${why.slice(1)}`, next };
 }
