@@ -77,27 +77,28 @@ async def ask(page: Page, text: str) -> None:
     """In a new conversation."""
     if await page.evaluate("document.querySelector('.chat-head button') !== null"):
         await page.click(".chat-head button")
+        await page.sees("Ask the network")
     await page.click("textarea")
     await page.write(text)
     await page.press("Enter", 13)
-    await page.until("document.querySelector('button[aria-label=Stop]')")
+    await page.until("document.querySelector('.asked') !== null")
 
 
 async def at(page: Page, place: str) -> None:
     await page.click(f'nav a[href="#{place}"]')
-    await page.until(f"location.hash === '#{place}'")
+    await page.until(f"""document.querySelector('nav a[href="#{place}"][aria-current]') !== null""")
 
 
 async def answers_of(page: Page, tokens: int) -> None:
     """From now on they are as long as that."""
     await at(page, "settings")
-    await page.until("document.getElementById('max-tokens')")
+    await page.until("document.getElementById('max-tokens') !== null")
     await page.evaluate("document.getElementById('max-tokens').select()")
     await page.evaluate("document.getElementById('max-tokens').focus()")
     await page.write(str(tokens))
     await page.press("Enter", 13)
     await at(page, "chat")
-    await page.until("document.querySelector('textarea')")
+    await page.until("document.querySelector('textarea') !== null")
 
 
 async def picture(page: Page, name: str) -> None:
@@ -185,7 +186,9 @@ async def sees_it_on_a_phone_in_the_dark(page: Page) -> None:
     await page.dark(on=True)
     for place in ("chat", *PLACES):
         await at(page, place)
-        await page.until("document.documentElement.scrollWidth <= innerWidth")  # nothing hangs over
+        await page.until("document.querySelector('.talk, .page .fields, .page .records, .page .nothing') !== null")
+        inside = "[...document.querySelectorAll('html, .talk, .page')].every(box => box.scrollWidth <= box.clientWidth)"
+        assert await page.evaluate(inside), f"something of {place} hangs over"
         await picture(page, f"phone-{place}")
     await page.resize(*DESKTOP)
     await page.dark(on=False)
@@ -195,7 +198,7 @@ async def closes_a_channel(page: Page, shop: Shop) -> None:
     await at(page, "channels")
     rows = "[...document.querySelectorAll('.records tbody tr')]"
     row = f"{rows}.find(row => row.innerText.includes('{shop.standby.peer[-6:]}'))"
-    await page.until(f"{row}?.querySelector('button')")
+    await page.until(f"{row}?.querySelector('button') instanceof Element")
     await picture(page, "channels")
     await page.evaluate(f"{row}.querySelector('button').click()")
     await page.click("dialog button[type=submit]")
@@ -225,9 +228,17 @@ async def test_what_a_model_writes_is_text_and_never_a_program(tmp_path: Path) -
     async def models(_request: Request) -> Response:
         return JSONResponse({"data": [{"id": "a/model"}]})
 
+    async def budget(_request: Request) -> Response:
+        answers = {"answer_max_nano": None, "today_nano": 0, "all_nano": 0, "count": 0}
+        deposits = {"day_max_nano": 1, "today_nano": 0}
+        return JSONResponse(
+            {"network": "devnet", "free": True, "wallet": None, "deposits": deposits, "answers": answers}
+        )
+
     routes = [
         Route("/v1/chat/completions", hostile, methods=["POST"]),
         Route("/v1/models", models),
+        Route("/api/budget", budget),
         *page_routes(in_telegram=False),
     ]
     async with open_server(application(routes, Rules()), "127.0.0.1:0") as url, open_page(url, tmp_path) as page:

@@ -51,7 +51,7 @@ function AccountOf({ account, answer }: { account: Account; answer: AnswerTurn }
   return (
     <details class="account" onToggle={(event) => event.currentTarget.open && event.currentTarget.scrollIntoView({ block: "nearest" })}>
       <summary>
-        <span class="mono">{account.parts.map((part) => short(part.provider)).join(" → ")}</span>
+        <span class="mono">{account.parts.map((part) => short(part.provider)).join(" › ")}</span>
         <span class="number">{price(account)}</span>
         {settled && <span class="number cost">{account.free ? "free" : amount(account.cost_nano)}</span>}
         {settled && checks.length > 0 && <span>{summaryOf(checks)}</span>}
@@ -80,7 +80,7 @@ function PartOf({ part, number }: { part: Part; number: number | null }) {
         {number ? `Part ${number}: ` : ""}
         {short(part.provider)}
       </h4>
-      <p class="number">
+      <p>
         {gram(part.price.input)} in, {gram(part.price.output)} out a million; {part.prompt_tokens} tokens read, {part.completion_tokens} written, {amount(part.cost_nano)}
       </p>
       <p class="mono" style={{ overflowWrap: "anywhere" }}>

@@ -3,7 +3,7 @@ import { useRef, useState } from "preact/hooks";
 import { Failed, post } from "./api.ts";
 import { short } from "./conversation.ts";
 import { amount, gram } from "./money.ts";
-import { Nothing, ProblemBox } from "./notices.tsx";
+import { Looking, Nothing, ProblemBox } from "./notices.tsx";
 import { type Problem, problemOf } from "./problems.ts";
 import { useAsked } from "./use.ts";
 
@@ -30,6 +30,7 @@ export function Channels() {
         <p>Each holds a deposit for one provider. What you signed away, what was delivered for it and what was paid out on chain are three amounts; all are in GRAM.</p>
       </header>
       {problem && <ProblemBox problem={problem} />}
+      {!value && !problem && <Looking />}
       {channels?.length === 0 && <Nothing title="No channels yet">The first paid answer opens one.</Nothing>}
       {channels && channels.length > 0 && <Table channels={channels} close={setClosing} />}
       {closing && (

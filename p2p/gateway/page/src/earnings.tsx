@@ -1,5 +1,5 @@
 import { gram } from "./money.ts";
-import { Nothing, ProblemBox } from "./notices.tsx";
+import { Looking, Nothing, ProblemBox } from "./notices.tsx";
 import { type Day, Plot } from "./plot.tsx";
 import { useAsked } from "./use.ts";
 
@@ -22,6 +22,7 @@ export function EarningsPage() {
         <p>What the provider of this home sold, and what it cost to be paid on chain.</p>
       </header>
       {problem && <ProblemBox problem={problem} />}
+      {!value && !problem && <Looking />}
       {value?.provider_here === false && <Nothing title="No provider here">Earnings are those of a provider with the same home as this gateway. To be one, run: python -m p2p.node provide</Nothing>}
       {value?.provider_here && value.models.length === 0 && <Nothing title="Nothing was sold yet">The first answer that the provider of this home sells will be here.</Nothing>}
       {value && value.models.length > 0 && (

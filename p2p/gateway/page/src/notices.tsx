@@ -22,6 +22,15 @@ export function ProblemBox({ problem, children }: { problem: Problem; children?:
   );
 }
 
+/** While the first look at something is under way. */
+export function Looking() {
+  return (
+    <p class="looking muted" role="status">
+      Looking…
+    </p>
+  );
+}
+
 /** In place of a list in which there is nothing yet. */
 export function Nothing({ title, children }: { title: string; children: ComponentChildren }) {
   return (

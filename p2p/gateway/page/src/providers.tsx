@@ -1,6 +1,6 @@
 import { short } from "./conversation.ts";
 import { gram } from "./money.ts";
-import { Nothing, ProblemBox } from "./notices.tsx";
+import { Looking, Nothing, ProblemBox } from "./notices.tsx";
 import { useAsked } from "./use.ts";
 
 interface Provider {
@@ -38,6 +38,7 @@ export function Providers() {
         <p>Those that answered a moment ago. Prices are in GRAM for a million tokens; speeds are what they promise, reputation is what this home has seen.</p>
       </header>
       {problem && <ProblemBox problem={problem} />}
+      {!value && !problem && <Looking />}
       {providers?.length === 0 && <Nothing title="Nobody is here yet">This page looks again every {LOOK_EVERY_S} seconds. To be a provider yourself, run: python -m p2p.node provide</Nothing>}
       {providers && providers.length > 0 && <Table providers={providers} />}
     </div>
