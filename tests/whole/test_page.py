@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,8 +23,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from p2p.gateway.app import Rules, application
+from p2p.gateway.app import application
 from p2p.gateway.calls import DONE, data
+from p2p.gateway.doors import Rules
+from p2p.gateway.keys import Keys
 from p2p.gateway.server import open_server
 from p2p.gateway.webpage import page_routes
 
@@ -241,7 +244,8 @@ async def test_what_a_model_writes_is_text_and_never_a_program(tmp_path: Path) -
         Route("/api/budget", budget),
         *page_routes(in_telegram=False),
     ]
-    async with open_server(application(routes, Rules()), "127.0.0.1:0") as url, open_page(url, tmp_path) as page:
+    app = application(routes, Rules(), Keys(tmp_path, time.time))
+    async with open_server(app, "127.0.0.1:0") as url, open_page(url, tmp_path) as page:
         await ask(page, "Be evil")
         await page.sees("A title", ".prose h3")
         await page.sees("<iframe srcdoc=", ".prose")
