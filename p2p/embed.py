@@ -25,6 +25,7 @@ from typing import Self
 from chain.book import Book
 from chain.records import Receipt
 from inference.engine import Message, Request
+from inference.records import Embedding, RecordReader
 from p2p.config import Config, load
 from p2p.errors import LocalError
 from p2p.failover import LastingAnswer
@@ -222,6 +223,17 @@ class Client:
         """A text by an `instruction`, such as "decline politely"; `context` is what it is about, such as a letter."""
         asked = "\n\n".join(part for part in (instruction, context) if part)
         return await self.complete((Message("system", DRAFT), Message("user", asked)), cost_max_nano=cost_max_nano)
+
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
+        """A vector for each text, by a model that has the feature."""
+        asked = tuple(Message("user", text) for text in texts)
+        request = Request(model=model or self._config.ask.model, messages=asked, max_tokens=1, embed=True)
+        reader, found = RecordReader(), []
+        async with self.peer.ask(request, free=self._free) as answer:
+            async for text in answer:
+                with translated():
+                    found += [one.vector for one in reader.feed(text) if isinstance(one, Embedding)]
+        return found
 
     async def quotes(self, model: str | None = None) -> Sequence[Offer]:
         """What providers of `model`, or of any, ask for now, the cheapest first."""

@@ -96,6 +96,9 @@ class SyncClient:
     def draft(self, instruction: str, context: str = "", **wishes: Any) -> Reply:
         return self._call(Client.draft, instruction, context, **wishes)
 
+    def embed(self, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
+        return self._call(Client.embed, texts, model=model)
+
     def quotes(self, model: str | None = None) -> Sequence[Offer]:
         return self._call(Client.quotes, model)
 
@@ -158,6 +161,9 @@ class AsyncioClient:
 
     async def draft(self, instruction: str, context: str = "", **wishes: Any) -> Reply:
         return await self._call(Client.draft, instruction, context, **wishes)
+
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Sequence[Sequence[float]]:
+        return await self._call(Client.embed, texts, model=model)
 
     async def quotes(self, model: str | None = None) -> Sequence[Offer]:
         return await self._call(Client.quotes, model)

@@ -30,6 +30,8 @@ ENGINE_CANCELS = 200
 ANSWERS, EMBEDDED_ANSWERS = 2000, 100
 KILLS, LANES = 200, 5  # each lane mostly waits: half a minute for every kill
 
+GATEWAY_CROWDS = ((1, 20), (8, 20), (32, 20), (100, 600))  # streaming clients at once, and for how many seconds
+
 HEADING = """\
 # Benchmarks
 
@@ -293,6 +295,26 @@ def memory(_seed: int) -> Sequence[str]:
     ]
 
 
+def gateway(_seed: int) -> Sequence[str]:
+    """Streaming clients at one gateway, ever more of them, and many for ten minutes."""
+    import gateway_crowd
+
+    crowds = []
+    for clients, duration_s in GATEWAY_CROWDS:
+        with tempfile.TemporaryDirectory() as directory:
+            crowds.append(gateway_crowd.run_crowd(Path(directory), clients=clients, duration_s=duration_s))
+    lines = [
+        "Clients stream 100 tokens each through the gateway, again and again, from one provider of the scripted",
+        "engine, whose schedule is 50 ms to the first token and 10 ms to the next; the medians stand beside it.",
+        "Gateway, provider, devnet and clients share this machine. Memory is the gateway's, resident.",
+        "",
+        *gateway_crowd.table(crowds),
+    ]
+    if failed := [f"{one.clients} clients: {len(one.failed)} failed: {one.failed[0]}" for one in crowds if one.failed]:
+        raise DoesNotHold("\n".join([*failed, "", *lines]))
+    return lines
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "sequences": ("Money under misfortune", sequences),
     "crashes": ("Killed in the middle of paid answers", crashes),
@@ -306,6 +328,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "abuse": ("What strangers' abuse costs others", abuse),
     "kademlia": ("A thousand servers of the DHT", kademlia),
     "audits": ("Answers that are not the model's", audits),
+    "gateway": ("Clients at a gateway", gateway),
     "memory": ("What a model takes", memory),
     "transport": ("Transport", transport),
     "answer": ("What an answer costs the provider's processor", answer),

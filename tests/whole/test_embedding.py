@@ -51,6 +51,10 @@ async def test_under_trio(config: Config, network: Local) -> None:
         assert len((await client.summarize("Silk is strong.", words=5)).text.split()) == 15
         assert (await client.draft("say hello", "a letter")).completion_tokens == 20
 
+        silk, stone = await client.embed(["silk", "stone"])
+        assert len(silk) == len(stone) > 1
+        assert silk != stone
+
         (offer,) = await client.quotes(SCRIPTED)
         assert offer.provider == network.provider.peer
         assert offer.prices.output > 0
