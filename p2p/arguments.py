@@ -30,6 +30,13 @@ examples:
   {PROGRAM} demand list --provider        those you gave
 """
 
+CHAT = f"""\
+examples:
+  {PROGRAM} chat                          type questions; /new begins another conversation, Ctrl-D ends it
+  {PROGRAM} chat --answer-max-nano 1000000
+  printf 'What is silk?\\nWho makes it?\\n' | {PROGRAM} chat --json
+"""
+
 GATEWAY = f"""\
 examples:
   {PROGRAM} gateway                       serve http://127.0.0.1:8642/v1, with what `ask` is configured to spend
@@ -85,6 +92,7 @@ def _parser() -> Parser:
     _demo(_command(commands, "demo", "start a small network on this machine and ask it one question"))
     _provide(_command(commands, "provide", "sell answers of a model"))
     _ask(_command(commands, "ask", "ask one question and pay for the answer"))
+    _chat(_command(commands, "chat", "ask one question after the other, each with what was said before", CHAT))
     _demand(
         _command(
             commands, "demand", "get a price for many answers ahead, or list what is left of those you have", DEMANDS
@@ -219,6 +227,19 @@ def _provide(parser: argparse.ArgumentParser) -> None:
 
 def _ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", default="", help="the question; what comes on stdin is put below it")
+    _answering(parser)
+    explain = "show how the providers were ranked, and every term of it"
+    parser.add_argument("--explain", action="store_true", help=explain)
+    parser.add_argument("--close", action="store_true", help="close the channel afterwards")
+
+
+def _chat(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(explain=False)
+    _answering(parser)
+
+
+def _answering(parser: argparse.ArgumentParser) -> None:
+    """How one answer or several are to be, and bought."""
     for flag, what in {
         "model": "the model's id",
         "max-tokens": "length of the answer, at most (256)",
@@ -227,9 +248,6 @@ def _ask(parser: argparse.ArgumentParser) -> None:
     }.items():
         parser.add_argument(f"--{flag}", dest=f"ask.{flag.replace('-', '_')}", metavar="X", help=what)
     _buying(parser)
-    explain = "show how the providers were ranked, and every term of it"
-    parser.add_argument("--explain", action="store_true", help=explain)
-    parser.add_argument("--close", action="store_true", help="close the channel afterwards")
     _neighbours(parser, "look for peers on the local network, too")
 
 

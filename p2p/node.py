@@ -29,6 +29,7 @@ from inference.worker import open_worker
 from p2p import (
     arguments,
     channel_commands,
+    chat_command,
     demand_command,
     demo,
     doctor,
@@ -66,7 +67,7 @@ from p2p.protocol.sales import PriceList
 from p2p.protocol.standing import StandingLimits
 from p2p.protocol.strategy import FixedPrice
 from p2p.provider import Provider
-from p2p.purchase import buy
+from p2p.purchase import Purchase, buy
 from p2p.receipt_commands import receipts
 from p2p.recording import recording
 from p2p.story import JsonLines, Story, answer_to, gram, short
@@ -149,8 +150,8 @@ def _traces(config: Config, stack: ExitStack) -> Sequence[Trace]:
 
 
 def _session(options: argparse.Namespace, config: Config, terminal: Terminal, traces: Sequence[Trace]) -> Session:
-    # What `ask` prints on standard output is the answer alone, so that it can be piped.
-    story = Story(Console(stderr=options.command == "ask", quiet=options.json))
+    # What `ask` and `chat` print on standard output is the answer alone, so that it can be piped.
+    story = Story(Console(stderr=options.command in {"ask", "chat"}, quiet=options.json))
     lines = options.json and options.command in SERVICES
     trace = JsonLines(sys.stdout) if lines else story
     return Session(options, config, story, among(trace, *traces), terminal, Interrupt(), trio.Event())
@@ -281,11 +282,11 @@ def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any])
     session.story.say(f"I am {short(node.host.peer)}, {paid}. Ctrl-C ends it.")
 
 
-def _request(config: Config, prompt: str) -> Request:
+def _request(config: Config, *messages: Message) -> Request:
     ask = config.ask
     return Request(
         model=ask.model,
-        messages=(Message("user", prompt),),
+        messages=messages,
         max_tokens=ask.max_tokens,
         temperature=ask.temperature,
         seed=ask.seed,
@@ -294,22 +295,42 @@ def _request(config: Config, prompt: str) -> Request:
 
 async def ask(session: Session) -> None:
     """One question; the answer goes to standard output."""
-    request, network = _request(session.config, _prompt(session.options.prompt)), session.network()
-    free = is_free(session.config, network)
-    async with open_client(session, network, free=free) as (node, peer):
-        if session.options.faucet:
-            await fund(node.network, node.ledger.wallet.address)
-        lack = await _lack_of_money(session.config, node, peer)
-        agreed, free = partial(_show_ranking, session), free or lack is not None
-        with _in_want_of_money(lack), answer_to(None if session.options.json else sys.stdout) as piece:
-            async with session.interrupt.gently():
-                bought = await buy(peer, request, piece, free=free, agreed=agreed)
+    request = _request(session.config, Message("user", _prompt(session.options.prompt)))
+    async with _customer(session) as (node, peer):
+        bought = await _buy(session, node, peer, request)
         if session.options.close and not bought.answer.unpaid:
             await peer.close_channel(bought.answer.channel)
         if session.options.json:
             session.print_json(bought.summary)
             return
         session.story.table("", bought.rows())
+
+
+async def chat(session: Session) -> None:
+    """One question after the other."""
+    async with _customer(session) as (node, peer):
+        await chat_command.run(session, lambda messages: _buy(session, node, peer, _request(session.config, *messages)))
+
+
+@asynccontextmanager
+async def _customer(session: Session) -> AsyncIterator[tuple[Node, LightPeer]]:
+    """A light peer with what money there is."""
+    network = session.network()
+    async with open_client(session, network, free=is_free(session.config, network)) as (node, peer):
+        if session.options.faucet:
+            await fund(node.network, node.ledger.wallet.address)
+        yield node, peer
+
+
+async def _buy(session: Session, node: Node, peer: LightPeer, request: Request) -> Purchase:
+    """An answer, free where nothing can be paid, which goes to standard output as it comes."""
+    lack = await _lack_of_money(session.config, node, peer)
+    free = is_free(session.config, node.network) or lack is not None
+    agreed = partial(_show_ranking, session)
+    with _in_want_of_money(lack), answer_to(None if session.options.json else sys.stdout) as piece:
+        async with session.interrupt.gently():
+            return await buy(peer, request, piece, free=free, agreed=agreed)
+    raise AssertionError("an answer that is interrupted is the end of all")
 
 
 def _show_ranking(session: Session, deal: Deal) -> None:
@@ -388,7 +409,9 @@ async def run_demo(session: Session) -> None:
         async with open_client(replace(session, config=config), network.file) as (node, peer):
             await fund(node.network, node.ledger.wallet.address)
             async with session.interrupt.gently():
-                result = await demo.demonstrate(network, peer, node.ledger, _request(config, options.prompt), story)
+                result = await demo.demonstrate(
+                    network, peer, node.ledger, _request(config, Message("user", options.prompt)), story
+                )
         if options.json:
             session.print_json(result | ({"network": str(path)} if options.keep else {}))
         if options.keep:
@@ -511,6 +534,7 @@ COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {
     "demo": run_demo,
     "provide": provide,
     "ask": ask,
+    "chat": chat,
     "demand": demand,
     "gateway": gateway,
     "relay": relay,
