@@ -1,0 +1,1 @@
+"""Programs that use Bombyx, to be read and copied; README.md is the index."""
