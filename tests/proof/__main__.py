@@ -315,6 +315,22 @@ def gateway(_seed: int) -> Sequence[str]:
     return lines
 
 
+def examples(_seed: int) -> Sequence[str]:
+    """Those that CI leaves out."""
+    import heavy_examples
+
+    with tempfile.TemporaryDirectory() as directory:
+        ran = heavy_examples.run(Path(directory))
+    if not all(one.holds for one in ran):
+        raise DoesNotHold("\n".join(heavy_examples.table(ran)))
+    return [
+        "Each is installed in an environment of its own, and asks the gateway of a small network with the scripted",
+        "engine one question that is paid on a devnet. The other examples are in `make test`.",
+        "",
+        *heavy_examples.table(ran),
+    ]
+
+
 PARTS: dict[str, tuple[str, Part]] = {
     "sequences": ("Money under misfortune", sequences),
     "crashes": ("Killed in the middle of paid answers", crashes),
@@ -337,6 +353,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "visits": ("Connections that come and go", visits),
     "engine-cancels": ("Answers of engines that are left", engine_cancels),
     "inputs": ("A million inputs", inputs),
+    "examples": ("Examples that install much", examples),
 }
 
 
