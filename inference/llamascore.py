@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -44,6 +45,7 @@ class Reading:
         self._whole = len(self._pieces) == len(pieces)
         self._text = b"".join(one.bytes_ for one in pieces)
         self._at = 0  # in the text, of what is read
+        self._astray_to = 0  # up to where our tokens may not be those that the model drew
         self._figures: list[Figures] = []
         self._end: Figures | None = None
         self.done = False
@@ -67,27 +69,41 @@ class Reading:
         choice = chunk["choices"][0]
         for token in (choice["logprobs"] or {}).get("content", ()):
             best = [one["logprob"] for one in token["top_logprobs"]]
-            found = figures(best, self._likeliest_spelling(token), self._temperature)
+            spelling = self._likeliest_spelling(token)
+            found = figures(best, spelling["logprob"], self._temperature)
             if token["token"]:
-                self._figures.append(found)
-                self._at += len(token["bytes"])
+                self._figures.append(self._unless_astray(found))
+                self._go_on(len(token["bytes"]), len(spelling["bytes"]))
             elif self._whole:
                 self._end = found
         self.done = choice["finish_reason"] is not None
 
-    def _likeliest_spelling(self, token: dict[str, Any]) -> float:
-        """The log-probability of this token, or of a likelier one that spells the same text in another way.
+    def _likeliest_spelling(self, token: dict[str, Any]) -> dict[str, Any]:
+        """This token, or a likelier one that spells the same text in another way.
 
         What a model drew as two line feeds at an answer's end, say, is one token to who has but the text.
         """
-        logprob: float = token["logprob"]
         if not token["token"]:  # the end
-            return logprob
+            return token
         left = self._text[self._at :]
-        for other in token["top_logprobs"]:
-            if other["bytes"] and left.startswith(bytes(other["bytes"])):
-                logprob = max(logprob, other["logprob"])
-        return logprob
+        spellings = [one for one in token["top_logprobs"] if one["bytes"] and left.startswith(bytes(one["bytes"]))]
+        return max([token, *spellings], key=itemgetter("logprob"))
+
+    def _go_on(self, size: int, drawn: int) -> None:
+        """Past a token of `size` bytes, in whose place the model likes one best that has `drawn`."""
+        was_astray, own_end = self._is_astray, self._at + drawn
+        self._at += size
+        if not was_astray:
+            self._astray_to = self._at + 1 if own_end < self._at else own_end
+
+    @property
+    def _is_astray(self) -> bool:
+        """Whether a greedy model that spells as it likes may have no token that begins here."""
+        return self._temperature == 0 and self._at < self._astray_to
+
+    def _unless_astray(self, found: Figures) -> Figures:
+        """After what it would not have said, what a model finds of the next token says nothing."""
+        return msgspec.structs.replace(found, logprob=found.best) if self._is_astray else found
 
     @property
     def scored(self) -> Scored:

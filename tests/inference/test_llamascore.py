@@ -86,6 +86,29 @@ def test_the_likeliest_way_to_spell_a_text_is_taken() -> None:
     assert reading.scored.end.logprob == EIGHTH
 
 
+@pytest.mark.parametrize(
+    ("spelling", "text", "astray"),
+    [([98, 99], "b", [False, True, False]), ([98], "bc", [False, True, False]), ([98], "b", [False] * 3)],
+    ids=["the model takes a longer token", "the model takes a shorter one", "the model takes the same"],
+)
+def test_a_token_that_the_model_would_not_have_there_says_nothing(
+    spelling: list[int], text: str, astray: list[bool]
+) -> None:
+    rest = ["c", "d"] if text == "b" else ["d", "e"]
+    reading = Reading(msgspec.structs.replace(REQUEST, max_tokens=9), pieces(text, *rest))
+    first = chunk(EIGHTH, text=text)
+    (told,) = first["choices"][0]["logprobs"]["content"]
+    told["top_logprobs"] = [{"logprob": HALF, "bytes": spelling}]
+    reading.feed(first)
+    for one in rest:
+        reading.feed(chunk(EIGHTH, text=one))
+    assert [one.logprob == one.best for one in reading.scored.figures[1:]] == astray[1:]
+    drawn = Reading(msgspec.structs.replace(REQUEST, max_tokens=9, temperature=1.0), pieces(text, *rest))
+    for part in (first, chunk(EIGHTH, text=rest[0])):
+        drawn.feed(part)
+    assert drawn.scored.figures[1].logprob < drawn.scored.figures[1].best, "who draws likes no token best"
+
+
 def test_it_is_done_with_the_last_chunk() -> None:
     reading = Reading(REQUEST, pieces("a"))
     reading.feed(chunk(text="", reason="stop"))
