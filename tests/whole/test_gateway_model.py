@@ -38,7 +38,8 @@ def test_the_model_answers_and_is_paid(gateway: Gateway) -> None:
             chunks: list[Any] = list(stream)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == answer.choices[0].message.content
 
-        schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+        city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+        schema = city | {"additionalProperties": False}
         form: Any = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         held = chat.create(model=EMBEDDED_MODEL, messages=PARIS, temperature=0, max_tokens=60, response_format=form)
         assert set(json.loads(held.choices[0].message.content or "")) == {"city"}
