@@ -82,7 +82,8 @@ async def write_between(connection: Any, data: bytes) -> None:
     """Below the muxer, which may be writing itself: peers that have just met have much to say."""
     while True:
         try:
-            return await connection.write(data)
+            await connection.write(data)
+            return
         except trio.BusyResourceError:
             await trio.sleep(0.01)
 
