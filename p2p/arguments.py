@@ -202,20 +202,7 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "drain-s": "once told to stop, how long to wait for answers under way (30)",
     }.items():
         parser.add_argument(f"--{flag}", dest=f"provide.{flag.replace('-', '_')}", metavar="X", help=what)
-    name = "what the server calls a model, the id to sell it under, and its family; may be repeated"
-    dest, metavar = "provide.upstream_models", "NAME=ID[=FAMILY]"
-    parser.add_argument("--upstream-model", dest=dest, action="append", metavar=metavar, help=name)
-    for flag, metavar, what in (
-        ("lora", "DIR", "a LoRA's folder"),
-        ("gpu-split-gib", "N", "of the model on the next GPU (as it fits)"),
-        ("banned", "TEXT", "never say it, whatever its case"),
-    ):
-        dest = f"provide.exllama_{flag.replace('-', '_')}"
-        parser.add_argument(
-            f"--exllama-{flag}", dest=dest, action="append", metavar=metavar, help=f"{what}; may be repeated"
-        )
-    hours = "serve at these hours only, such as 22:00-07:00, by this machine's clock; may be repeated"
-    parser.add_argument("--serve-hours", dest="provide.serve_hours", action="append", metavar="X", help=hours)
+    _provide_many(parser)
     for flag, when in {
         "on-battery": "the machine runs on battery",
         "for-gpu": "another program computes on the GPU",
@@ -223,6 +210,25 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         dest = f"provide.pause_{flag.replace('-', '_')}"
         parser.add_argument(f"--pause-{flag}", dest=dest, action="store_true", default=None, help=f"rest while {when}")
     parser.add_argument("--faucet", action="store_true", help="on a devnet: take play money for fees first")
+
+
+def _provide_many(parser: argparse.ArgumentParser) -> None:
+    """What may be said several times."""
+    for flag, dest, metavar, what in (
+        (
+            "upstream-model",
+            "upstream_models",
+            "NAME=ID[=FAMILY]",
+            "what the server calls a model, and what it is sold as",
+        ),
+        ("exllama-lora", "exllama_lora", "DIR", "a LoRA's folder"),
+        ("exllama-gpu-split-gib", "exllama_gpu_split_gib", "N", "of the model on the next GPU (as it fits)"),
+        ("exllama-banned", "exllama_banned", "TEXT", "never say it, whatever its case"),
+        ("serve-hours", "serve_hours", "X", "serve at these hours only, such as 22:00-07:00, by this machine's clock"),
+    ):
+        parser.add_argument(
+            f"--{flag}", dest=f"provide.{dest}", action="append", metavar=metavar, help=f"{what}; may be repeated"
+        )
 
 
 def _ask(parser: argparse.ArgumentParser) -> None:

@@ -66,9 +66,8 @@ class Provider:
         self._engine = engine
         self._keeper = keeper
         self._identity = identity
-        self._clock, self._trace = clock, trace
+        self._clock, self._trace, self._seq = clock, trace, 0
         self._network = ledger.network.name
-        self._seq = 0
         self._channel = ChannelOffer(
             payee=ledger.wallet.address,
             payee_key=payee_key.public_key,
