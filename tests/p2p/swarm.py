@@ -40,6 +40,7 @@ PROGRAM = Path(__file__).with_name("crowd.py")
 READY_TIMEOUT_S = 120.0
 HEARD_TIMEOUT_S = 20.0
 AWAY_S = 5.0  # for which killed providers stay away
+APART_S = 1.0  # clients that only ask: the quotes that they leave behind hold the slots of a small swarm for a while
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,7 @@ async def measure_churn(
         with trio.move_on_after(for_s):
             while True:
                 report.attempts.append(await cold_start(swarm.bootstraps))
+                await trio.sleep(APART_S)
         nursery.cancel_scope.cancel()
     return report
 
