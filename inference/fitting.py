@@ -105,7 +105,7 @@ class Overhead:
         )
 
 
-ON_CPU = Overhead(64 * MEBIBYTE, 3 * MEBIBYTE // 2, 64, "measured: docs/BENCHMARKS.md, What a model takes")
+ON_CPU = Overhead(64 * MEBIBYTE, 3 * MEBIBYTE // 2, 64, "measured: make proof, part memory")
 """Of llama.cpp in a worker of ours."""
 ON_GPU = Overhead(1024 * MEBIBYTE, 16 * MEBIBYTE, 512, "an allowance, not measured")
 """Of any engine on a GPU: its context and libraries, and the workspace of a batch."""
