@@ -83,9 +83,10 @@ async def write_between(connection: Any, data: bytes) -> None:
     while True:
         try:
             await connection.write(data)
-            return
         except trio.BusyResourceError:
             await trio.sleep(0.01)
+        else:
+            return
 
 
 async def test_a_connection_that_breaks_the_muxers_rules_counts_against_its_peer() -> None:
