@@ -88,12 +88,20 @@ class Term:
 
 @dataclass(frozen=True)
 class Overhead:
-    """What an engine takes besides weights and cache: at all, for each slot, and for a batch of so many tokens."""
+    """What an engine takes besides weights and cache: at all, for each slot, and for a batch of so many tokens.
+
+    Each thread reserves a stack besides, which is hardly used: it counts where a limit is on addresses, not on memory.
+    """
 
     process: int
     per_slot: int
     batch_tokens: int
     source: str
+    threads: int = 0
+    threads_per_slot: int = 0
+
+    def threads_for(self, slots: int) -> int:
+        return self.threads + slots * self.threads_per_slot
 
     def terms(self, model: Architecture, slots: int) -> tuple[Term, ...]:
         width = model.vocab + 4 * model.hidden + 2 * max(model.feed_forward, model.expert_feed_forward)
@@ -105,7 +113,9 @@ class Overhead:
         )
 
 
-ON_CPU = Overhead(64 * MEBIBYTE, 3 * MEBIBYTE // 2, 64, "measured: make proof, part memory")
+ON_CPU = Overhead(
+    64 * MEBIBYTE, 3 * MEBIBYTE // 2, 64, "measured: make proof, part memory", threads=20, threads_per_slot=2
+)
 """Of llama.cpp in a worker of ours."""
 ON_GPU = Overhead(1024 * MEBIBYTE, 16 * MEBIBYTE, 512, "an allowance, not measured")
 """Of any engine on a GPU: its context and libraries, and the workspace of a batch."""

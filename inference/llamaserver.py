@@ -150,6 +150,7 @@ def _server_params(xllamacpp: Any, setup: Setup) -> Any:
     params.n_ctx = setup.slots * setup.context
     params.n_batch = params.n_ubatch = setup.context if setup.embeds else _BATCH_TOKENS
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = setup.threads or _default_threads()
+    params.n_threads_http = setup.slots + 4  # however many cores there are
     params.cache_ram_mib = 0  # what a slot loses is lost: `Slots` says which
     params.ui = params.endpoint_slots = False
     params.verbosity = 0  # its log may quote prompts

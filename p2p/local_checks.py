@@ -12,6 +12,7 @@ from pathlib import Path
 from multiaddr import Multiaddr
 
 from chain import wallet
+from inference.fitting import ON_CPU
 from inference.memory import available_memory
 from inference.models import embedded_model, gguf_model
 from p2p.arguments import PROGRAM
@@ -54,12 +55,12 @@ def model(config: ProvideConfig) -> Sequence[Finding]:
         return [Finding("model", Verdict.BAD, "the engine is not installed", "make install")]
     own = Path(config.model).expanduser()
     weights = gguf_model(own, own.stem, "") if config.model else embedded_model()
-    size, available = Path(weights.path).stat().st_size, available_memory()
+    size, available = Path(weights.path).stat().st_size, available_memory(ON_CPU.threads_for(config.slots))
     what = f"{weights.id}: {size // MEGABYTE:,} MB"
     if available is None:
         return [Finding("model", Verdict.GOOD, what)]
-    what += f", of {available // MEGABYTE:,} MB of memory that are available"
-    if size > available * MEMORY_PART:
+    what += f", of {available.bytes // MEGABYTE:,} MB of memory that are available"
+    if size > available.bytes * MEMORY_PART:
         return [Finding("model", Verdict.BAD, what, "take a smaller model, or one with fewer bits per weight")]
     return [Finding("model", Verdict.GOOD, what)]
 

@@ -81,7 +81,7 @@ async def run(session: Session) -> None:
         _list(session)
         return
     wanted = _wanted(session)
-    places = await run_sync(_places, session.options.memory)
+    places = await run_sync(_places, session.options.memory, wanted.slots)
     if session.options.names:
         with translated():
             named = [await run_sync(_named, name, session.options.quantisation) for name in session.options.names]
@@ -115,14 +115,14 @@ def _wanted(session: Session) -> Wanted:
     return Wanted(session.config.provide.context, session.config.provide.slots, cache)
 
 
-def _places(memory: str | None) -> Sequence[Place]:
+def _places(memory: str | None, slots: int) -> Sequence[Place]:
     """Raises `LocalError` where nothing can be found out."""
     if memory is not None:
         return [Place("memory as given", _bytes(memory), ON_CPU)]
     found = [Place(f"GPU {number}, {gpu.name}", gpu.free, ON_GPU) for number, gpu in enumerate(gpus())]
-    available = available_memory()
+    available = available_memory(ON_CPU.threads_for(slots))
     if available is not None:
-        found.append(Place("memory, by the processor", available, ON_CPU))
+        found.append(Place(f"memory, by the processor ({available.by})", available.bytes, ON_CPU))
     if not found:
         raise LocalError("this system does not say how much memory there is: give it as --memory 16GiB")
     return found

@@ -1,8 +1,8 @@
 """What a served model takes beside what `models fit` says it will, and what happens under a hard limit.
 
 A child process gets the limit, so that the worker that it starts inherits it. The kernel's limit is on what a process
-writes to (`RLIMIT_DATA`): the weights are mapped, not written, and each thread's stack counts whole though it is hardly
-used.
+may write to (`RLIMIT_DATA`): the weights are mapped, not written, and each thread's stack counts whole though it is
+hardly used, so that the limit is less by those and more by these.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import trio
@@ -25,7 +25,8 @@ from inference.worker import Worker, open_worker
 
 ROOT = Path(__file__).parent.parent.parent
 GRID = ((1, 512), (1, 4096), (1, 8192), (2, 2048), (4, 1024), (4, 4096), (8, 2048), (8, 4096), (16, 1024))
-STACKS = 160 * MEBIBYTE  # of threads, and what the allocator reserves for each: address space, not memory
+STACK = 8 * MEBIBYTE  # of a thread
+BEYOND = 128 * MEBIBYTE  # more than is spared in threads, in what is said, and in libraries, which are mapped too
 WITHIN = 0.15  # by which what is said may be above what is measured
 CACHE = "f16"  # what our llama.cpp keeps
 
@@ -68,7 +69,8 @@ def fits(budget: int, slots: int) -> int:
 
 def run_limited(budget: int, slots: int, context: int) -> str:
     """Serve in a process that may have `budget` bytes; "served", or the error."""
-    limit = budget - read_model(Path(embedded_model().path)).weights.bytes + STACKS
+    stacks = ON_CPU.threads_for(slots) * STACK
+    limit = budget - read_model(Path(embedded_model().path)).weights.bytes + stacks
     command = [sys.executable, __file__, str(limit), str(slots), str(context)]
     done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120)
     return done.stdout.strip() or f"ended with {done.returncode}"
@@ -93,21 +95,29 @@ def run() -> tuple[Sequence[str], bool]:
 
 
 def beyond(longest: int, slots: int) -> int:
-    """A context that is over the limit by more than the room left for stacks."""
+    """A context that is over the limit by `BEYOND`."""
     found = read_model(Path(embedded_model().path)).architecture
     per_token = slots * found.cached_per_token * 2
-    return longest + -(-2 * STACKS // per_token // 256) * 256
+    return longest + -(-BEYOND // per_token // 256) * 256
 
 
 async def _serve(slots: int, context: int) -> str:
+    said = "served"
     try:
         await measured(slots, context)
-    except EngineError as error:
-        return f"{type(error).__name__}: {error}"
-    return "served"
+    except* EngineError as failed:  # of each slot
+        error = next(leaves(failed))
+        said = f"{type(error).__name__}: {error}".replace(embedded_model().path, "the model")
+    return said
+
+
+def leaves(group: BaseExceptionGroup[EngineError]) -> Iterator[EngineError]:
+    for one in group.exceptions:
+        yield from leaves(one) if isinstance(one, BaseExceptionGroup) else (one,)
 
 
 if __name__ == "__main__":
     bytes_, slots_, context_ = map(int, sys.argv[1:])
+    resource.setrlimit(resource.RLIMIT_STACK, (STACK, STACK))
     resource.setrlimit(resource.RLIMIT_DATA, (bytes_, bytes_))
     sys.stdout.write(trio.run(_serve, slots_, context_))

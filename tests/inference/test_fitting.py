@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -197,9 +199,9 @@ def machine(root: Path, files: dict[str, str]) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("files", "room"),
+    ("files", "room", "by"),
     [
-        ({}, 8000 * 1024),
+        ({}, 8000 * 1024, "what is free"),
         (
             {
                 "proc/self/cgroup": "0::/user/me\n",
@@ -209,6 +211,7 @@ def machine(root: Path, files: dict[str, str]) -> Path:
                 "sys/fs/cgroup/user/memory.current": "2000\n",
             },
             3000,
+            "a control group",
         ),
         (
             {
@@ -219,13 +222,29 @@ def machine(root: Path, files: dict[str, str]) -> Path:
                 "sys/fs/cgroup/memory/memory.usage_in_bytes": "9000\n",
             },
             6000,
+            "a control group",
         ),
     ],
     ids=["none", "version 2, a limit above", "version 1"],
 )
-def test_the_memory_of_a_control_group_counts(tmp_path: Path, files: dict[str, str], room: int) -> None:
-    assert available_memory(machine(tmp_path, files)) == room
+def test_the_memory_of_a_control_group_counts(tmp_path: Path, files: dict[str, str], room: int, by: str) -> None:
+    assert available_memory(20, machine(tmp_path, files)) == (room, by)
+
+
+def test_of_a_limit_on_addresses_what_threads_reserve_is_taken_off(tmp_path: Path) -> None:
+    """In a process of its own: such a limit cannot be taken back."""
+    code = """
+import resource, sys, pathlib
+from inference.memory import available_memory
+resource.setrlimit(resource.RLIMIT_STACK, (1 << 23, -1))
+resource.setrlimit(resource.RLIMIT_DATA, (600 << 20, -1))
+print(*available_memory(20, pathlib.Path(sys.argv[1])))
+"""
+    (machine(tmp_path, {}) / "proc/meminfo").write_text("MemAvailable: 9000000 kB\n")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    said = subprocess.run(command, cwd=Path(fitting.__file__).parent.parent, capture_output=True, text=True, check=True)
+    assert said.stdout == f"{440 << 20} `ulimit -d`, less 160 MiB that 20 threads reserve\n"
 
 
 def test_a_system_that_does_not_say_how_much_memory_there_is(tmp_path: Path) -> None:
-    assert available_memory(tmp_path) is None
+    assert available_memory(20, tmp_path) is None
