@@ -4,11 +4,16 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
+# Python keeps what it compiles, also where the environment forbids it, as in many containers: a node, of which the tests
+# start hundreds, takes three times as long to start if it compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The full pinned sets are installed without resolving: libp2p's own pins would ask for a compiler and GMP.
-# Python compiles what is used when it is first used, a tenth of all that is here.
+# A tenth of all that is here is ever used: what a node imports is compiled when all is there, the rest when first used.
 # Wheels only, except for two pure Python packages that have none; they are built by the pinned setuptools.
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --no-compile
 PINNED := --require-hashes --use-pep517 --only-binary :all: --no-binary varint,python-baseconv
+COMPILED := import chain.tonledger, p2p.gateway.command, p2p.net.libp2p_host, p2p.node
 # What runs on Node: the contract's compiler, what bundles the page, a browser to try it in, a second TVM to compare ours
 # with, a second implementation of the protocol.
 NODE_FOLDERS := chain/contract p2p/gateway/page tests/browser tests/chain/sandbox tests/interop
@@ -89,6 +94,7 @@ clean: ## remove all that the other targets made
 
 .venv/.project: pyproject.toml .venv/.pins
 	$(call quietly,Installing Bombyx itself,$(PIP_INSTALL) --editable .)
+	@$(BIN)/python -c "$(COMPILED)"
 	@touch $@
 
 .venv/.pins: requirements/run.txt | $(BIN)/pip
