@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gateway_crowd import run_crowd
 from local import Local, start_provider
-from openai import OpenAI
+from openai import AsyncOpenAI, OpenAI
 from processes import Processes
 from test_gateway import Gateway, get, start_gateway
 
@@ -52,6 +52,18 @@ def test_the_model_answers_and_is_paid(gateway: Gateway) -> None:
     receipts = get(gateway, "/api/receipts")["receipts"]
     assert [one["cost_nano"] for one in receipts[-2:]] == costs[::-1]
     assert sum(one["cost_nano"] for one in receipts) == channel["delivered_nano"]
+
+
+# The package leaves its own generators to the garbage collector, which Trio warns of.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_the_model_answers_under_trio(gateway: Gateway) -> None:
+    async with AsyncOpenAI(base_url=gateway.base_url, api_key="any", max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model=EMBEDDED_MODEL, messages=PARIS, temperature=0, max_tokens=12, stream=True
+        )
+        chunks: list[Any] = [chunk async for chunk in stream]
+    assert len([chunk for chunk in chunks if chunk.choices[0].delta.content]) > 3
+    assert chunks[-1].bombyx["cost_nano"] > 0
 
 
 def test_a_crowd_is_served(tmp_path: Path) -> None:
