@@ -64,6 +64,12 @@ class Embedding(msgspec.Struct, frozen=True):
             raise EngineError("an embedding that is none") from None
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """The next of a record's own text, before it is known to be one."""
+
+    text: str
+
+
 Record = Call | Logprobs | Embedding
 _SHAPES: dict[str, type[Record]] = {"name": Call, "logprobs": Logprobs, "embedding": Embedding}
 _keys = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -97,14 +103,21 @@ class RecordReader:
 
     def feed(self, text: str) -> list[str | Record]:
         """Prose and records that `text` completes, in order. Raises `EngineError` for a record that is none."""
-        items: list[str | Record] = []
+        return [item for item in self.bits(text) if not isinstance(item, Begun)]
+
+    def bits(self, text: str) -> list[str | Begun | Record]:
+        """The same, and before each record its text as it comes."""
+        items: list[str | Begun | Record] = []
         for at, piece in enumerate(text.split(SEPARATOR)):
             if at:
                 items += self._toggled()
-            if self._record is not None:
-                self._record.append(piece)
-            elif piece:
+            if not piece:
+                continue
+            if self._record is None:
                 items.append(piece)
+            else:
+                self._record.append(piece)
+                items.append(Begun(piece))
         return items
 
     def _toggled(self) -> Iterable[Record]:

@@ -35,6 +35,7 @@ class Answering:
         self._id = answer_id
         self._answers: dict[int, LastingAnswer] = {}
         self._pieces: list[list[Piece]] = [[] for _ in call.requests]
+        self._told = [0] * len(call.requests)  # of whose providers the caller was told
 
     @property
     def known(self) -> Mapping[str, Any] | None:
@@ -120,15 +121,21 @@ class Answering:
         async with self._ask(request) as answer:
             self._answers[index] = answer
             reader = Pieces(request, f"call_{self._id}{index}")
-            told = 0
             async for text in answer:
                 with translated():
                     piece = reader.feed(text)
-                if piece:
-                    self._pieces[index].append(piece)
-                    news = metadata.of_parts(answer.parts) if len(answer.parts) > told else None
-                    told = len(answer.parts)
-                    await say(index, piece, news)
+                await self._tell(index, piece, say)
+            with translated():
+                rest = reader.end()
+            await self._tell(index, rest, say)
+
+    async def _tell(self, index: int, piece: Piece, say: Say) -> None:
+        if piece:
+            self._pieces[index].append(piece)
+            parts = self._answers[index].parts
+            news = metadata.of_parts(parts) if len(parts) > self._told[index] else None
+            self._told[index] = len(parts)
+            await say(index, piece, news)
 
     def _outcome(self) -> Outcome:
         answers = [self._answers[index] for index in range(len(self._call.requests))]

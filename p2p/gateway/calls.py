@@ -8,10 +8,11 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
-from inference.engine import FinishReason, Request, Tool, ToolCall
+from inference.engine import FinishReason, Request, Tool
+from inference.records import Begun, Embedding, Logprobs, Record, RecordReader, TokenLogprob
 from inference.records import Call as ModelCall
-from inference.records import Embedding, Logprobs, Record, RecordReader, TokenLogprob
 from p2p.gateway.failures import Failure, invalid
+from p2p.gateway.tool_calls import CallPart, CallReader, joined
 
 MAX_CHOICES = 8
 MAX_STOPS = 16
@@ -68,7 +69,7 @@ class Piece:
     """What came of one choice at a time: text, with the logprobs of its tokens if they were asked for, and calls."""
 
     text: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[CallPart, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
 
@@ -78,7 +79,7 @@ class Piece:
     def __add__(self, more: Piece) -> Piece:
         return Piece(
             self.text + more.text,
-            self.tool_calls + more.tool_calls,
+            joined(self.tool_calls, more.tool_calls),
             self.logprobs + more.logprobs,
             self.embeddings + more.embeddings,
         )
@@ -92,24 +93,35 @@ class Pieces:
         self._reader = RecordReader() if request.has_records else None
         self._choice_id = choice_id
         self._calls = 0
+        self._call = self._next_call()
 
     def feed(self, text: str) -> Piece:
         """Raises `inference.errors.EngineError` for what is no record."""
         if self._reader is None:
             return Piece(text)
-        return sum(map(self._piece, self._reader.feed(text)), Piece())
+        return sum(map(self._piece, self._reader.bits(text)), Piece())
 
-    def _piece(self, item: str | Record) -> Piece:
+    def end(self) -> Piece:
+        """What is left where the answer was cut off within a call."""
+        record = self._reader.unfinished if self._reader else ""
+        return Piece(tool_calls=self._call.cut(record)) if record else Piece()
+
+    def _piece(self, item: str | Begun | Record) -> Piece:
         match item:
             case str():
                 return Piece(item)
-            case Logprobs(told):
-                return Piece(logprobs=told)
-            case Embedding():
-                return Piece(embeddings=(item,))
+            case Begun(text):
+                return Piece(tool_calls=self._call.feed(text))
             case ModelCall():
+                rest = self._call.whole(item)
                 self._calls += 1
-                return Piece(tool_calls=(ToolCall(f"{self._choice_id}{self._calls}", item.name, item.text),))
+                self._call = self._next_call()
+                return Piece(tool_calls=rest)
+        self._call = self._next_call()  # it was fed a record of another kind
+        return Piece(logprobs=item.logprobs) if isinstance(item, Logprobs) else Piece(embeddings=(item,))
+
+    def _next_call(self) -> CallReader:
+        return CallReader(f"{self._choice_id}{self._calls + 1}")
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Choice:
     @property
     def finish_reason(self) -> str:
         """In OpenAI's words."""
-        return "tool_calls" if self.whole.tool_calls else self.reason
+        return "tool_calls" if self.whole.tool_calls and self.reason == "stop" else self.reason
 
 
 @dataclass(frozen=True)

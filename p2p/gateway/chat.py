@@ -31,6 +31,7 @@ from p2p.gateway.calls import (
     tool_of,
 )
 from p2p.gateway.failures import Failure, invalid
+from p2p.gateway.tool_calls import CallPart
 
 ROLES: Mapping[str, Literal["system", "user", "assistant", "tool"]] = {
     "system": "system",
@@ -135,7 +136,7 @@ class Chat:
         self._body = body
         self._id = f"chatcmpl-{defaults.answer_id}"
         self._created = defaults.created
-        self._calls = [0] * (body.n or 1)  # of tools that were said, by each choice
+        self._calls: list[list[str]] = [[] for _ in range(body.n or 1)]  # of tools that were said, by each choice
         self._usage = bool(body.stream_options and body.stream_options.include_usage)
 
     def whole(self, outcome: Outcome) -> dict[str, Any]:
@@ -158,11 +159,7 @@ class Chat:
     def piece(self, index: int, piece: Piece) -> Sequence[bytes]:
         delta: dict[str, Any] = {"content": piece.text} if piece.text else {}
         if piece.tool_calls:
-            first = self._calls[index]
-            self._calls[index] += len(piece.tool_calls)
-            delta["tool_calls"] = [
-                {"index": at, **_said_call(call)} for at, call in enumerate(piece.tool_calls, start=first)
-            ]
+            delta["tool_calls"] = [self._more_of(call, self._calls[index]) for call in piece.tool_calls]
         return [self._chunk(index, delta, logprobs=self._logprobs(piece))]
 
     def begun(self, index: int, bombyx: Mapping[str, Any]) -> Sequence[bytes]:
@@ -177,6 +174,12 @@ class Chat:
 
     def failed(self, failure: Failure) -> Sequence[bytes]:
         return [data(failure.body), DONE]
+
+    def _more_of(self, call: CallPart, known: list[str]) -> dict[str, Any]:
+        if call.id in known:
+            return {"index": known.index(call.id), "function": {"arguments": call.arguments}}
+        known.append(call.id)
+        return {"index": len(known) - 1, **_said_call(call)}
 
     def _logprobs(self, piece: Piece) -> Mapping[str, Any] | None:
         if not self._body.logprobs:
@@ -284,7 +287,7 @@ def _said_message(whole: Piece) -> dict[str, Any]:
     return said | ({"tool_calls": [_said_call(call) for call in whole.tool_calls]} if whole.tool_calls else {})
 
 
-def _said_call(call: ToolCall) -> dict[str, Any]:
+def _said_call(call: CallPart) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 

@@ -25,6 +25,7 @@ from p2p.gateway.calls import (
 )
 from p2p.gateway.chat import NOT_YET, ROLES, Part, text_of
 from p2p.gateway.failures import Failure, invalid
+from p2p.gateway.tool_calls import CallPart
 
 Object = dict[str, Any]
 
@@ -89,7 +90,7 @@ class Response:
         self._created = defaults.created
         self._said = 0  # events so far
         self._text: int | None = None  # the place of the item with the text, once there is one
-        self._items = 0  # places that are taken
+        self._calls: dict[str, int] = {}  # the places of those with calls, by the calls' ids
 
     def whole(self, outcome: Outcome) -> Object:
         (choice,) = outcome.choices
@@ -107,7 +108,9 @@ class Response:
                 events += self._begin_text()
             events.append(self._text_event("output_text.delta", delta=piece.text, logprobs=[]))
         for call in piece.tool_calls:
-            events += self._whole_call(call)
+            if call.id not in self._calls:
+                events += self._begin_call(call)
+            events.append(self._call_event("delta", call, delta=call.arguments))
         return events
 
     def begun(self, index: int, bombyx: Mapping[str, Any]) -> Sequence[bytes]:
@@ -117,13 +120,16 @@ class Response:
         (choice,) = outcome.choices
         said = self.whole(outcome)
         events: list[bytes] = []
+        for call in choice.whole.tool_calls:
+            events.append(self._call_event("done", call, arguments=call.arguments, name=call.name))
         if self._text is not None:
-            message = next(item for item in said["output"] if item["type"] == "message")
             text = choice.whole.text
-            events = [
-                self._text_event("output_text.done", text=text, logprobs=[]),
-                self._text_event("content_part.done", part=message["content"][0]),
-                self._event("response.output_item.done", output_index=self._text, item=message),
+            events.append(self._text_event("output_text.done", text=text, logprobs=[]))
+            events.append(self._text_event("content_part.done", part=_output_text(text)))
+        if self._places:
+            events += [
+                self._event("response.output_item.done", output_index=at, item=item)
+                for at, item in enumerate(said["output"])
             ]
         return [*events, self._event(f"response.{said['status']}", response=said)]
 
@@ -132,25 +138,27 @@ class Response:
         broken = self._resource("failed", []) | {"error": error, **failure.extra}
         return [self._event("error", **error, param=failure.param), self._event("response.failed", response=broken)]
 
+    @property
+    def _places(self) -> int:
+        """Those that are taken."""
+        return len(self._calls) + (self._text is not None)
+
     def _begin_text(self) -> list[bytes]:
-        self._text, self._items = self._items, self._items + 1
+        self._text = self._places
         item = self._message("", "in_progress") | {"content": []}
         return [
             self._event("response.output_item.added", output_index=self._text, item=item),
             self._text_event("content_part.added", part=_output_text("")),
         ]
 
-    def _whole_call(self, call: ToolCall) -> list[bytes]:
-        at, self._items = self._items, self._items + 1
-        item = _function_call(call)
-        place = {"output_index": at, "item_id": item["id"]}
-        begun = item | {"arguments": "", "status": "in_progress"}
-        return [
-            self._event("response.output_item.added", output_index=at, item=begun),
-            self._event("response.function_call_arguments.delta", **place, delta=call.arguments),
-            self._event("response.function_call_arguments.done", **place, arguments=call.arguments, name=call.name),
-            self._event("response.output_item.done", output_index=at, item=item),
-        ]
+    def _begin_call(self, call: CallPart) -> list[bytes]:
+        self._calls[call.id] = self._places
+        item = _function_call(call) | {"arguments": "", "status": "in_progress"}
+        return [self._event("response.output_item.added", output_index=self._calls[call.id], item=item)]
+
+    def _call_event(self, what: str, call: CallPart, **fields: Any) -> bytes:
+        place = {"output_index": self._calls[call.id], "item_id": _item_id(call)}
+        return self._event(f"response.function_call_arguments.{what}", **place, **fields)
 
     def _output(self, whole: Piece, status: str) -> list[Object]:
         """The items in the order in which they came, where that is known."""
@@ -266,15 +274,19 @@ def _output_text(text: str) -> Object:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _function_call(call: ToolCall) -> Object:
+def _function_call(call: CallPart) -> Object:
     return {
         "type": "function_call",
-        "id": f"fc_{call.id}",
+        "id": _item_id(call),
         "call_id": call.id,
         "name": call.name,
         "arguments": call.arguments,
-        "status": "completed",
+        "status": "completed" if call.is_over else "incomplete",
     }
+
+
+def _item_id(call: CallPart) -> str:
+    return f"fc_{call.id}"
 
 
 def _echoed(tool: FunctionTool) -> Object:

@@ -62,6 +62,26 @@ def test_a_call_streams(client: OpenAI) -> None:
     assert final.choices[0].message.tool_calls[0].function.name == "get_weather"
 
 
+def test_a_call_that_is_cut_off_is_told_as_far_as_it_came(client: OpenAI) -> None:
+    def ask(max_tokens: int, *, stream: bool) -> Any:
+        tools: list[Any] = [{"type": "function", "function": WEATHER}]
+        asked: Any = {"model": SCRIPTED, "messages": HELLO, "tools": tools, "tool_choice": "required"}
+        return client.chat.completions.create(**asked, max_tokens=max_tokens, stream=stream)
+
+    whole = ask(60, stream=False).choices[0].message.tool_calls[0].function.arguments
+    tokens = ask(60, stream=False).usage.completion_tokens - 1
+    answer = ask(tokens, stream=False).choices[0]
+    (call,) = answer.message.tool_calls
+    assert (answer.finish_reason, call.function.name) == ("length", "get_weather")
+    assert whole.startswith(call.function.arguments)
+    assert 0 < len(call.function.arguments) < len(whole)
+    with ask(tokens, stream=True) as stream:
+        chunks = [chunk.choices[0] for chunk in stream]
+    parts = [part for chunk in chunks for part in chunk.delta.tool_calls or ()]
+    assert "".join(part.function.arguments for part in parts) == call.function.arguments
+    assert chunks[-1].finish_reason == "length"
+
+
 def test_an_answer_is_held_to_a_schema(client: OpenAI) -> None:
     wanted: Any = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
     answer = client.chat.completions.create(model=SCRIPTED, messages=HELLO, response_format=wanted, max_tokens=60)
