@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 
 import trio
@@ -34,6 +34,7 @@ from p2p.payers import Payers
 from p2p.protocol.conversations import Conversations
 from p2p.protocol.demand import Wanted
 from p2p.protocol.receipt import SALT_BYTES
+from p2p.protocol.reputation import Evidence
 from p2p.protocol.session import PROTOCOL, SESSION_ID_BYTES, ToClient
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.unpaid import unpaid_payer
@@ -99,6 +100,10 @@ class LightPeer:
             trace=trace,
         )
         self._closing = Closing(host=host, ledger=ledger, keeper=keeper, trace=trace)
+
+    async def audits(self, peers: Collection[str]) -> Mapping[str, Sequence[Evidence]]:
+        """What audits of these providers came to, oldest first. Raises `LocalError`."""
+        return await self._track_record.audits(peers)
 
     async def load(self) -> None:
         """Take up the channels that are open already. Raises `LocalError` or `Unavailable`."""

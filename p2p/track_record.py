@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -51,6 +51,11 @@ class TrackRecord:
         with translated():
             return (await self._keeper.do(partial(evidence_of, peers=(peer,)))).get(peer, ())
 
+    async def audits(self, peers: Collection[str]) -> Mapping[str, Sequence[Evidence]]:
+        """What audits of these came to, oldest first. Raises `LocalError`."""
+        with translated():
+            return _by_peer(await self._keeper.do(partial(Book.audits, peers=peers)))
+
     async def audits_cost_today_nano(self) -> int:
         """What audits have cost since midnight UTC. Raises `LocalError`."""
         midnight = int(self._clock()) // DAY_S * DAY_S
@@ -67,8 +72,12 @@ class TrackRecord:
 
 def evidence_of(records: Records, peers: Collection[str] = ()) -> Mapping[str, list[Evidence]]:
     """All that the book has of these peers, or of anybody."""
+    return _by_peer((*records.evidence(peers), *records.audits(peers)))
+
+
+def _by_peer(rows: Iterable[tuple[str, bytes]]) -> Mapping[str, list[Evidence]]:
     found: defaultdict[str, list[Evidence]] = defaultdict(list)
-    for peer, body in (*records.evidence(peers), *records.audits(peers)):
+    for peer, body in rows:
         found[peer].append(msgspec.msgpack.decode(body, type=Evidence))
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,14 @@ from chain import backup
 from chain.book import Book
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger
-from chain.records import Channel, open_records
+from chain.records import Channel, Earning, open_records
 from p2p.config import Config
 from p2p.discovery import Found
 from p2p.errors import Unavailable
 from p2p.foreign import translated
 from p2p.gateway.catalogue import Catalogue
 from p2p.gateway.failures import invalid
-from p2p.gateway.keys import EVERYBODY, Keys
+from p2p.gateway.keys import EVERYBODY, Key, Keys
 from p2p.home import ROLE_NAMES, Home
 from p2p.network_file import NetworkFile
 from p2p.peer import LightPeer
@@ -81,7 +81,6 @@ class Accounts:
         with translated():
             spent_nano = 0 if self.free else await trio.to_thread.run_sync(purse.spent_today_nano)
             earned = await self.keeper.do(Book.earnings)
-        today = time.strftime("%Y-%m-%d", time.gmtime())
         return {
             "network": self.network.mark.name,
             "free": self.free,
@@ -89,13 +88,33 @@ class Accounts:
             "deposits": {"day_max_nano": wallet.day_max_nano, "today_nano": spent_nano},
             "answers": {
                 "answer_max_nano": ask.answer_max_nano,
-                "today_nano": sum(one.earned_nano for one in earned if one.day == today),
+                "today_nano": _today_nano(earned),
                 "all_nano": sum(one.earned_nano for one in earned),
                 "count": sum(one.answers for one in earned),
             },
             **await trio.to_thread.run_sync(self._tallies),
             "preset": ask.preset,
             "presets": {name: {"what": one.what, "tier": one.tier} for name, one in PRESETS.items()},
+        }
+
+    async def allowance(self, key: Key) -> Object:
+        """What its holder may spend in a day, by the limit of which least is left, and what of it is spent today.
+
+        Who may not see the accounts is told of the key's own limit alone.
+        """
+        limits = await trio.to_thread.run_sync(self._limits, key)
+        if key.may.manage:
+            with translated():
+                earned = await self.keeper.do(Book.earnings)
+            limits.append(("wallet", self.config.wallet.day_max_nano, _today_nano(earned)))
+        limited = [(day_max - today, whose, day_max, today) for whose, day_max, today in limits if day_max is not None]
+        whose, day_max_nano, today_nano = min(limited)[1:] if limited else (None, None, limits[0][2])
+        return {
+            "network": self.network.mark.name,
+            "free": self.free,
+            "limit": whose,
+            "day_max_nano": day_max_nano,
+            "today_nano": today_nano,
         }
 
     async def receipts(self, limit: int) -> Object:
@@ -136,6 +155,12 @@ class Accounts:
             "fee_nano": sum(one.fee_nano for one in fees),
         }
 
+    def _limits(self, key: Key) -> list[tuple[str, int | None, int]]:
+        """Whose each is, how much it lets through in a day, and how much it did today."""
+        everybody = ("gateway", self.config.gateway.budget_nano_per_day, self.keys.spent_nano(EVERYBODY))
+        own = [("key", key.may.budget_nano_per_day, self.keys.spent_nano(key.name))] if key.name else []
+        return [*own, everybody] if key.may.manage else own
+
     def _tallies(self) -> Object:
         day_max_nano = self.config.gateway.budget_nano_per_day
         return {
@@ -161,6 +186,12 @@ class Accounts:
         except Unavailable:
             balance_nano = None
         return {"address": wallet.address, "balance_nano": balance_nano}
+
+
+def _today_nano(earned: Sequence[Earning]) -> int:
+    """What answers of this day, in UTC, cost."""
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    return sum(one.earned_nano for one in earned if one.day == today)
 
 
 def _provider(found: Found, evidence: Collection[Evidence], open_to: Collection[str], now: float) -> Object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -16,11 +16,15 @@ from p2p.failover import LastingAnswer
 from p2p.foreign import translated
 from p2p.gateway import metadata
 from p2p.gateway.calls import Call, Choice, Dialect, Outcome, Piece, Pieces
+from p2p.gateway.checks import Audits
 from p2p.gateway.failures import SERVER, Failure, Rejected, failure_of
 from p2p.gateway.wire import Wire
 
 Ask = Callable[[Request], AbstractAsyncContextManager[LastingAnswer]]
 """Finds, agrees, pays; raises as `LightPeer.ask` does."""
+
+AuditsOf = Callable[[Collection[str]], Awaitable[Audits]]
+"""Of providers, what was found."""
 
 Say = Callable[[int, Piece, Mapping[str, Any] | None], Awaitable[None]]
 """Of one choice: more of it, and what there is to say of its provider where that is another than before."""
@@ -29,9 +33,10 @@ Say = Callable[[int, Piece, Mapping[str, Any] | None], Awaitable[None]]
 class Answering:
     """One call's answers. Leaving early stops them all, and what came is paid."""
 
-    def __init__(self, call: Call, ask: Ask, answer_id: str) -> None:
+    def __init__(self, call: Call, ask: Ask, audits: AuditsOf, answer_id: str) -> None:
         self._call = call
         self._ask = ask
+        self._audits = audits
         self._id = answer_id
         self._answers: dict[int, LastingAnswer] = {}
         self._pieces: list[list[Piece]] = [[] for _ in call.requests]
@@ -55,7 +60,7 @@ class Answering:
         except Error as error:
             await self._fail(wire, error)
             return
-        outcome = self._outcome()
+        outcome = await self._outcome()
         await wire.body(200, dialect.whole(outcome), metadata.headers(outcome.bombyx, over=True))
 
     async def stream(self, wire: Wire, dialect: Dialect, timeout_s: float | None) -> None:
@@ -82,7 +87,7 @@ class Answering:
                     return
                 await wire.events(dialect.failed(failure_of(error, charged=True, extra=self._extra())))
             else:
-                outcome = self._outcome()
+                outcome = await self._outcome()
                 if not begun:  # an answer without a word
                     await wire.open(metadata.headers(outcome.bombyx, over=False))
                     await wire.events(dialect.opening())
@@ -137,9 +142,10 @@ class Answering:
             self._told[index] = len(parts)
             await say(index, piece, news)
 
-    def _outcome(self) -> Outcome:
+    async def _outcome(self) -> Outcome:
         answers = [self._answers[index] for index in range(len(self._call.requests))]
         parts = [part for answer in answers for part in answer.parts]
+        audits = await self._audits({part.deal.provider for part in parts})
         return Outcome(
             [
                 Choice(sum(pieces, Piece()), _reason(answer))
@@ -147,7 +153,7 @@ class Answering:
             ],
             sum(part.prompt_tokens for part in parts),
             sum(part.completion_tokens for part in parts),
-            metadata.merged([metadata.of_parts(answer.parts) for answer in answers]),
+            metadata.merged([metadata.of_parts(answer.parts, audits) for answer in answers]),
         )
 
     async def _fail(self, wire: Wire, error: Error) -> None:

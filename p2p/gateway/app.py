@@ -28,7 +28,7 @@ from p2p.gateway.calls import SEEDS, Call, Defaults, Dialect
 from p2p.gateway.catalogue import Catalogue, as_openai
 from p2p.gateway.chat import read_chat
 from p2p.gateway.completions import read_completion
-from p2p.gateway.doors import Doorkeeper, Guard, Rules, text_headers
+from p2p.gateway.doors import OWN, Doorkeeper, Guard, Rules, text_headers
 from p2p.gateway.embeddings import read_embeddings
 from p2p.gateway.failures import Failure, failure_of, invalid
 from p2p.gateway.keys import Key, Keys
@@ -78,7 +78,7 @@ class Generation:
         offers = await self._catalogue.require(call.model)
         context = max(offer.context for offer in offers)
         ask = partial(self._buying.ask, key, wishes)
-        answering = Answering(call.limited(partial(self._room, context)), ask, answer_id)
+        answering = Answering(call.limited(partial(self._room, context)), ask, self._buying.audits, answer_id)
         await (answering.stream if call.stream else answering.whole)(wire, dialect, wishes.timeout_s)
 
     def _room(self, context: int, request: Request) -> int:
@@ -150,6 +150,9 @@ def api_routes(accounts: Accounts) -> list[Route]:
             raise invalid("limit must be a number", param="limit")
         return await accounts.receipts(int(limit))
 
+    async def allowance(request: HttpRequest) -> Any:
+        return await accounts.allowance(request.scope["state"]["key"])
+
     async def close_channel(request: HttpRequest) -> Any:
         return await accounts.close_channel(request.path_params["channel"])
 
@@ -169,6 +172,7 @@ def api_routes(accounts: Accounts) -> list[Route]:
     return [
         *(Route(f"/api/{name}", answering_errors(look(what))) for name, what in looks.items()),
         Route("/api/receipts", answering_errors(receipts)),
+        Route(OWN, answering_errors(allowance)),
         Route("/api/channels/{channel}/close", answering_errors(close_channel), methods=["POST"]),
     ]
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
 
 from inference.engine import Request
-from p2p.errors import Refused
+from p2p.errors import LocalError, Refused
 from p2p.failover import LastingAnswer
+from p2p.gateway.checks import Audits
 from p2p.gateway.keys import EVERYBODY, Key, Keys
 from p2p.gateway.wishes import Wishes, narrowed
 from p2p.peer import LightPeer
@@ -42,6 +43,13 @@ class Buying:
             wait_s = int(asked[0] + MINUTE_S - now) + 1 if asked else int(MINUTE_S)
             raise Refused("rate_limit", f"this key may ask {most} times a minute", retry_after_s=wait_s)
         asked.append(now)
+
+    async def audits(self, providers: Collection[str]) -> Audits:
+        """What audits of these came to; nothing where the book cannot be read: answers are given all the same."""
+        try:
+            return await self._peer.audits(providers)
+        except LocalError:
+            return {}
 
     @asynccontextmanager
     async def ask(self, key: Key, wishes: Wishes, request: Request) -> AsyncIterator[LastingAnswer]:

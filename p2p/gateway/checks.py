@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from p2p.answer import Answer
-from p2p.protocol.reputation import LATE_FACTOR, LATE_SLACK_MS, SLOW_FACTOR
+from p2p.protocol.reputation import LATE_FACTOR, LATE_SLACK_MS, SLOW_FACTOR, Evidence, Kind
+from p2p.story import per_million
 from p2p.track_record import evidence_from
 
 Result = Literal["passed", "failed", "not_checked"]
@@ -13,11 +16,16 @@ Check = dict[str, str]
 """`what` was looked into, with which `result`, and the `detail`."""
 
 
-def checks_of(part: Answer) -> list[Check]:
-    """Of a part that is over; nothing before."""
+Audits = Mapping[str, Sequence[Evidence]]
+"""By provider, what audits of it came to: the oldest first."""
+
+
+def checks_of(part: Answer, audits: Sequence[Evidence] = ()) -> list[Check]:
+    """Of a part that is over; nothing before. `audits` are those of its provider."""
     if part.receipt is None and part.error is None:
         return []
-    return [_identity(), _quote(part), _receipt(part), _speed(part), _counts(), _model(part), _machine()]
+    checks = [_identity(), _quote(part), _receipt(part), _speed(part), _counts(), _model(part), _audits(audits)]
+    return [*checks, _machine()]
 
 
 def _check(what: str, result: Result, detail: str) -> Check:
@@ -30,7 +38,7 @@ def _identity() -> Check:
 
 def _quote(part: Answer) -> Check:
     quote = part.deal.quote
-    terms = "for nothing" if quote.unpaid else f"{quote.prices.input} and {quote.prices.output} nano a million tokens"
+    terms = "for nothing" if quote.unpaid else per_million(quote.prices.input, quote.prices.output)
     return _check("Quote", "passed", f"signed by the provider, and within your limits: {terms}")
 
 
@@ -61,6 +69,20 @@ def _counts() -> Check:
 
 def _model(part: Answer) -> Check:
     return _check("Model", "not_checked", f"that these are words of {part.deal.quote.model} is the provider's claim")
+
+
+def _audits(audits: Sequence[Evidence]) -> Check:
+    """Of the provider, and not of this answer: an audit is a question of its own."""
+    clear = [one for one in audits if one.kind in (Kind.AUDIT_PASSED, Kind.AUDIT_FAILED)]
+    if not clear:
+        return _check("Audits", "not_checked", "this home has audited no answer of this provider's to an end")
+    passed = sum(one.kind is Kind.AUDIT_PASSED for one in clear)
+    said = f"of its other answers {passed} of {len(clear)} audits passed; the last on {_day(clear[-1].at)}: "
+    return _check("Audits", "passed" if passed == len(clear) else "failed", said + clear[-1].said().partition(": ")[2])
+
+
+def _day(at: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(at))
 
 
 def _machine() -> Check:

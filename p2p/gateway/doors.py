@@ -15,6 +15,8 @@ from p2p.gateway.keys import Key, Keys
 from p2p.gateway.wire import Wire
 
 MANAGED = "/api/"
+OWN = "/api/allowance"
+"""What every caller may see: what is left to it."""
 KEPT = ("/v1/", MANAGED)
 """Paths behind the door; what is outside is the same for everybody, and costs nothing."""
 
@@ -67,7 +69,7 @@ class Doorkeeper:
         key = await trio.to_thread.run_sync(self._keys.find, given)
         if key is None:
             raise invalid("send a key of this gateway: Authorization: Bearer bx-…", code="invalid_api_key", status=401)
-        if scope["path"].startswith(MANAGED) and not key.may.manage:
+        if scope["path"].startswith(MANAGED) and scope["path"] != OWN and not key.may.manage:
             raise invalid("this key may not see the accounts", code="key_not_allowed", status=403)
         return key
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from p2p.answer import Answer
-from p2p.gateway.checks import checks_of
+from p2p.gateway.checks import Audits, checks_of
+from p2p.protocol.reputation import Evidence
 
 Object = dict[str, Any]
+NONE: Audits = MappingProxyType({})
 
 
-def of_parts(parts: Sequence[Answer]) -> Object:
+def of_parts(parts: Sequence[Answer], audits: Audits = NONE) -> Object:
     """Of one answer: who gave its last part on what terms, what all parts cost, and what can be shown for it.
 
-    `receipt` names the last part's: the session's id, under which `receipts` lists it. Amounts are nano, prices nano
-    for a million tokens.
+    `audits` are those of its providers, as far as they are known by now. `receipt` names the last part's: the session's
+    id, under which `receipts` lists it. Amounts are nano, prices nano for a million tokens.
     """
     last = parts[-1]
     deal = last.deal
@@ -32,7 +35,7 @@ def of_parts(parts: Sequence[Answer]) -> Object:
         "why": deal.why,
         "ttft_ms": timing.ttft_ms,
         "tokens_per_s": round(timing.tokens_per_s, 1),
-        "parts": [_part(part) for part in parts],
+        "parts": [_part(part, audits.get(part.deal.provider, ())) for part in parts],
     }
 
 
@@ -84,7 +87,7 @@ EXPOSED = (
 """What a web page of another origin may read, if it may call at all."""
 
 
-def _part(part: Answer) -> Object:
+def _part(part: Answer, audits: Sequence[Evidence]) -> Object:
     return {
         "provider": part.deal.provider,
         "price": _price(part),
@@ -92,7 +95,7 @@ def _part(part: Answer) -> Object:
         "completion_tokens": part.completion_tokens,
         "cost_nano": part.cost_nano,
         "receipt": receipt_of(part),
-        "checks": checks_of(part),
+        "checks": checks_of(part, audits),
     }
 
 

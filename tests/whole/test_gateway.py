@@ -94,8 +94,9 @@ async def test_tokens_stream_under_trio(gateway: Gateway) -> None:
     assert len(texts) > 1
 
 
-def get(gateway: Gateway, path: str) -> Any:
-    with urllib.request.urlopen(f"{gateway.url}{path}") as response:
+def get(gateway: Gateway, path: str, key: str = "any") -> Any:
+    request = urllib.request.Request(f"{gateway.url}{path}", headers={"Authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request) as response:
         return json.load(response)
 
 
@@ -120,6 +121,10 @@ def test_the_accounts_tell_of_the_answer(gateway: Gateway, client: OpenAI, netwo
     assert budget["answers"]["all_nano"] == channel["delivered_nano"]
     assert budget["wallet"]["balance_nano"] > 0
     assert budget["deposits"]["today_nano"] >= channel["deposited_nano"]
+    allowance = get(gateway, "/api/allowance")
+    assert allowance["limit"] == "wallet"
+    assert allowance["day_max_nano"] == budget["deposits"]["day_max_nano"]
+    assert allowance["today_nano"] == budget["answers"]["today_nano"]
 
 
 def test_leaving_ends_the_answer(gateway: Gateway, client: OpenAI) -> None:
@@ -189,6 +194,15 @@ def test_a_key_can_do_what_it_is_made_for(network: Local, processes: Processes) 
     with pytest.raises(openai.RateLimitError) as limited:
         ask(rare)
     assert 0 < int(limited.value.response.headers["retry-after"]) <= 60
+    limited_to_one = {"network": "devnet", "free": False, "limit": "key", "day_max_nano": 1, "today_nano": 0}
+    assert get(gateway, "/api/allowance", poor) == limited_to_one
+    own = get(gateway, "/api/allowance", rare)
+    assert (own["limit"], own["day_max_nano"]) == (None, None)
+    assert 0 < own["today_nano"] < 10_000
+    with pytest.raises(urllib.error.HTTPError) as forbidden:
+        get(gateway, "/api/budget", rare)
+    forbidden.value.close()
+    assert forbidden.value.code == 403
     with pytest.raises(urllib.error.HTTPError) as unseen:
         get(gateway, "/api/budget")
     unseen.value.close()

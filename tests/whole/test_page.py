@@ -140,7 +140,7 @@ async def sees_an_answer_and_its_account(page: Page, shop: Shop) -> None:
     assert "0.006 in, 0.018 out a million" in said
     assert await page.evaluate(f"/0\\.0000\\d+ GRAM/.test({ANSWER}.innerText)"), said
     await page.click(".answer:last-child summary")
-    for looked_into in ("Receipt", "Promised speed", "Model", "Machine"):
+    for looked_into in ("Receipt", "Promised speed", "Model", "Audits", "Machine"):
         await page.sees(looked_into, ".answer:last-child .checks")
     await page.sees("not checked", ".answer:last-child .checks")
     await page.until("!document.querySelector('.purse .number').innerText.startsWith('0 ')")  # the running budget
@@ -231,17 +231,14 @@ async def test_what_a_model_writes_is_text_and_never_a_program(tmp_path: Path) -
     async def models(_request: Request) -> Response:
         return JSONResponse({"data": [{"id": "a/model"}]})
 
-    async def budget(_request: Request) -> Response:
-        answers = {"answer_max_nano": None, "today_nano": 0, "all_nano": 0, "count": 0}
-        deposits = {"day_max_nano": 1, "today_nano": 0}
-        return JSONResponse(
-            {"network": "devnet", "free": True, "wallet": None, "deposits": deposits, "answers": answers}
-        )
+    async def allowance(_request: Request) -> Response:
+        said = {"network": "devnet", "free": True, "limit": None, "day_max_nano": None, "today_nano": 0}
+        return JSONResponse(said)
 
     routes = [
         Route("/v1/chat/completions", hostile, methods=["POST"]),
         Route("/v1/models", models),
-        Route("/api/budget", budget),
+        Route("/api/allowance", allowance),
         *page_routes(in_telegram=False),
     ]
     app = application(routes, Rules(), Keys(tmp_path, time.time))

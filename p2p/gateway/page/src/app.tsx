@@ -7,7 +7,7 @@ import { EarningsPage } from "./earnings.tsx";
 import { Bars, Channel, Cocoon, People, Sliders, Talk } from "./icons.tsx";
 import { type Preferences, preferencesFrom } from "./preferences.ts";
 import { Providers } from "./providers.tsx";
-import { type Budget, Purse } from "./purse.tsx";
+import { type Allowance, Purse } from "./purse.tsx";
 import { Settings } from "./settings.tsx";
 import type { Launch } from "./telegram.ts";
 import { useAsked, usePlace } from "./use.ts";
@@ -33,12 +33,12 @@ export function App({ launch }: { launch: Launch | null }) {
   useMemo(() => showKey(launch), [launch]);
   const place = usePlace(NAMES);
   const [preferences, setPreferences] = useState<Preferences>(() => preferencesFrom(localStorage.getItem(KEPT)));
-  const budget = useAsked<Budget>("api/budget", 15);
+  const allowance = useAsked<Allowance>("api/allowance", 15);
   const catalogue = useAsked<{ data: { id: string }[] }>("v1/models", 15);
   const models = catalogue.value?.data.map((model) => model.id) ?? [];
   const model = models.includes(preferences.model) ? preferences.model : (models[0] ?? "");
   const wanted = { ...preferences, model };
-  const conversation = useConversation(wanted, budget.again);
+  const conversation = useConversation(wanted, allowance.again);
 
   useEffect(() => localStorage.setItem(KEPT, JSON.stringify(preferences)), [preferences]);
   useEffect(() => {
@@ -51,22 +51,22 @@ export function App({ launch }: { launch: Launch | null }) {
     if (key) sessionStorage.setItem(KEY, key);
     else sessionStorage.removeItem(KEY);
     showKey(launch);
-    budget.again();
+    allowance.again();
     catalogue.again();
   }
   return (
     <div class="shell">
       <a class="skip" href="#open" onClick={(event) => { event.preventDefault(); document.getElementById("open")?.focus(); }}>Skip to content</a>
-      <Side place={place} budget={budget.value} />
+      <Side place={place} allowance={allowance.value} />
       <main class="open" id="open" tabIndex={-1}>
         {place === "chat" ? (
-          <Chat conversation={conversation} models={models} preferences={wanted} prefer={prefer} problem={catalogue.problem} purse={budget.value && <Purse budget={budget.value} />} />
+          <Chat conversation={conversation} models={models} preferences={wanted} prefer={prefer} problem={catalogue.problem} purse={allowance.value && <Purse allowance={allowance.value} />} />
         ) : (
           <div class="page">
             {place === "providers" && <Providers />}
             {place === "channels" && <Channels />}
             {place === "earnings" && <EarningsPage />}
-            {place === "settings" && <Settings preferences={preferences} prefer={prefer} keep={keep} budget={budget.value} inTelegram={launch !== null} />}
+            {place === "settings" && <Settings preferences={preferences} prefer={prefer} keep={keep} inTelegram={launch !== null} />}
           </div>
         )}
       </main>
@@ -74,7 +74,7 @@ export function App({ launch }: { launch: Launch | null }) {
   );
 }
 
-function Side({ place, budget }: { place: string; budget: Budget | null }) {
+function Side({ place, allowance }: { place: string; allowance: Allowance | null }) {
   return (
     <nav class="side" aria-label="Places">
       <span class="brand"><Cocoon /> Bombyx</span>
@@ -85,7 +85,7 @@ function Side({ place, budget }: { place: string; budget: Budget | null }) {
           </li>
         ))}
       </ul>
-      {budget && <Purse budget={budget} />}
+      {allowance && <Purse allowance={allowance} />}
     </nav>
   );
 }

@@ -79,7 +79,7 @@ function Row({ one, model }: { one: Provider; model: Model }) {
       <td data-name="Model">
         <span>
           {model.id.split("/").at(-1)}
-          <small>{[model.quantisation, `${model.context.toLocaleString("en")} tokens`].filter(Boolean).join(", ")}</small>
+          <small>{[model.quantisation !== "none" && model.quantisation, `${model.context.toLocaleString("en")} tokens`].filter(Boolean).join(", ")}</small>
         </span>
       </td>
       <td data-name="Price in" class="figure">{gram(model.price.input)}</td>

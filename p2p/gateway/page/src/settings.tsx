@@ -2,17 +2,24 @@ import { useState } from "preact/hooks";
 
 import { amount } from "./money.ts";
 import { MAX_TOKENS_LIMIT, type Preferences, THEMES } from "./preferences.ts";
-import type { Budget } from "./purse.tsx";
+import { useAsked } from "./use.ts";
+
+/** What `api/budget` says to who may see the accounts, as far as it is shown. */
+interface Budget {
+  free: boolean;
+  wallet: { balance_nano: number | null } | null; // of a balance that cannot be asked for, `null`
+  deposits: { day_max_nano: number; today_nano: number };
+  answers: { answer_max_nano: number | null; today_nano: number; all_nano: number; count: number };
+}
 
 interface Given {
   preferences: Preferences;
   prefer: (change: Partial<Preferences>) => void;
   keep: (key: string) => void;
-  budget: Budget | null;
   inTelegram: boolean;
 }
 
-export function Settings({ preferences, prefer, keep, budget, inTelegram }: Given) {
+export function Settings({ preferences, prefer, keep, inTelegram }: Given) {
   return (
     <div>
       <header>
@@ -47,7 +54,7 @@ export function Settings({ preferences, prefer, keep, budget, inTelegram }: Give
         ) : (
           <Key keep={keep} />
         )}
-        <BudgetOf budget={budget} />
+        <BudgetOf />
       </div>
     </div>
   );
@@ -76,7 +83,8 @@ function Key({ keep }: { keep: (key: string) => void }) {
   );
 }
 
-function BudgetOf({ budget }: { budget: Budget | null }) {
+function BudgetOf() {
+  const { value: budget } = useAsked<Budget>("api/budget", 15);
   if (!budget || budget.free) return null;
   const { answers, deposits, wallet } = budget;
   const rows: [string, string][] = [
