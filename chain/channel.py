@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from chain.errors import BadVoucher, ChannelUnusable, InsufficientDeposit
 from chain.ledger import ChannelState
@@ -83,6 +84,8 @@ class Lane:
     delivered_nano: int = 0
     paid_nano: int = 0  # authorised for this session, what it is ahead included
     begun_nano: int = 0  # payee: work under way, not handed over yet
+    window_nano: int = 0  # payee: what its quote lets it owe
+    waits: bool = False  # payee: for room in the window
     shared: bool = False  # another session ran on the channel meanwhile, so totals may be out of step
 
     @property
@@ -92,6 +95,14 @@ class Lane:
     @property
     def ahead_nano(self) -> int:
         return max(0, self.paid_nano - self.delivered_nano)
+
+
+class Forgotten(NamedTuple):
+    """What a session that died owed, and the window that it had: both count for a while yet."""
+
+    until: float
+    owed_nano: int
+    window_nano: int
 
 
 class _End(ABC):
@@ -246,18 +257,21 @@ class Payee(_End):
         delivered_nano: int = 0,
         accepted: Claim | None = None,
         lost_nano: int = 0,
+        exposure_max_nano: int = 0,
     ) -> None:
+        """`exposure_max_nano` is what all sessions of the payer may owe together, where that is more than one window."""
         super().__init__(channel, global_id, deposited_nano=deposited_nano, delivered_nano=delivered_nano)
+        self._exposure_max_nano = exposure_max_nano
         self._payer_key = payer_key
         self._verify = verify
         self.accepted = accepted
         self.released_nano: int | None = None  # there is one release, however often it is asked for
         self.lost_nano = lost_nano  # what sessions that died left unpaid
         self._saved_lost_nano = lost_nano
-        self._forgotten: list[tuple[float, int]] = []  # until when, and how much
+        self._forgotten: list[Forgotten] = []
         self._saved_authorised_nano = self.authorised_nano
         self._saved_delivered_nano = delivered_nano
-        self.kin: list[Payee] = [self]  # all channels of this payer, which share one window
+        self.kin: list[Payee] = [self]  # all channels of this payer: what they may owe is shared
 
     @property
     def authorised_nano(self) -> int:
@@ -331,11 +345,12 @@ class Payee(_End):
         Until then it takes up the window all the same, or until no session of the payer is left: any of them may be
         dead as well, and must not be given more because one is known to be.
         """
-        lost = self.lanes.pop(session, Lane()).unpaid_nano
+        lane = self.lanes.pop(session, Lane())
+        lost = lane.unpaid_nano
         self.delivered_nano -= lost
         self.lost_nano += lost
         if lost:
-            self._forgotten.append((until, lost))
+            self._forgotten.append(Forgotten(until, lost, lane.window_nano))
         if not any(each.lanes for each in self.kin):
             for each in self.kin:
                 each._forgotten.clear()
@@ -343,8 +358,30 @@ class Payee(_End):
     def forgotten_nano(self, now: float) -> int:
         """What takes up the payer's window although it is forgotten."""
         for each in self.kin:
-            each._forgotten = [(until, nano) for until, nano in each._forgotten if now < until]
-        return sum(nano for each in self.kin for _, nano in each._forgotten)
+            if each._forgotten:
+                each._forgotten = [one for one in each._forgotten if now < one.until]
+        return sum(one.owed_nano for each in self.kin for one in each._forgotten)
+
+    @property
+    def window_nano(self) -> int:
+        """What the payer may owe us: a window for each of its sessions up to the limit, and one in any case."""
+        windows = [lane.window_nano for each in self.kin for lane in each.lanes.values()]
+        windows += [one.window_nano for each in self.kin for one in each._forgotten]
+        return max(*windows, min(self._exposure_max_nano, sum(windows)), 0)
+
+    def room_nano(self, session: bytes, now: float, least_nano: int) -> int:
+        """So much more may be handed over in this session before it is paid.
+
+        While another one waits, nobody gets beyond its share, which is `least_nano` at least: else whoever is at work
+        would take up again and again what becomes free.
+        """
+        window_nano, mine = self.window_nano, self.lanes[session]
+        room_nano = window_nano - self.exposed_nano - self.forgotten_nano(now)
+        lanes = [lane for each in self.kin for lane in each.lanes.values()]
+        if not any(lane.waits for lane in lanes if lane is not mine):
+            return room_nano
+        owed_nano = mine.delivered_nano + mine.begun_nano - mine.paid_nano
+        return min(room_nano, max(window_nano // len(lanes), least_nano) - owed_nano)
 
     def agree_on(self, delivered_nano: int) -> None:
         self.lost_nano += max(0, self.delivered_nano - delivered_nano)

@@ -36,7 +36,7 @@ CHECK_TIMEOUT_S = 5.0  # for the chain to say something about a channel, before 
 
 @dataclass
 class _Payer:
-    """One wallet that pays us. All its channels share one window, and each waits for what happens on any of them."""
+    """One wallet that pays us. Its channels share what it may owe, and each waits for what happens on any of them."""
 
     payees: list[Payee] = field(default_factory=list)
     news: trio.Event = field(default_factory=trio.Event)
@@ -52,9 +52,12 @@ class Payees:
         keeper: BookKeeper,
         offer: ChannelOffer,
         settlements: Settlements,
+        exposure_max_nano: int,
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
+        """`exposure_max_nano` is what one payer may owe us on all its answers together."""
+        self._exposure_max_nano = exposure_max_nano
         self._ledger = ledger
         self._keeper = keeper
         self._offer = offer
@@ -212,6 +215,7 @@ class Payees:
             delivered_nano=known.delivered_nano,
             accepted=known.claim,
             lost_nano=known.lost_nano,
+            exposure_max_nano=self._exposure_max_nano,
         )
         payee.write_off()
         payee.released_nano, payee.state = known.released_nano, known.state

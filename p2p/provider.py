@@ -76,7 +76,13 @@ class Provider:
         )
         self._settlements = Settlements(ledger=ledger, keeper=keeper, policy=settle_policy, clock=clock, trace=trace)
         self._payees = Payees(
-            ledger=ledger, keeper=keeper, offer=self._channel, settlements=self._settlements, clock=clock, trace=trace
+            ledger=ledger,
+            keeper=keeper,
+            offer=self._channel,
+            settlements=self._settlements,
+            exposure_max_nano=price_list.window_cap_nano,
+            clock=clock,
+            trace=trace,
         )
         self._upkeep = Upkeep(
             ledger=ledger,

@@ -1,7 +1,8 @@
 """Core: the provider's side of one paid answer.
 
-The provider works ahead of payment by at most one window, counted over all that the payer owes it: it takes the prompt
-in steps that the window has room for, and of the output it hands over what the window has room for, a token at least.
+The provider works ahead of payment by at most one window for each answer, counted over all that the payer owes it and
+up to what its owner allows: it takes the prompt in steps that there is room for, and of the output it hands over what
+there is room for, a token at least.
 The rest waits, and the engine with it. It aborts nothing for want of a voucher until its patience ends.
 """
 
@@ -59,6 +60,7 @@ from p2p.protocol.session import (
     ToClient,
     ToProvider,
 )
+from p2p.protocol.window import one_token_nano
 from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, sign
 
 
@@ -120,6 +122,7 @@ class ProviderSession:
             if self._backlog:
                 return [*handed_over, self._ask_for_pay(now)]
             self.state = State.STREAMING
+            self._lane.waits = False
             return [*handed_over, Resume()]
         return []
 
@@ -253,6 +256,7 @@ class ProviderSession:
             self._lane = payee.enter(self._start.session)
         except ChainError as error:
             raise RemoteError("out_of_turn", str(error)) from error
+        self._lane.window_nano = self._quote.window_nano
         self.state = State.PREFILL
         if self._lane.shared:
             return self._accept(payment)
@@ -282,10 +286,11 @@ class ProviderSession:
     def _step_of_prompt(self, now: float) -> list[Event] | None:
         """Work through as much of the prompt as the window has room for; the last step is the answer itself."""
         prices, done = self._quote.prices, self._done
-        room_nano = min(self._room_nano(now), self._quote.window_nano - self._payee.under_way_nano)
+        room_nano = min(self._room_nano(now), self._payee.window_nano - self._payee.under_way_nano)
         step = min(self._prompt_tokens, done.input + tokens_within(room_nano, prices.input, prices, done))
         if step == done.input < self._prompt_tokens:
             return None
+        self._lane.waits = False
         self._working, self._step_tokens = True, step
         self._payee.begin(self._start.session, cost_nano(prices, Tokens(input=step)) - cost_nano(prices, done))
         saved = self._save_if_due()
@@ -296,7 +301,7 @@ class ProviderSession:
 
     def _room_nano(self, now: float) -> int:
         """So much more may be handed over to this payer before it pays."""
-        return self._quote.window_nano - self._payee.exposed_nano - self._payee.forgotten_nano(now)
+        return self._payee.room_nano(self._start.session, now, one_token_nano(self._quote.prices))
 
     def _prompt_proven(self, now: float) -> list[Event]:
         """The first token of an answer proves that the whole prompt was worked through."""
@@ -324,6 +329,7 @@ class ProviderSession:
 
     def _ask_for_pay(self, now: float) -> Send:
         self._waiting_since = now
+        self._lane.waits = True
         return self._send(Pause(due_nano=self._payee.delivered_nano), now)
 
     def _cancel(self, now: float) -> list[Event]:
@@ -396,7 +402,7 @@ class ProviderSession:
         return self._save_if_due()
 
     def _save_if_due(self) -> list[Event]:
-        if self._payee.unsaved_nano <= self._quote.window_nano:
+        if self._payee.unsaved_nano <= self._payee.window_nano:
             return []
         return [SaveDelivered(each.channel, each.earned_nano) for each in self._payee.unsaved_earned]
 
