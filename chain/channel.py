@@ -370,7 +370,7 @@ class Payee(_End):
         return max(*windows, min(self._exposure_max_nano, sum(windows)), 0)
 
     def room_nano(self, session: bytes, now: float, least_nano: int) -> int:
-        """So much more may be handed over in this session before it is paid.
+        """So much more may be handed over in this session before it is paid: up to its own window.
 
         While another one waits, nobody gets beyond its share, which is `least_nano` at least: else whoever is at work
         would take up again and again what becomes free.
@@ -378,10 +378,10 @@ class Payee(_End):
         window_nano, mine = self.window_nano, self.lanes[session]
         room_nano = window_nano - self.exposed_nano - self.forgotten_nano(now)
         lanes = [lane for each in self.kin for lane in each.lanes.values()]
-        if not any(lane.waits for lane in lanes if lane is not mine):
-            return room_nano
-        owed_nano = mine.delivered_nano + mine.begun_nano - mine.paid_nano
-        return min(room_nano, max(window_nano // len(lanes), least_nano) - owed_nano)
+        most_nano = mine.window_nano
+        if any(lane.waits for lane in lanes if lane is not mine):
+            most_nano = min(most_nano, max(window_nano // len(lanes), least_nano))
+        return min(room_nano, most_nano - (mine.delivered_nano + mine.begun_nano - mine.paid_nano))
 
     def agree_on(self, delivered_nano: int) -> None:
         self.lost_nano += max(0, self.delivered_nano - delivered_nano)

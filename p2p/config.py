@@ -83,7 +83,7 @@ class ProvideConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     standing_max_s: Nano = 86_400  # for which a standing quote binds at most
     surge_percent: Annotated[int, msgspec.Meta(ge=0, le=900)] = 0  # how far it may rise while clients wait for a slot
     concede: Tactic = Tactic.EVENLY  # how `concession` gives way: early, evenly or late
-    window_cap_nano: Nano = 1_000_000  # the most that is ever unpaid on one answer
+    window_cap_nano: Nano = 1_000_000  # the most that one client ever owes, on all its answers together
     deposit_min_nano: Nano = 50_000_000
     challenge_period_s: Annotated[int, msgspec.Meta(ge=60, le=30 * 86400)] = 3600
     settle_at_nano: Nano = 120_000_000  # the most that may be unsettled on a channel, whatever settling costs

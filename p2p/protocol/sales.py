@@ -38,7 +38,7 @@ NOTHING_LEFT = Left()
 
 @dataclass(frozen=True)
 class PriceList:
-    """What every model is sold at, and the most that is ever unpaid on one answer.
+    """What every model is sold at, and the most that one client may owe: on one answer, and on all together.
 
     Whatever the strategy says, nothing is sold below `least`, or by a standing quote below `least_standing`, and no
     quote is dearer than the one before it.

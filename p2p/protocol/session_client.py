@@ -257,10 +257,10 @@ class ClientSession:
 
     def _paused(self, message: Pause, now: float) -> list[Event]:
         """Answer also if nothing is to be added: the voucher that says so may have died with another session."""
-        before_nano = self._payer.authorised_nano
+        before = self._payer.authorised_nano, self._said_paid_nano
         self._payer.asked_for(message.due_nano)
         saved, payment = self._pay()
-        if self._payer.authorised_nano > before_nano:  # it was for us that it waited
+        if (self._payer.authorised_nano, self._said_paid_nano) != before:  # it was for us that it waited
             self._progress_at = now
         return [saved, self._send(payment, now)]
 

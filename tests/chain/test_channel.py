@@ -36,7 +36,9 @@ def payer(deposited_nano: int = 100, delivered_nano: int = 0, authorised_nano: i
     )
 
 
-def payee(deposited_nano: int = 100, delivered_nano: int = 0, accepted: Claim | None = None) -> Payee:
+def payee(
+    deposited_nano: int = 100, delivered_nano: int = 0, accepted: Claim | None = None, exposure_max_nano: int = 0
+) -> Payee:
     return Payee(
         CHANNEL,
         GLOBAL_ID,
@@ -45,6 +47,7 @@ def payee(deposited_nano: int = 100, delivered_nano: int = 0, accepted: Claim | 
         deposited_nano=deposited_nano,
         delivered_nano=delivered_nano,
         accepted=accepted,
+        exposure_max_nano=exposure_max_nano,
     )
 
 
@@ -297,6 +300,63 @@ def test_the_payer_pays_what_the_payee_waits_for_within_the_window_and_the_depos
     end.leave(b"a")
     end.enter(b"b")
     assert end.owed_nano(100) < 0, "a session that comes alone begins anew"
+
+
+def open_lanes(end: Payee, *sessions: bytes, window_nano: int = 100) -> None:
+    for session in sessions:
+        end.enter(session).window_nano = window_nano
+
+
+@pytest.mark.parametrize(
+    ("exposure_max_nano", "sessions", "window_nano"),
+    [
+        pytest.param(0, 1, 100, id="one"),
+        pytest.param(0, 3, 100, id="no more than one for all"),
+        pytest.param(1000, 0, 0, id="nobody"),
+        pytest.param(1000, 3, 300, id="one each"),
+        pytest.param(250, 3, 250, id="up to the limit"),
+    ],
+)
+def test_what_a_payer_may_owe_grows_with_its_sessions(exposure_max_nano: int, sessions: int, window_nano: int) -> None:
+    end = payee(exposure_max_nano=exposure_max_nano)
+    open_lanes(end, *(bytes([number]) for number in range(sessions)))
+    assert end.window_nano == window_nano
+
+
+def test_what_a_payer_may_owe_is_for_all_its_channels_and_the_dead_keep_their_part_for_a_while() -> None:
+    end, other = payee(exposure_max_nano=1000), payee(exposure_max_nano=1000)
+    end.kin = other.kin = [end, other]
+    open_lanes(end, b"a", b"b")
+    open_lanes(other, b"c", window_nano=50)
+    assert end.window_nano == other.window_nano == 250
+    end.deliver(b"a", 90)
+    end.leave(b"a", until=25)
+    assert (end.window_nano, end.forgotten_nano(24)) == (250, 90)
+    assert end.room_nano(b"b", 24, 1) == 100, "its own"
+    assert (end.forgotten_nano(25), end.window_nano) == (0, 150)
+
+
+def test_while_another_waits_nobody_gets_beyond_its_share() -> None:
+    end = payee()
+    open_lanes(end, b"a", b"b")
+    end.deliver(b"a", 60)
+    assert end.room_nano(b"a", 0, 1) == 40, "nobody else wants any"
+    end.lanes[b"b"].waits = True
+    assert end.room_nano(b"a", 0, 1) == -10
+    assert end.room_nano(b"b", 0, 1) == 40, "as much as there is, or its share, if that is less"
+    end.deliver(b"b", 30)
+    end.lanes[b"b"].waits, end.lanes[b"a"].waits = False, True
+    assert end.room_nano(b"b", 0, 1) == 10
+
+
+def test_a_share_is_one_token_at_least() -> None:
+    end = payee()
+    open_lanes(end, *(bytes([number]) for number in range(30)))
+    for lane in end.lanes.values():
+        lane.waits = True
+    assert end.room_nano(b"\0", 0, 7) == 7
+    end.deliver(b"\0", 7)
+    assert end.room_nano(b"\0", 0, 7) == 0
 
 
 def test_work_under_way_counts_and_so_does_debt_on_the_payers_other_channels() -> None:

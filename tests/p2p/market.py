@@ -62,14 +62,18 @@ def question(content: str = "why is silk strong", max_tokens: int = 40) -> Reque
 
 
 class InlineKeeper(BookKeeper):
-    """Commits on the event loop, because a mock clock jumps while a thread works. `commits_left` fills the disk."""
+    """Commits on the event loop, because a mock clock jumps while a thread works.
+
+    `commits_left` fills the disk, `commit_s` makes it slow.
+    """
 
     def __init__(self, book: Book) -> None:
         super().__init__(book)
         self.commits_left: int | None = None
+        self.commit_s = 0.0
 
     async def do(self, work: Callable[[Book], T]) -> T:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.commit_s)
         if self.commits_left is not None:
             if self.commits_left == 0:
                 raise BookUnusable("the disk is full")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import trio
 from by_hand import ByHand, agree, by_hand
-from market import DEPOSIT_NANO, Customer, Market, Seller, open_market, question
+from market import DEPOSIT_NANO, PRICES, Customer, Market, Seller, open_market, question
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chain.channel import State
@@ -25,6 +26,8 @@ from p2p.protocol.session import PAYMENT_PATIENCE_S, SILENCE_S, Begun, End, Hear
 from p2p.protocol.strategy import TakeIt
 
 LONG = "why " * 600
+CROWD = 24
+TOKENS_64_NANO = cost_nano(PRICES, Tokens(output=64))
 
 
 async def ask(client: Customer, answers: list[Answer], content: str = LONG, max_tokens: int = 100) -> None:
@@ -151,10 +154,13 @@ async def test_what_running_sessions_may_cost_is_reserved(tmp_path: Path, autoju
         assert channels[0] == channels[1] != channels[2]
 
 
-async def test_a_payer_has_one_window_over_all_its_channels(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """One that never pays gets no more for opening many channels than for one."""
+@pytest.mark.parametrize(("window_cap_nano", "windows"), [(TOKENS_64_NANO, 1), (2 * TOKENS_64_NANO, 2), (1 << 40, 3)])
+async def test_what_a_payer_may_owe_is_for_all_its_channels(
+    tmp_path: Path, autojump_clock: MockClock, window_cap_nano: int, windows: int
+) -> None:
+    """One that never pays gets a window for each answer and no more than the limit, however many channels it opens."""
     async with open_market(tmp_path) as market:
-        seller = await market.seller(Scripted(slots=8, tokens_per_s=1000))
+        seller = await market.seller(Scripted(slots=8, tokens_per_s=1000), window_cap_nano=window_cap_nano)
         client = await market.customer(budget=Budget(deposit_nano=DEPOSIT_NANO, channels_max=3, strategy=TakeIt()))
         payers = client.peer._payers
         async with AsyncExitStack() as sessions, trio.open_nursery() as nursery:
@@ -170,11 +176,12 @@ async def test_a_payer_has_one_window_over_all_its_channels(tmp_path: Path, auto
                 await one.hear(Begun)
                 nursery.start_soon(_go_on_without_paying, one)
             assert len({one.payer.channel for one in all_of_them}) == 3
-            window = one.core._quote.window_nano
+            window = windows * one.core._quote.window_nano
+            assert one.core._quote.window_nano == TOKENS_64_NANO
             await trio.sleep(PAYMENT_PATIENCE_S / 2)
             payees = [incoming.payee for incoming in seller.provider._payees]
             one_token = cost_nano(one.core._quote.prices, Tokens(output=1))
-            assert window - one_token < sum(payee.unpaid_nano for payee in payees) <= window
+            assert window - windows * one_token < sum(payee.unpaid_nano for payee in payees) <= window
             assert len(payees) == 3
             nursery.cancel_scope.cancel()
 
@@ -243,3 +250,33 @@ async def test_a_cancelled_answer_gives_up_its_place_on_the_channel(tmp_path: Pa
 
 async def _swallow(_data: bytes) -> None:
     await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("window_cap_nano", "longest_wait_s"),
+    [pytest.param(1_000_000, 0.1, id="a window each"), pytest.param(TOKENS_64_NANO, 0.6, id="one window for all")],
+)
+async def test_a_crowd_of_one_payer_flows(
+    tmp_path: Path, autojump_clock: MockClock, window_cap_nano: int, longest_wait_s: float
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller = await market.seller(Scripted(slots=CROWD), window_cap_nano=window_cap_nano)
+        client = await market.customer(budget=Budget(deposit_nano=DEPOSIT_NANO, channels_max=CROWD, strategy=TakeIt()))
+        seller.keeper.commit_s = client.keeper.commit_s = 0.03
+        waits_s: list[float] = []
+
+        async def read(number: int) -> None:
+            request = question(f"{number} why", 60)
+            async with client.peer.answer(await agree(client, request), request) as answer:
+                before = math.inf
+                async for _ in answer:
+                    now = trio.current_time()
+                    waits_s.append(now - before)
+                    before = now
+
+        async with trio.open_nursery() as nursery:
+            for number in range(CROWD):
+                nursery.start_soon(read, number)
+                await trio.sleep(0.1)
+        assert max(waits_s) < longest_wait_s
+        assert seller.diary.kinds().count("served") == CROWD

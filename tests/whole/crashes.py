@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,9 +26,13 @@ from explorer import history
 from local import SCRIPTED, Bare, start_bare
 from processes import ROOT, Process, Processes
 
+from p2p.config import ProvideConfig
+
 STRIKE_WITHIN_S = 1.2  # of the moment at which answers are under way; one takes about a second
 LOOK_EVERY_S = 0.02
 AGREE_LIMIT_S = 120.0
+AT_ONCE = 3  # answers of a client
+EXPOSURE_MAX_NANO = ProvideConfig().window_cap_nano
 PHASES = ("STARTING", "PREFILL", "STREAMING", "CLOSING")
 
 Victim = Literal["client", "provider"]
@@ -42,9 +46,20 @@ class Kill:
     phases: tuple[str, ...]  # of the client's sessions under way, as far as it knew
     client_loss_nano: int  # counted as delivered and never received; negative where the provider bore it
     provider_loss_nano: int  # handed over and not counted as delivered
+    window_nano: int  # what the client may lose
     recovery_s: float
     compared: bool  # whether both ends told their totals of the agreement after it
     differ: bool
+
+    @property
+    def exposure_nano(self) -> int:
+        """What the provider may lose: a window for each answer that may be under way."""
+        return max(self.window_nano, min(EXPOSURE_MAX_NANO, AT_ONCE * self.window_nano))
+
+    @property
+    def parts(self) -> tuple[float, float]:
+        """Of what client and provider may lose, what they lost."""
+        return self.client_loss_nano / self.window_nano, self.provider_loss_nano / self.exposure_nano
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,6 @@ class Report:
     """What a run has shown. `faults` names whatever did not hold."""
 
     seed: int
-    window_nano: int = 0
     kills: list[Kill] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -146,10 +160,6 @@ class Lane:
         self._running["client"] = self._start_client()
         self._agreed_after(0)
 
-    @property
-    def window_nano(self) -> int:
-        return int(self.client.agreements[-1]["window_nano"])
-
     def strike(self, victim: Victim, after_s: float) -> Kill:
         """Kill so long after the first answer began, start again, and see what it cost."""
         left_hanging = self.client.under_way()
@@ -168,6 +178,7 @@ class Lane:
             tuple(phases),
             delivered_nano - (after.ours["total_nano"] - before.ours["total_nano"]),
             after.theirs["total_nano"] - before.theirs["total_nano"] - delivered_nano,
+            max(before.ours["window_nano"], after.ours["window_nano"]),
             time.monotonic() - struck_at,
             after.comparable,
             after.differs,
@@ -258,7 +269,6 @@ def run_crashes(directory: Path, *, kills: int, lanes: int, seed: int) -> Report
                 for victim, after_s in _plan(chance, kills // lanes + (number < kills % lanes)):
                     kill = lane.strike(victim, after_s)
                     with lock:
-                        report.window_nano = lane.window_nano
                         report.kills.append(kill)
                 with lock:
                     report.closed.append(lane.close())
@@ -282,10 +292,9 @@ def _plan(chance: random.Random, count: int) -> Iterator[tuple[Victim, float]]:
 
 def _faults(report: Report) -> Iterator[str]:
     for number, kill in enumerate(report.kills):
-        if kill.client_loss_nano > report.window_nano:
-            yield f"kill {number}: the client lost {kill.client_loss_nano} nano, the window is {report.window_nano}"
-        if kill.provider_loss_nano > report.window_nano:
-            yield f"kill {number}: the provider lost {kill.provider_loss_nano} nano, the window is {report.window_nano}"
+        for who, part in zip(("client", "provider"), kill.parts, strict=True):
+            if part > 1:
+                yield f"kill {number}: the {who} lost {part:.2f} times as much as it may: {kill}"
         if kill.differ:
             yield f"kill {number}: the two ends go on from different totals"
     for closed in report.closed:
@@ -302,12 +311,10 @@ def table(report: Report) -> list[str]:
     for victim in ("client", "provider"):
         kills = [kill for kill in report.kills if kill.victim == victim]
         if kills:
-            client = max(max(kill.client_loss_nano for kill in kills), 0)
-            provider = max(max(kill.provider_loss_nano for kill in kills), 0)
+            client, provider = (max(0, *parts) for parts in zip(*(kill.parts for kill in kills), strict=True))
             recovery_s = sorted(kill.recovery_s for kill in kills)[len(kills) // 2]
             lines.append(
-                f"| {victim} | {len(kills)} | {_windows(client, report)} | {_windows(provider, report)} "
-                f"| {recovery_s:.1f} s |"
+                f"| {victim} | {len(kills)} | {client:.2f} windows | {provider:.2f} of the limit | {recovery_s:.1f} s |"
             )
     struck = Counter(phase.lower() for kill in report.kills for phase in kill.phases)
     none = sum(not kill.phases for kill in report.kills)
@@ -321,15 +328,16 @@ def table(report: Report) -> list[str]:
     ]
 
 
-def _windows(nano: int, report: Report) -> str:
-    return f"{nano:,} nano ({nano / report.window_nano:.2f} windows)"
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _range(amounts: Iterable[int]) -> str:
+    least, *_, most = sorted(2 * list(amounts))
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def summary(report: Report) -> Sequence[str]:
@@ -339,6 +347,8 @@ def summary(report: Report) -> Sequence[str]:
     handed = sum(each.handed_over_nano for each in report.closed)
     run = f"{len(report.kills)} kills in {report.duration_s:.0f} s, seed {report.seed}, {len(report.closed)} channels"
     return [
-        f"{run}, {report.answers} answers completed, window {report.window_nano:,} nano.",
+        f"{run}, {report.answers} answers completed.",
+        f"A window is {_range(kill.window_nano for kill in report.kills)} nano. The provider's limit is one for each of the"
+        f" {AT_ONCE} answers at a time: {_range(kill.exposure_nano for kill in report.kills)} nano.",
         f"In all {received:,} nano were received, {settled:,} settled on chain, {handed:,} handed over.",
     ]

@@ -9,7 +9,7 @@ from crashes import run_crashes
 
 
 @pytest.mark.slow
-def test_killed_providers_and_clients_agree_again_and_lose_one_window_at_most(tmp_path: Path) -> None:
+def test_killed_providers_and_clients_agree_again_and_lose_no_more_than_they_may(tmp_path: Path) -> None:
     report = run_crashes(tmp_path, kills=6, lanes=2, seed=1)
     assert report.faults == []
     assert len(report.kills) == 6

@@ -110,11 +110,12 @@ class Talk:
 class SharedChannel:
     """One channel, its two ends, and all that may befall them."""
 
-    def __init__(self, tally: Counter[str] | None = None) -> None:
+    def __init__(self, tally: Counter[str] | None = None, *, exposure_max_nano: int = 0) -> None:
         self.tally: Counter[str] = Counter() if tally is None else tally
+        self.limit_nano = max(WINDOW_NANO, exposure_max_nano)  # of what the payer may owe
         self.client_disk, self.provider_disk = Disk(), Disk()
         self.payer = Payer(CHANNEL, GLOBAL_ID, PAYER, deposited_nano=DEPOSIT_NANO)
-        self.payee = Payee(CHANNEL, GLOBAL_ID, PAYER.public_key, verify, deposited_nano=DEPOSIT_NANO)
+        self._restore_payee()
         self.quote, self.signed_quote = make_quote(window_nano=WINDOW_NANO)
         self.talks: list[Talk] = []
         self.now = 1000.0
@@ -425,6 +426,7 @@ class SharedChannel:
             delivered_nano=disk.delivered_nano,
             accepted=disk.claim,
             lost_nano=disk.lost_nano,
+            exposure_max_nano=self.limit_nano,
         )
         self.payee.write_off()
         if disk.released is not None:
