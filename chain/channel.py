@@ -259,7 +259,7 @@ class Payee(_End):
         lost_nano: int = 0,
         exposure_max_nano: int = 0,
     ) -> None:
-        """`exposure_max_nano` is what all sessions of the payer may owe together, where that is more than one window."""
+        """`exposure_max_nano` is what all sessions of the payer may owe together, if that is more than one window."""
         super().__init__(channel, global_id, deposited_nano=deposited_nano, delivered_nano=delivered_nano)
         self._exposure_max_nano = exposure_max_nano
         self._payer_key = payer_key

@@ -26,7 +26,7 @@ from p2p.protocol.session import PAYMENT_PATIENCE_S, SILENCE_S, Begun, End, Hear
 from p2p.protocol.strategy import TakeIt
 
 LONG = "why " * 600
-CROWD = 24
+CROWD = 40
 TOKENS_64_NANO = cost_nano(PRICES, Tokens(output=64))
 
 
@@ -253,12 +253,11 @@ async def _swallow(_data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window_cap_nano", "longest_wait_s"),
-    [pytest.param(1_000_000, 0.1, id="a window each"), pytest.param(TOKENS_64_NANO, 0.6, id="one window for all")],
+    "window_cap_nano",
+    [pytest.param(1_000_000, id="a window each"), pytest.param(TOKENS_64_NANO, id="one window for all")],
 )
-async def test_a_crowd_of_one_payer_flows(
-    tmp_path: Path, autojump_clock: MockClock, window_cap_nano: int, longest_wait_s: float
-) -> None:
+async def test_a_crowd_of_one_payer_flows(tmp_path: Path, autojump_clock: MockClock, window_cap_nano: int) -> None:
+    """Without shares some wait for half a second."""
     async with open_market(tmp_path) as market:
         seller = await market.seller(Scripted(slots=CROWD), window_cap_nano=window_cap_nano)
         client = await market.customer(budget=Budget(deposit_nano=DEPOSIT_NANO, channels_max=CROWD, strategy=TakeIt()))
@@ -266,8 +265,7 @@ async def test_a_crowd_of_one_payer_flows(
         waits_s: list[float] = []
 
         async def read(number: int) -> None:
-            request = question(f"{number} why", 60)
-            async with client.peer.answer(await agree(client, request), request) as answer:
+            async with client.peer.ask(question(f"{number} why", 40)) as answer:
                 before = math.inf
                 async for _ in answer:
                     now = trio.current_time()
@@ -277,6 +275,5 @@ async def test_a_crowd_of_one_payer_flows(
         async with trio.open_nursery() as nursery:
             for number in range(CROWD):
                 nursery.start_soon(read, number)
-                await trio.sleep(0.1)
-        assert max(waits_s) < longest_wait_s
+        assert max(waits_s) < 0.2
         assert seller.diary.kinds().count("served") == CROWD

@@ -345,10 +345,10 @@ def summary(report: Report) -> Sequence[str]:
     received = sum(each.received_nano for each in report.closed)
     settled = sum(each.settled_nano for each in report.closed)
     handed = sum(each.handed_over_nano for each in report.closed)
+    window, most = (_range(getattr(kill, name) for kill in report.kills) for name in ("window_nano", "exposure_nano"))
     run = f"{len(report.kills)} kills in {report.duration_s:.0f} s, seed {report.seed}, {len(report.closed)} channels"
     return [
         f"{run}, {report.answers} answers completed.",
-        f"A window is {_range(kill.window_nano for kill in report.kills)} nano. The provider's limit is one for each of the"
-        f" {AT_ONCE} answers at a time: {_range(kill.exposure_nano for kill in report.kills)} nano.",
+        f"A window is {window} nano. The provider's limit is one for each of {AT_ONCE} answers at a time: {most} nano.",
         f"In all {received:,} nano were received, {settled:,} settled on chain, {handed:,} handed over.",
     ]
