@@ -47,12 +47,12 @@ class Payees:
 
     def __init__(
         self,
-        *,
         ledger: Ledger,
         keeper: BookKeeper,
         offer: ChannelOffer,
         settlements: Settlements,
         exposure_max_nano: int,
+        *,
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:

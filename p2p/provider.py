@@ -62,10 +62,7 @@ class Provider:
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
-        self._host = host
-        self._engine = engine
-        self._keeper = keeper
-        self._identity = identity
+        self._host, self._engine, self._keeper, self._identity = host, engine, keeper, identity
         self._clock, self._trace, self._seq = clock, trace, 0
         self._network = ledger.network.name
         self._channel = ChannelOffer(
@@ -76,13 +73,7 @@ class Provider:
         )
         self._settlements = Settlements(ledger=ledger, keeper=keeper, policy=settle_policy, clock=clock, trace=trace)
         self._payees = Payees(
-            ledger=ledger,
-            keeper=keeper,
-            offer=self._channel,
-            settlements=self._settlements,
-            exposure_max_nano=price_list.window_cap_nano,
-            clock=clock,
-            trace=trace,
+            ledger, keeper, self._channel, self._settlements, price_list.window_cap_nano, clock=clock, trace=trace
         )
         self._upkeep = Upkeep(
             ledger=ledger,
