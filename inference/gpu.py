@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+GIBIBYTE = 1 << 30
+
 
 class Gpu(NamedTuple):
     """One GPU right now: memory in bytes, power in watts, and the processes that compute on it."""
@@ -16,6 +18,13 @@ class Gpu(NamedTuple):
     power_w: float | None
     busy_percent: int
     pids: frozenset[int]
+
+
+def in_words(gpu: Gpu) -> str:
+    """For a person."""
+    taken = f"{(gpu.total - gpu.free) / GIBIBYTE:.1f} of {gpu.total / GIBIBYTE:.1f} GiB taken"
+    power = "" if gpu.power_w is None else f", {gpu.power_w:.0f} W"
+    return f"{gpu.name}: {gpu.busy_percent} % busy, {taken}{power}"
 
 
 def gpus() -> tuple[Gpu, ...]:

@@ -22,7 +22,7 @@ import trio
 from rich.console import Console
 
 from chain.wallet import WALLET_MARGIN_NANO, WalletKey
-from inference.engine import Message, Request
+from inference.engine import Engine, Message, Request
 from inference.measure import measure
 from inference.nursery import open_background
 from inference.worker import open_worker
@@ -36,6 +36,7 @@ from p2p import (
     models_command,
     peers_command,
     peers_seen,
+    provider_table,
     ranking,
     swarm_key,
     wallet_commands,
@@ -72,6 +73,7 @@ from p2p.receipt_commands import receipts
 from p2p.recording import recording
 from p2p.story import JsonLines, Story, answer_to, gram, short
 from p2p.strategies import seller_strategy
+from p2p.takings import Takings
 from p2p.terminal import Terminal
 from p2p.trace import Trace, among
 from p2p.wallet_commands import Wiring
@@ -232,6 +234,7 @@ async def provide(session: Session) -> None:
             ):
                 if session.options.faucet:
                     await fund(node.network, node.ledger.wallet.address)
+                takings = Takings(time.time, await provider_table.sold_before(node.keeper, time.time()))
                 provider = Provider(
                     host=node.host,
                     engine=engine,
@@ -246,19 +249,36 @@ async def provide(session: Session) -> None:
                     settle_policy=config.settle_policy,
                     allowance=config.allowance,
                     pause=owner.pause,
+                    went_out=takings.went_out,
                     clock=time.time,
-                    trace=session.trace,
+                    trace=among(session.trace, takings),
                 )
                 await background.start(owner.watch)
                 await background.start(provider.run)
                 async with peers_seen.kept_up_to_date(home.folder, node.host):
                     _tell_provider_ready(session, node, measured)
                     session.up.set()
+                    look = partial(_look, engine, node, provider, owner, takings)
+                    background.start_soon(provider_table.kept_up_to_date, session, look)
                     await session.interrupt.first()
                     owner.stop()
+                    if provider.answering:
+                        session.trace("draining", answers=provider.answering, within_s=config.drain_s)
                     with trio.move_on_after(config.drain_s):
                         await provider.drained()
                     session.interrupt.everything.cancel()
+
+
+def _look(engine: Engine, node: Node, provider: Provider, owner: Owner, takings: Takings) -> provider_table.Snapshot:
+    return provider_table.Snapshot(
+        models=[model.id for model in engine.models()],
+        slots=engine.capacity().total,
+        answering=provider.answering,
+        sold=takings.sold(),
+        peers=sum(not peer.banned for peer in node.host.peers()),
+        pause=owner.pause(),
+        gpus=owner.gpus,
+    )
 
 
 def _price_list(config: ProvideConfig, trace: Trace) -> PriceList:

@@ -36,6 +36,7 @@ class Owner:
         self._look_at_gpus = look_at_gpus
         self._stopping = False
         self._found: Pause | None = None
+        self.gpus: Sequence[Gpu] = ()  # as they were when it looked last
 
     def pause(self) -> Pause | None:
         """Why nothing new is served right now, if that is so."""
@@ -48,7 +49,8 @@ class Owner:
     async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look until cancelled; `started` once it has looked."""
         while True:
-            self._take(self._manners.pause(await run_sync(self._look)))
+            seen, self.gpus = await run_sync(self._look)
+            self._take(self._manners.pause(seen))
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await trio.sleep(LOOK_EVERY_S)
@@ -61,14 +63,12 @@ class Owner:
         elif pause is None and before:
             self._trace("resumed")
 
-    def _look(self) -> Seen:
+    def _look(self) -> tuple[Seen, Sequence[Gpu]]:
         now = self._local_time()
         second = now.tm_hour * 3600 + now.tm_min * 60 + min(now.tm_sec, 59)
-        gpu_in_use = self._manners.for_gpu and self._gpu_in_use()
-        return Seen(second, on_battery(self._root), gpu_in_use)
-
-    def _gpu_in_use(self) -> bool:
-        return any(not is_ours(pid, self._root) for gpu in self._look_at_gpus() for pid in gpu.pids)
+        cards = self._look_at_gpus()
+        in_use = any(not is_ours(pid, self._root) for gpu in cards for pid in gpu.pids)
+        return Seen(second, on_battery(self._root), in_use), cards
 
 
 def on_battery(root: Path = Path("/")) -> bool:

@@ -59,10 +59,13 @@ class Provider:
         settle_policy: SettlePolicy,
         allowance: Allowance = NO_ALLOWANCE,
         pause: Callable[[], Pause | None] = lambda: None,
+        went_out: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float],
         trace: Trace = silent,
     ) -> None:
+        """`pause` says why nothing new is served, if so; `went_out` hears of so many tokens of some answer."""
         self._host, self._engine, self._keeper, self._identity = host, engine, keeper, identity
+        self._went_out = went_out
         self._clock, self._trace, self._seq = clock, trace, 0
         self._network = ledger.network.name
         self._channel = ChannelOffer(
@@ -100,6 +103,11 @@ class Provider:
             clock=clock,
             trace=trace,
         )
+
+    @property
+    def answering(self) -> int:
+        """How many answers are under way."""
+        return self._sales.sessions
 
     async def drained(self) -> None:
         """Wait until no answer is under way."""
@@ -157,6 +165,7 @@ class Provider:
             giving=self._giving,
             keeper=self._keeper,
             signer=self._identity,
+            went_out=self._went_out,
             clock=self._clock,
             trace=self._trace,
         )

@@ -74,7 +74,7 @@ class Selling:
         self._trace = trace
         self._pause = pause
         self._none_left = trio.Event()
-        self._sessions = 0  # begun; each will use a slot, though its engine may not have started yet
+        self.sessions = 0  # begun; each will use a slot, though its engine may not have started yet
 
     def would_sell(self, wanted: Wanted) -> bool:
         """Whether it is worth while to ask us for a standing quote."""
@@ -111,22 +111,22 @@ class Selling:
         if pause := self._pause():
             raise pause.refusal()
         redeemed = self._sales.redeem(signed, peer, self._capacity(), self._clock())
-        self._sessions += 1
+        self.sessions += 1
         try:
             if redeemed[0].standing:
                 with translated():
                     await self._keeper.do(partial(Book.use_standing_quote, quote=signed.id))
             yield redeemed
         finally:
-            self._sessions -= 1
+            self.sessions -= 1
             self._sales.ended(signed.id)
-            if not self._sessions:
+            if not self.sessions:
                 self._none_left.set()
                 self._none_left = trio.Event()
 
     async def drained(self) -> None:
         """Wait until no answer is under way."""
-        while self._sessions:
+        while self.sessions:
             await self._none_left.wait()
 
     def _reply(self, seller: Seller, message: ToProvider, client: str, left: Left) -> ToClient:
@@ -159,5 +159,5 @@ class Selling:
         capacity = self._engine.capacity()
         if self._pause():
             return Capacity(free=0, total=capacity.total)
-        free = max(0, min(capacity.free, capacity.total - self._sessions))
+        free = max(0, min(capacity.free, capacity.total - self.sessions))
         return Capacity(free=free, total=capacity.total)

@@ -98,10 +98,12 @@ class Serving:
         giving: Giving,
         keeper: BookKeeper,
         signer: BodySigner,
+        went_out: Callable[[int], None],
         clock: Callable[[], float],
         trace: Trace,
     ) -> None:
         self._peer = stream.peer
+        self._went_out = went_out
         self._keeper = keeper
         self._engine = engine
         self._sales = sales
@@ -266,4 +268,5 @@ class Serving:
         text, tokens, end = self._pieces.take()
         if text or tokens:
             await self._shell.step(partial(self._core.produced, text, tokens))
+            self._went_out(tokens)
         return end

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -18,6 +19,9 @@ from p2p.trace import MESSAGES
 NANO_PER_GRAM = 1_000_000_000
 # A stranger's answer must not steer the terminal that it is shown in; line ends and tabs are harmless.
 UNSHOWN = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})
+
+Pairs = Sequence[tuple[str, str]]
+"""Names, and what is to be said of each."""
 
 
 def short(peer: str) -> str:
@@ -77,18 +81,22 @@ class Story:
         """A piece of the answer, as it comes."""
         self.console.print(escape(text.translate(UNSHOWN)), end="", highlight=False, soft_wrap=True)
 
-    def table(self, title: str, rows: list[tuple[str, str]]) -> None:
+    def table(self, title: str, rows: Pairs) -> None:
         """Two columns, which a narrow terminal may wrap and a pipe must not."""
         if not self.console.is_terminal:
             width = max(len(name) for name, _ in rows)
             self.say("\n".join([escape(title), *(f"{name:<{width}}  {escape(value)}" for name, value in rows)]))
             return
-        table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
-        table.add_column(style="dim")
-        table.add_column()
-        for name, value in rows:
-            table.add_row(name, escape(value))
-        self.console.print(table)
+        self.console.print(_two_columns(title, rows))
+
+    @contextmanager
+    def standing(self) -> Iterator[Callable[[Pairs], None]]:
+        """A table that stays below all that is said, in a terminal, and goes away in the end.
+
+        What it gives draws it anew; that may wait for the terminal, and be done in another thread.
+        """
+        with Live(console=self.console, auto_refresh=False, transient=True) as live:
+            yield lambda rows: live.update(_two_columns("", rows), refresh=True)
 
     def columns(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table; in a pipe, columns that are as wide as what is in them."""
@@ -132,6 +140,15 @@ def answer_to(out: TextIO | None) -> Iterator[Callable[[str], None]]:
     finally:
         if begun:
             piece("\n")
+
+
+def _two_columns(title: str, rows: Pairs) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in rows:
+        table.add_row(name, escape(value))
+    return table
 
 
 def _found(f: Mapping[str, Any]) -> str:
@@ -193,7 +210,8 @@ def _audited(f: Mapping[str, Any]) -> str:
     return f"  audit of {short(f['peer'])}, for {gram(f['cost_nano'])}: {found[f['outcome']]}"
 
 
-def _for(seconds: int | None) -> str:
+def for_so_long(seconds: int | None) -> str:
+    """To be added, where it is known."""
     return "" if seconds is None else f", for {seconds // 3600} h {seconds % 3600 // 60} min more"
 
 
@@ -256,7 +274,11 @@ LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "audit_skipped": lambda f: f"  [dim]no audit of {short(f['peer'])}: {escape(f['why'])}[/]",
     "not_noted": lambda f: f"  [red]not remembered[/] how {short(f['peer'])} did: {escape(f['why'])}",
     "strategy_failed": lambda f: f"  [red]the strategy failed[/], and the price stays: {escape(f['why'])}",
-    "paused": lambda f: f"  [yellow]resting[/]: {escape(f['why'])}{_for(f['for_s'])}",
+    "paused": lambda f: f"  [yellow]resting[/]: {escape(f['why'])}{for_so_long(f['for_s'])}",
+    "draining": lambda f: (
+        f"  [yellow]ending[/] after {f['answers']} answers under way, in {f['within_s']:g} s at the latest; "
+        "Ctrl-C again ends all"
+    ),
     "resumed": lambda _: "  [green]serving again[/]",
     "refused": lambda f: f"  [dim]refused {short(f['peer'])}: {escape(f['why'])}[/]",
 }

@@ -120,6 +120,7 @@ CORES = {
     "inference.instance": set(),
     "inference.records": {"inference.errors"},
     "p2p.manners": {"p2p.errors"},
+    "p2p.takings": set(),
     "inference.fitting": set(),
     "inference.gguf_header": {"inference.errors", "inference.fitting"},
     "inference.safetensors_header": {"inference.errors", "inference.fitting"},

@@ -163,6 +163,7 @@ class Market:
         deposit_min_nano: int = DEPOSIT_NANO // 2,
         allowance: Allowance = NO_ALLOWANCE,
         pause: Callable[[], Pause | None] = lambda: None,
+        went_out: Callable[[int], None] = lambda _: None,
         ledger: Callable[[Ledger], Ledger] = lambda plain: plain,
         engine: Engine | None = None,
     ) -> Seller:
@@ -185,6 +186,7 @@ class Market:
             settle_policy=SettlePolicy(risk_nano=settle_at_nano, after_s=settle_after_s, retired_wait_s=retired_wait_s),
             allowance=allowance,
             pause=pause,
+            went_out=went_out,
             clock=clock,
             trace=diary,
         )
