@@ -49,21 +49,34 @@ _HEALTH_S = 4.0
 _KEY_MAX_BYTES = 4096
 _KEY_REFUSED = {401, 403}
 _QUESTION = (Message("user", "Count from one to twenty, in words."),)
-_TRIAL_TOKENS = 12
+_TRIAL_TOKENS = 8
 _ASKED = Request(model="", messages=(Message("user", "Pick seven."),), max_tokens=64)
+_PREFACE_MAX = 40  # characters that a model may say before it calls what it must call
 _SEVEN = '{"type":"object","properties":{"n":{"const":7}},"required":["n"],"additionalProperties":false}'
-_FORMS: dict[str, tuple[Request, Callable[[list[str | Record]], bool]]] = {
-    TOOLS: (
-        replace(_ASKED, tools=(Tool("pick", "Pick a number", _SEVEN),), tool_choice="required"),
-        lambda said: any(isinstance(one, Call) and one.name == "pick" for one in said),
-    ),
-    SCHEMA: (replace(_ASKED, schema=_SEVEN), lambda said: "".join("".join(map(str, said)).split()) == '{"n":7}'),
-    LOGPROBS: (
-        replace(_ASKED, max_tokens=_TRIAL_TOKENS, top_logprobs=2),
-        lambda said: any(isinstance(one, Logprobs) and len(one.logprobs[0].top) == 2 for one in said),
-    ),
+
+
+def _calls(said: list[str | Record]) -> bool | None:
+    if any(isinstance(one, Call) and one.name == "pick" for one in said):
+        return True
+    return False if sum(len(one.strip()) for one in said if isinstance(one, str)) > _PREFACE_MAX else None
+
+
+def _is_held(said: list[str | Record]) -> bool | None:
+    text, right = "".join("".join(map(str, said)).split()), '{"n":7}'
+    return True if text == right else None if right.startswith(text) else False
+
+
+def _tells_logprobs(said: list[str | Record]) -> bool | None:
+    told = [one for one in said if isinstance(one, Logprobs)]
+    return len(told[0].logprobs[0].top) == 2 if told else None
+
+
+_FORMS: dict[str, tuple[Request, Callable[[list[str | Record]], bool | None]]] = {
+    TOOLS: (replace(_ASKED, tools=(Tool("pick", "Pick a number", _SEVEN),), tool_choice="required"), _calls),
+    SCHEMA: (replace(_ASKED, schema=_SEVEN), _is_held),
+    LOGPROBS: (replace(_ASKED, max_tokens=_TRIAL_TOKENS, top_logprobs=2), _tells_logprobs),
 }
-"""What servers may give besides plain answers: what to ask for, and what shows that it was given."""
+"""What servers may give besides plain answers: what to ask for, and what shows that it is given or, early, that not."""
 
 
 class ServedModel(msgspec.Struct, frozen=True):
@@ -220,12 +233,17 @@ class UpstreamEngine:
 
     async def _gives(self, model: ModelInfo, form: str) -> bool:
         """Whether an answer of that form is what comes when it is asked for."""
-        wanted, is_right = _FORMS[form]
+        wanted, shows = _FORMS[form]
+        reader, said = RecordReader(), list[str | Record]()
         try:
-            deltas, _, _ = await self._collect(replace(wanted, model=model.id))
-            return is_right(RecordReader().feed(_text(deltas)))
+            async with self.generate(replace(wanted, model=model.id)) as items:
+                async for item in items:
+                    said += reader.feed(item.text) if isinstance(item, Delta) else ()
+                    if (shown := shows(said)) is not None:
+                        return shown
         except EngineError:
-            return False
+            pass
+        return False
 
     async def _collect(self, request: Request) -> tuple[list[Delta], Finished, bool]:
         """A whole answer, and whether the server counted its tokens."""

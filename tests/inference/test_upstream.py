@@ -13,10 +13,23 @@ from msgspec import structs
 from recorded_server import KEY, NAME, SAYS, Recorded, event, piece, prompt_tokens_of
 from trio.testing import MockClock
 
-from inference.engine import CONTINUE, ESTIMATES, Capacity, Delta, Finished, Message, Request, Usage
+from inference.engine import (
+    CONTINUE,
+    ESTIMATES,
+    LOGPROBS,
+    SCHEMA,
+    TOOLS,
+    Capacity,
+    Delta,
+    Finished,
+    Message,
+    Request,
+    Usage,
+)
 from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineError, ModelMissing
 from inference.eventstream import LINE_MAX_BYTES
-from inference.upstream import ServedModel, Upstream, UpstreamEngine, open_upstream
+from inference.records import SEPARATOR, RecordReader
+from inference.upstream import _FORMS, ServedModel, Upstream, UpstreamEngine, open_upstream
 
 MODEL = "Example/Counter-1B"
 SECRET = "the-prompt-itself"
@@ -142,6 +155,32 @@ async def test_going_on_is_offered_only_where_it_was_seen(fault: dict[str, Any],
         assert engine.models()[0].features == ()
         with pytest.raises(BadRequest, match="does not go on"):
             await collect(engine, QUESTION.rest("one", 1))
+
+
+CALL = f'{SEPARATOR}{{"name": "pick", "arguments": {{"n": 7}}}}{SEPARATOR}'
+TOLD = SEPARATOR + '{"logprobs": [["7", -0.1, [["7", -0.1], ["8", -3.0]]]]}' + SEPARATOR
+
+
+@pytest.mark.parametrize(
+    ("form", "said", "shown"),
+    [
+        (TOOLS, "", None),
+        (TOOLS, "Sure, I call it:\n", None),
+        (TOOLS, f"Sure, I call it:\n{CALL}", True),
+        (TOOLS, CALL.replace("pick", "drop"), None),
+        (TOOLS, "Seven is a lucky number in many cultures.", False),
+        (SCHEMA, "", None),
+        (SCHEMA, ' {\n  "n": ', None),
+        (SCHEMA, '{"n": 7}\n', True),
+        (SCHEMA, '{"n": 8', False),
+        (SCHEMA, "Sev", False),
+        (LOGPROBS, "Sev", None),
+        (LOGPROBS, f"Sev{TOLD}", True),
+        (LOGPROBS, f"Sev{TOLD}".replace(', ["8", -3.0]', ""), False),
+    ],
+)
+def test_a_trial_ends_as_soon_as_it_shows_something(form: str, said: str, shown: bool | None) -> None:
+    assert _FORMS[form][1](RecordReader().feed(said)) is shown
 
 
 async def test_a_stop_string_ends_the_answer_and_the_connection(key_file: Path) -> None:
