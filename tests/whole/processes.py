@@ -192,7 +192,7 @@ class Processes:
         popen = subprocess.Popen(
             command,
             cwd=self.directory,
-            env={**self._environment(), **environment},
+            env={**self.environment(), **environment},
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -228,7 +228,8 @@ class Processes:
             _wait_for_end(next(iter(living)), rest_s)
         return list(living.values())
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What a process of this test is told: ours, but for places of its own."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BOMBYX_")}
         path = os.pathsep.join(filter(None, (str(ROOT), inherited.get("PYTHONPATH"))))
         python = os.pathsep.join((str(Path(sys.executable).parent), inherited.get("PATH", os.defpath)))

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import socket
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
+from here import here
 from local import CHEAP, SCRIPTED, Local
 from processes import Done, Processes
 
-from p2p import node
-
 CHANGE_SOMETHING, FAILED = 2, 1
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 pytestmark = pytest.mark.slow
-
-Run = Callable[..., Done]
 
 
 def refused(done: Done, code: int, *words: str) -> None:
@@ -34,27 +26,6 @@ def refused(done: Done, code: int, *words: str) -> None:
     assert last.startswith(("bombyx: ", "chain.devnet: "))
     assert not [line for line in story if "bombyx:" in line]
     assert [word for word in words if word not in last] == []
-
-
-@pytest.fixture
-def run_here(processes: Processes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process, for what ends before it starts anything: nearly all the time is imports."""
-    monkeypatch.chdir(processes.directory)
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-    monkeypatch.setenv("HOME", str(processes.home))
-    for name in [name for name in os.environ if name.startswith("BOMBYX_")]:
-        monkeypatch.delenv(name)
-
-    def run(*arguments: str | Path, environment: Mapping[str, str] = NOTHING) -> Done:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            node.main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Done(ended.value.code, said.out, said.err)
-
-    return run
 
 
 @pytest.fixture(autouse=True)
@@ -85,8 +56,8 @@ def nothing_left(processes: Processes) -> Iterator[None]:
     ],
     ids=" ".join,
 )
-def test_a_command_that_cannot_work(arguments: list[str], words: list[str], run_here: Run) -> None:
-    done = run_here(*arguments)
+def test_a_command_that_cannot_work(arguments: list[str], words: list[str], processes: Processes) -> None:
+    done = here(processes, *arguments)
     refused(done, CHANGE_SOMETHING, *words)
     assert done.out == ""
 
@@ -106,10 +77,10 @@ def test_so_it_ends_in_a_process_of_its_own(processes: Processes) -> None:
         ("[provide", ["TOML"]),
     ],
 )
-def test_a_setting_that_is_none(toml: str, words: list[str], run_here: Run, tmp_path: Path) -> None:
+def test_a_setting_that_is_none(toml: str, words: list[str], processes: Processes, tmp_path: Path) -> None:
     file = tmp_path / "bombyx.toml"
     file.write_text(toml)
-    refused(run_here("wallet", "--config", file), CHANGE_SOMETHING, *words)
+    refused(here(processes, "wallet", "--config", file), CHANGE_SOMETHING, *words)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +92,8 @@ def test_a_setting_that_is_none(toml: str, words: list[str], run_here: Run, tmp_
         ("BOMBYX_ASK", "x", ["ask"]),
     ],
 )
-def test_a_variable_that_is_none(name: str, value: str, words: list[str], run_here: Run) -> None:
-    refused(run_here("wallet", environment={name: value}), CHANGE_SOMETHING, *words)
+def test_a_variable_that_is_none(name: str, value: str, words: list[str], processes: Processes) -> None:
+    refused(here(processes, "wallet", environment={name: value}), CHANGE_SOMETHING, *words)
 
 
 @pytest.mark.parametrize(
@@ -141,9 +112,7 @@ def test_a_model_that_is_none(
     model = tmp_path / "model.gguf"
     if content is not None:
         model.write_bytes(content)
-    done = processes.run(
-        "p2p.node", "provide", "--model", model, "--network", network.file, "--home", tmp_path / "seller"
-    )
+    done = here(processes, "provide", "--model", model, "--network", network.file, "--home", tmp_path / "seller")
     refused(done, code, str(model), words)
 
 
@@ -171,11 +140,15 @@ class Client:
     network: Local
     home: Path
 
-    def node(self, *arguments: str) -> Done:
-        return self.processes.run("p2p.node", *arguments, "--network", self.network.file, "--home", self.home)
+    def ask(self, *arguments: str) -> Done:
+        return self.processes.run("p2p.node", "ask", *arguments, "--model", SCRIPTED, *self._mine)
 
-    def ask(self, *arguments: str, model: str = SCRIPTED) -> Done:
-        return self.node("ask", *arguments, "--model", model)
+    def here(self, *arguments: str) -> Done:
+        return here(self.processes, *arguments, *self._mine)
+
+    @property
+    def _mine(self) -> tuple[str | Path, ...]:
+        return "--network", self.network.file, "--home", self.home
 
 
 @pytest.fixture
@@ -188,10 +161,11 @@ def test_what_nobody_can_or_will_answer(client: Client) -> None:
     refused(too_long, FAILED, "8192 tokens", "shorten")
     assert "too_long" not in too_long.err
     assert too_long.out == ""
-    refused(client.ask("Why?", model="nobody/has-it"), FAILED, "nobody/has-it", "no provider", "provide")
-    refused(client.ask("Why?", "--price-max-output", "1"), FAILED, "price")
-    assert client.node("channels", "--json").result == []
-    assert client.node("wallet", "--json").result["balance_nano"] == 2_000_000_000
+    unknown = client.here("ask", "Why?", "--model", "nobody/has-it")
+    refused(unknown, FAILED, "nobody/has-it", "no provider", "provide")
+    refused(client.here("ask", "Why?", "--model", SCRIPTED, "--price-max-output", "1"), FAILED, "price")
+    assert client.here("channels", "--json").result == []
+    assert client.here("wallet", "--json").result["balance_nano"] == 2_000_000_000
 
 
 def test_a_program_is_told_why_in_a_word(client: Client) -> None:
@@ -202,12 +176,12 @@ def test_a_program_is_told_why_in_a_word(client: Client) -> None:
 
 
 def test_nothing_asked(client: Client) -> None:
-    refused(client.ask(""), CHANGE_SOMETHING, "nothing was asked", "ask")
+    refused(client.here("ask", ""), CHANGE_SOMETHING, "nothing was asked", "ask")
 
 
 def test_an_empty_purse(client: Client) -> None:
     done = client.ask("Why?")
-    refused(done, FAILED, client.node("wallet", "--json").result["address"], "holds 0 GRAM", "--faucet")
+    refused(done, FAILED, client.here("wallet", "--json").result["address"], "holds 0 GRAM", "--faucet")
     assert done.out == ""
 
 
@@ -217,11 +191,12 @@ def test_a_home_that_is_in_use(client: Client, network: Local, processes: Proces
 
 
 def test_a_key_that_others_can_read(client: Client) -> None:
-    assert client.ask("Why?").code == FAILED  # for want of money, and with keys made
+    poor = client.here("ask", "Why?", "--model", SCRIPTED)
+    assert poor.code == FAILED  # for want of money, and with keys made
     for key in ("wallet.key", "identity.key", "channel.key"):
         path = client.home / "client" / key
         path.chmod(0o644)
-        refused(client.ask("Why?"), CHANGE_SOMETHING, str(path), "chmod 600")
+        refused(client.here("ask", "Why?"), CHANGE_SOMETHING, str(path), "chmod 600")
         path.chmod(0o600)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from explorer import history
+from here import here
 from local import SCRIPTED, Local
 from processes import Done, Processes
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 class Customer:
     """Somebody with a home of their own, and what they got for two questions."""
 
-    node: Callable[..., Done]
+    node: Callable[..., Done]  # here, where nobody else is needed
     first: dict[str, Any]
     second: dict[str, Any]
     said: str  # to the terminal, by the first `ask`, which was not told to speak JSON
@@ -32,13 +33,16 @@ def customer(network: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with Processes(tmp_path_factory.mktemp("customer")) as processes:
         mine = ("--network", network.file, "--home", processes.directory / "me")
 
-        def node(*arguments: str | Path) -> Done:
-            return processes.run("p2p.node", *arguments, *mine)
+        def ask(*arguments: str) -> Done:
+            return processes.run("p2p.node", "ask", *arguments, "--model", SCRIPTED, *mine)
 
-        plain = node("ask", "What is silk?", "--model", SCRIPTED, "--faucet", "--explain")
+        def node(*arguments: str | Path) -> Done:
+            return here(processes, *arguments, *mine)
+
+        plain = ask("What is silk?", "--faucet", "--explain")
         assert plain.code == 0, plain.err
         first = {"answer": plain.out, **node("channels", "--json").result[0]}
-        second = node("ask", "And what is a moth?", "--model", SCRIPTED, "--json").result
+        second = ask("And what is a moth?", "--json").result
         yield Customer(node, first, second, plain.err)
         assert processes.left() == []
 
@@ -103,7 +107,7 @@ def test_receipts_can_be_shown_to_strangers(
     def verify(text: str) -> Done:
         file = tmp_path / "receipt.hex"
         file.write_text(text)
-        return processes.run("p2p.node", "receipts", "verify", file, "--network", network.file)
+        return here(processes, "receipts", "verify", file, "--network", network.file)
 
     signed: str = receipts[1]["receipt"]
     good = verify(signed)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from here import here
 from local import Local
 from processes import Done, Processes
 
@@ -54,7 +55,7 @@ def test_what_is_wrong_is_said_with_what_to_do(network: Local, processes: Proces
     (home / "provider" / "identity.key").chmod(0o644)
     no_model = {"BOMBYX_PROVIDE_MODEL": str(tmp_path / "none.gguf")}
     ill = ("doctor", "--provider", "--network", file, "--home", home)
-    done = processes.run("p2p.node", *ill, environment=no_model)
+    done = here(processes, *ill, environment=no_model)
     assert done.code == 1
     for words in ("chmod 600", "cannot read the model file", "no bootstrap peer answers", "a network file that is up"):
         assert words in done.out

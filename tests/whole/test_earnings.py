@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from here import here
 from local import SCRIPTED, Local
 from processes import Done, Processes
 
@@ -25,7 +26,7 @@ def test_earnings_are_shown_by_day_and_model_while_the_provider_serves(
     assert settled[0]["why"] == "more is unsettled than the limit"
 
     def provider(*arguments: str | Path) -> Done:
-        return processes.run("p2p.node", *arguments, "--network", network.file, "--home", network.provider.home)
+        return here(processes, *arguments, "--network", network.file, "--home", network.provider.home)
 
     told = provider("earnings", "--json").result
     of_channels = provider("channels", "--provider", "--json").result
@@ -45,10 +46,10 @@ def test_nothing_earned_is_said_and_a_wrong_path_for_a_watchtower_too(
     network: Local, processes: Processes, tmp_path: Path
 ) -> None:
     mine = ("--network", network.file, "--home", tmp_path / "new")
-    empty = processes.run("p2p.node", "earnings", *mine)
+    empty = here(processes, "earnings", *mine)
     assert empty.code == 0, empty.err
     assert "Nothing was sold yet." in empty.out
     for options, complaint in (((), "there is no book"), (("--charges", tmp_path / "none"), "No such file")):
-        failed = processes.run("p2p.node", "watch", *options, *mine)
+        failed = here(processes, "watch", *options, *mine)
         assert failed.code == 2
         assert complaint in failed.complaint

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import openai
 import pytest
+from here import here
 from local import SCRIPTED, Local
 from openai import AsyncOpenAI, OpenAI
 from processes import Process, Processes
@@ -170,7 +171,7 @@ def test_a_key_can_do_what_it_is_made_for(network: Local, processes: Processes) 
 
     def key(name: str, *flags: str) -> str:
         where = ("--home", home, "--json")
-        secret: str = processes.run("p2p.node", "gateway", "keys", "add", name, *flags, *where).result["key"]
+        secret: str = here(processes, "gateway", "keys", "add", name, *flags, *where).result["key"]
         return secret
 
     poor = key("poor", "--budget-nano-per-day", "1")
@@ -237,6 +238,6 @@ def test_what_a_caller_wants_is_heeded(gateway: Gateway, client: OpenAI) -> None
 
 def test_elsewhere_than_on_this_machine_keys_are_needed(network: Local, processes: Processes) -> None:
     where = ("--network", network.file, "--home", processes.home, "--listen", "0.0.0.0:0")
-    done = processes.run("p2p.node", "gateway", *where)
+    done = here(processes, "gateway", *where)
     assert done.code == 2
     assert "need keys" in done.complaint

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from here import here
 from local import QUICK, SCRIPTED, start_solo
 from processes import Processes
 
@@ -26,7 +27,7 @@ def test_members_buy_and_others_are_shut_out(processes: Processes, tmp_path: Pat
     assert asked["authorised_nano"] == asked["delivered_nano"] > 0
 
     for key, complaint in (((), "--swarm-key FILE"), (("--swarm-key", "other.key"), "other.key is not the key of")):
-        refused = processes.run("p2p.node", "ask", "Why?", *home, *key)
+        refused = here(processes, "ask", "Why?", *home, *key)
         assert refused.code == 2
         assert complaint in refused.complaint
 

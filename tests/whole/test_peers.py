@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from here import here
 from local import SCRIPTED, Local
 from processes import Processes
 
@@ -21,15 +22,15 @@ def test_a_client_sees_who_sells_and_a_provider_whom_it_is_connected_to(
     assert (seller["found"], seller["path"], seller["sells"]) == ("provider", "direct", [SCRIPTED])
     assert seller["rtt_ms"] >= 1
     assert seen[network.relay.peer]["found"] == "bootstrap"
-    shown = processes.run("p2p.node", "peers", *mine)
+    shown = here(processes, "peers", *mine)
     assert shown.code == 0, shown.err
     for words in ("peer", "rtt", network.provider.peer[-6:], "bootstrap", "direct", SCRIPTED):
         assert words in shown.out
 
     theirs = ("--network", network.file, "--home", network.provider.home)
-    (relay,) = processes.run("p2p.node", "peers", "--provider", "--json", *theirs).result
+    (relay,) = here(processes, "peers", "--provider", "--json", *theirs).result
     assert (relay["peer"], relay["path"], relay["banned"]) == (network.relay.peer, "direct", "")
     assert relay["connected_s"] >= 0
-    nobody = processes.run("p2p.node", "peers", "--provider", *mine)
+    nobody = here(processes, "peers", "--provider", *mine)
     assert nobody.code == 2
     assert "no provider runs on" in nobody.complaint

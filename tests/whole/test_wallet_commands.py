@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from unittest.mock import patch
 
 import pytest
+from here import here
 from processes import MARK, Done, Processes
 from typist import Typed, typed
 
@@ -19,7 +19,6 @@ from chain.ledger import ChannelTerms, Network
 from chain.sealed import COST_MIN
 from chain.voucher import Claim
 from chain.wallet import Bare, WalletKey, read, store
-from p2p import node
 from p2p.terminal import Terminal
 
 pytestmark = pytest.mark.slow
@@ -41,22 +40,15 @@ STRANGER = "0:" + "5a" * 32
 class Owner:
     """Somebody with a home, and all that they were ever told."""
 
-    def __init__(
-        self, processes: Processes, networks: Mapping[str, Path], name: str, said: pytest.CaptureFixture[str]
-    ) -> None:
+    def __init__(self, processes: Processes, networks: Mapping[str, Path], name: str) -> None:
         self.home = processes.directory / name
         self.told: list[str] = []
-        self._said = said
         self._processes = processes
         self._networks = networks
 
     def wallet(self, *arguments: str | Path, on: str = "devnet", environment: Mapping[str, str] = NOTHING) -> Done:
-        """The command, where it needs to ask nothing: in this process, for its imports take longer than its work."""
-        command = [str(argument) for argument in self.command(arguments, on)]
-        with patch.dict(os.environ, environment), pytest.raises(SystemExit) as ended:
-            node.main(command)
-        said = self._said.readouterr()
-        return self._heard(Done(int(ended.value.code or 0), said.out, said.err))
+        """The command, where it needs to ask nothing: in this process."""
+        return self._heard(here(self._processes, *self.command(arguments, on), environment=environment))
 
     def alone(self, *arguments: str | Path, on: str = "devnet", environment: Mapping[str, str] = NOTHING) -> Done:
         """The same in a process without a terminal to ask at."""
@@ -73,7 +65,7 @@ class Owner:
 
     def other(self, name: str) -> Owner:
         """Somebody else, on the same networks."""
-        return Owner(self._processes, self._networks, name, self._said)
+        return Owner(self._processes, self._networks, name)
 
     def _heard(self, done: Done) -> Done:
         self.told += [done.out, done.err]
@@ -114,8 +106,8 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, 
 
 
 @pytest.fixture
-def owner(processes: Processes, networks: Mapping[str, Path], capsys: pytest.CaptureFixture[str]) -> Iterator[Owner]:
-    owner = Owner(processes, networks, "owner", capsys)
+def owner(processes: Processes, networks: Mapping[str, Path]) -> Iterator[Owner]:
+    owner = Owner(processes, networks, "owner")
     yield owner
     told = "\n".join(owner.told)
     assert PASSPHRASE not in told

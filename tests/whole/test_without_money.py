@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from here import here
 from local import CHEAP, SCRIPTED, Local, start_provider
 from processes import Processes
 
@@ -26,10 +27,10 @@ def test_a_newcomers_first_answer_is_free_and_the_next_says_what_to_do(network: 
     assert "; free" in first.err, "in the ranking"
     assert not list((processes.directory / "me").rglob("wallet*")), "it took neither a wallet nor a chain"
 
-    receipt = processes.run("p2p.node", "receipts", *mine[:4], "--json").result[0]
+    receipt = here(processes, "receipts", *mine[:4], "--json").result[0]
     file = processes.directory / "receipt"
     file.write_text(receipt["receipt"])
-    said = processes.run("p2p.node", "receipts", "verify", file, *mine[:4], "--json").result
+    said = here(processes, "receipts", "verify", file, *mine[:4], "--json").result
     assert (said["channel"], said["session_total_nano"], said["provider"]) == (NO_CHANNEL.hex(), 0, giving.peer)
 
     # Without --free and without money, the same happens by itself, until nothing is left.
@@ -52,9 +53,9 @@ def test_a_private_network_without_money_is_two_commands(processes: Processes) -
     assert (answer["price"], answer["cost_nano"], answer["channel"]) == ({"input": 0, "output": 0}, 0, None)
     assert provider.record("served")["earned_nano"] == 0
     assert [one["earned_nano"] for one in processes.run("p2p.node", "earnings", "--json").result["models"]] == [0]
-    wallet = processes.run("p2p.node", "wallet", "create")
+    wallet = here(processes, "wallet", "create")
     assert (wallet.code, "is a network without money" in wallet.complaint) == (2, True)
-    again = processes.run("p2p.node", "relay", "--unpaid", "--swarm-key", processes.directory / "none")
+    again = here(processes, "relay", "--unpaid", "--swarm-key", processes.directory / "none")
     assert (again.code, "joins another network" in again.complaint) == (2, True)
 
 
@@ -63,9 +64,9 @@ def test_who_sells_and_asks_with_one_home_pays_from_what_it_earns(network: Local
     """The provider goes on beside it, with an identity of its own."""
     seller = start_provider(processes, network.file, "earning", *CHEAP)
     mine = ("--network", network.file, "--home", seller.home)
-    before = processes.run("p2p.node", "wallet", "show", *mine, "--json").result
+    before = here(processes, "wallet", "show", *mine, "--json").result
     answer = processes.run("p2p.node", *ASK, *mine, "--allow", network.provider.peer, "--max-tokens", "8", "--json")
-    after = processes.run("p2p.node", "wallet", "show", *mine, "--provider", "--json").result
+    after = here(processes, "wallet", "show", *mine, "--provider", "--json").result
     assert answer.result["cost_nano"] > 0
     assert answer.result["client"] != seller.peer
     assert before["address"] == after["address"] == seller.ready["wallet"]
