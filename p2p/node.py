@@ -11,7 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,7 +58,7 @@ from p2p.demands import Demands
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.earnings import earnings
 from p2p.ending import DONE, explain, signalled
-from p2p.errors import Error, LocalError, PaymentError, Refused
+from p2p.errors import Error, LocalError, PaymentError, Refused, Unavailable
 from p2p.foreign import translated
 from p2p.home import Home
 from p2p.host import Host
@@ -412,6 +419,9 @@ async def gateway(session: Session) -> None:
     async with open_client(session, network, free=free) as (node, peer):
         if session.options.faucet:
             await fund(node.network, node.ledger.wallet.address)
+        with suppress(Unavailable):  # a chain that does not answer now may do so when the first answer is to be paid
+            if lack := await _lack_of_money(session.config, node, peer):
+                session.story.say(f"Nothing can be paid yet: {lack}.")
         await serve(session, node, peer, free=free)
 
 
@@ -455,6 +465,10 @@ async def solo(session: Session) -> None:
         where += _with_key(key_path) if config.swarm_key else ""
         story.say(f"Ready. It sells {config.ask.model}. In another terminal, type:")
         story.say(f'  {arguments.PROGRAM} ask{where} --faucet "Why is the sky blue?"')
+        story.say(
+            f"or, for programs that speak OpenAI's API, and a page to chat with at http://{config.gateway.listen}/:"
+        )
+        story.say(f"  {arguments.PROGRAM} gateway{where} --faucet")
         story.say("What it earns is shown here. Ctrl-C ends it. `demo` shows more.")
         session.up.set()
         await trio.sleep_forever()

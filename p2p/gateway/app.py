@@ -34,7 +34,7 @@ from p2p.gateway.failures import Failure, failure_of, invalid
 from p2p.gateway.keys import Key, Keys
 from p2p.gateway.metadata import EXPOSED
 from p2p.gateway.responses import read_response
-from p2p.gateway.wire import Left, Wire, cancel_when_left, read_body
+from p2p.gateway.wire import Left, Wire, cancel_when_left, drain, read_body
 from p2p.gateway.wishes import wishes_of
 
 ANSWER_ID_BYTES = 12
@@ -58,8 +58,8 @@ class Generation:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         wire = Wire(send)
         try:
-            self._buying.admit(scope["state"]["key"])
             body = await read_body(scope, receive)
+            self._buying.admit(scope["state"]["key"])
             async with open_background() as background:
                 background.start_soon(cancel_when_left, receive, background.cancel_scope)
                 await self._answer(body, scope, wire)
@@ -105,12 +105,14 @@ def answering_errors(
     return serve
 
 
-async def not_found(_request: HttpRequest, _error: Exception) -> Response:
+async def not_found(request: HttpRequest, _error: Exception) -> Response:
+    await drain(request.receive)
     failure = Failure(404, "invalid_request_error", "unknown_url", "there is nothing here")
     return json_response(failure.body, 404)
 
 
-async def wrong_method(_request: HttpRequest, error: Exception) -> Response:
+async def wrong_method(request: HttpRequest, error: Exception) -> Response:
+    await drain(request.receive)
     failure = Failure(405, "invalid_request_error", "method_not_allowed", "not with this method")
     return json_response(failure.body, 405, getattr(error, "headers", None))
 

@@ -12,7 +12,7 @@ from p2p.errors import Error
 from p2p.gateway import origins
 from p2p.gateway.failures import Failure, failure_of, invalid
 from p2p.gateway.keys import Key, Keys
-from p2p.gateway.wire import Wire
+from p2p.gateway.wire import Wire, drain
 
 MANAGED = "/api/"
 OWN = "/api/allowance"
@@ -38,6 +38,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (failure := self._objection(scope)):
+            await drain(receive)
             await Wire(send).fail(failure)
             return
         await self._app(scope, receive, send)
@@ -59,6 +60,7 @@ class Doorkeeper:
             try:
                 scope.setdefault("state", {})["key"] = await self._key(scope)
             except Error as error:
+                await drain(receive)
                 await Wire(send).fail(failure_of(error))
                 return
         await self._app(scope, receive, send)

@@ -13,7 +13,7 @@ from p2p.gateway.doors import KEPT, text_headers
 from p2p.gateway.failures import failure_of, invalid
 from p2p.gateway.keys import ANYBODY, Keys
 from p2p.gateway.telegram import user_of
-from p2p.gateway.wire import Wire
+from p2p.gateway.wire import Wire, drain
 
 SCHEME = "tma"  # of the Authorization header, as Mini Apps have it
 
@@ -50,6 +50,7 @@ class MiniApp:
             try:
                 await self._check(scope)
             except Error as error:
+                await drain(receive)
                 await Wire(send).fail(failure_of(error))
                 return
         await self._app(scope, receive, send)

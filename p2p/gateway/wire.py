@@ -97,6 +97,16 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             return bytes(body)
 
 
+async def drain(receive: Receive) -> None:
+    """Take the body of a request that is refused unread, up to what any may have: the connection can be used again."""
+    size = 0
+    while size <= BODY_MAX_BYTES:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body", False):  # the last of it, or the caller has left
+            return
+
+
 async def cancel_when_left(receive: Receive, scope: trio.CancelScope) -> None:
     """As soon as the caller is gone."""
     while (await receive())["type"] != "http.disconnect":

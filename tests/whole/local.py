@@ -75,11 +75,15 @@ def start_local(processes: Processes) -> Local:
 def start_solo(
     processes: Processes, *flags: str, environment: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[Process, str]:
-    """A bare `python -m p2p.node`, up; and the command that it tells people to type."""
+    """A bare `python -m p2p.node`, up; and the first command that it tells people to type."""
     solo = processes.start("p2p.node", *flags, environment=environment)
     said = solo.said(lambda text: text if "Ctrl-C" in text else "")
-    (command,) = re.findall(r"^ +(python -m p2p\.node .+)$", said, re.MULTILINE)
-    return solo, command
+    return solo, commands_in(said)[0]
+
+
+def commands_in(said: str) -> list[str]:
+    """Of ours, each on a line of its own."""
+    return re.findall(r"^ +(python -m p2p\.node .+)$", said, re.MULTILINE)
 
 
 def start_provider(processes: Processes, network: Path, name: str, *flags: str) -> Provider:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import time
@@ -150,6 +151,32 @@ def test_a_web_page_of_others_spends_nothing(gateway: Gateway, headers: dict[str
     assert caught.value.code == status
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [("/v1/nothing", {}, 404), ("/v1/responses", {"Origin": "https://evil.example"}, 403)],
+)
+def test_a_connection_is_good_for_more_after_a_refusal(
+    gateway: Gateway, path: str, headers: dict[str, str], status: int
+) -> None:
+    """Also where the body is late: a client that keeps its connections would find this one closed."""
+    connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=30)
+    connection.connect()
+    connection.auto_open = 0
+    connection.putrequest("POST", path)
+    for name, value in {"Content-Length": "2", "Content-Type": "application/json", **headers}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    time.sleep(0.2)  # in which a gateway that does not wait for the body has answered, and closed
+    connection.send(b"{}")
+    refused = connection.getresponse()
+    refused.read()
+    connection.request("GET", "/v1/models")
+    after = connection.getresponse()
+    after.read()
+    connection.close()
+    assert (refused.status, after.status) == (status, 200)
+
+
 def test_ctrl_c_ends_it(network: Local, processes: Processes) -> None:
     gateway = start_gateway(processes, network.file)
     gateway.process.signal(signal.SIGINT)
@@ -164,6 +191,8 @@ def test_an_address_in_use_is_said(network: Local, processes: Processes, gateway
     )
     assert done.code == 2
     assert "cannot listen at" in done.complaint
+    assert "Nothing can be paid yet" in done.out
+    assert "add --faucet" in done.out
 
 
 def test_a_key_can_do_what_it_is_made_for(network: Local, processes: Processes) -> None:

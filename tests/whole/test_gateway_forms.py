@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from local import SCRIPTED, Local
+import trio
+from local import SCRIPTED, Local, start_provider
 from openai import OpenAI
 from processes import Processes
+from recorded_server import KEY, NAME, Recorded
 from test_gateway import HELLO, Gateway, start_gateway
 
 pytestmark = pytest.mark.slow
@@ -148,23 +150,47 @@ def test_responses(client: OpenAI) -> None:
     assert (called.type, called.name) == ("function_call", "get_weather")
 
 
-# Nobody here sells a model that sees; whether one reasons is told by names that no model here has.
+# Nobody here sells a model that sees. Whether one thinks before it answers the suite tells by its name: see below.
 IMPOSSIBLE = {
     "openai-chat": {"chat-image-input": "failed", "chat-reasoning-summary": "skipped"},
     "open-responses": {"image-input": "failed", "reasoning-summary": "skipped"},
 }
+THINKS = "stand-in/deepseek-r"
+
+
+def comply(base_url: str, model: str, *kinds: str, only: Sequence[str] = ()) -> dict[str, dict[str, str]]:
+    """What came of the tests of each kind, all at once."""
+    program = Path(sys.executable).parent / "llm-comply"
+    flags = ["--base-url", base_url, "--api-key", "any", "--model", model, "--json"]
+    flags += [flag for name in only for flag in ("--filter", name)]
+    running = {kind: subprocess.Popen([program, *flags, "--format", kind], stdout=subprocess.PIPE) for kind in kinds}
+    said = {kind: json.loads(process.communicate()[0])["results"] for kind, process in running.items()}
+    return {kind: {one["id"]: one["status"] for one in results} for kind, results in said.items()}
 
 
 def test_the_compliance_suite(gateway: Gateway) -> None:
-    program = Path(sys.executable).parent / "llm-comply"
-    flags = ("--base-url", gateway.base_url, "--api-key", "any", "--model", SCRIPTED, "--json")
-    running = {
-        kind: subprocess.Popen([program, *flags, "--format", kind], stdout=subprocess.PIPE) for kind in IMPOSSIBLE
-    }
-    said = {kind: json.loads(process.communicate()[0])["results"] for kind, process in running.items()}
+    said = comply(gateway.base_url, SCRIPTED, *IMPOSSIBLE)
     assert {kind: len(results) for kind, results in said.items()} == {"openai-chat": 9, "open-responses": 13}
     missed = {
-        kind: {one["id"]: one["status"] for one in results if one["status"] != "passed"}
-        for kind, results in said.items()
+        kind: {name: status for name, status in results.items() if status != "passed"} for kind, results in said.items()
     }
     assert missed == IMPOSSIBLE
+
+
+async def test_the_compliance_suite_asks_a_model_that_thinks(network: Local, processes: Processes) -> None:
+    """A stand-in of a server whose model thinks before it answers: what it thinks is neither passed on nor paid."""
+    key_file = processes.directory / "key"
+    key_file.write_text(KEY)
+    key_file.chmod(0o600)
+
+    def ask(url: str) -> dict[str, dict[str, str]]:
+        served = ("--upstream-url", url, "--upstream-model", f"{NAME}={THINKS}=stand-in")
+        start_provider(
+            processes, network.file, "thinker", "--engine", "upstream", *served, "--upstream-key-file", str(key_file)
+        )
+        gateway = start_gateway(processes, network.file)
+        return comply(gateway.base_url, THINKS, "openai-chat", only=["chat-reasoning-summary"])
+
+    async with Recorded(hidden=5).serve() as url:
+        said = await trio.to_thread.run_sync(ask, url)
+    assert said == {"openai-chat": {"chat-reasoning-summary": "passed"}}

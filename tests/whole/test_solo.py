@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+from typing import Any
 
 import pytest
-from local import QUICK, SCRIPTED, start_solo
+from local import QUICK, SCRIPTED, commands_in, start_solo
+from openai import OpenAI
 from processes import Process, Processes
 
 pytestmark = pytest.mark.slow
@@ -22,6 +25,15 @@ def down(solo: Process, processes: Processes) -> None:
 
 def test_what_it_says_to_type_works(processes: Processes) -> None:
     solo, command = start_solo(processes)
+    line = commands_in(solo.out.text)[1]
+    gateway = processes.serve(*shlex.split(line)[2:], "--listen", "127.0.0.1:0")
+    with OpenAI(base_url=f"{gateway.records('ready')[0]['url']}/v1", api_key="any", max_retries=0) as client:
+        (model,) = client.models.list()
+        hello: Any = [{"role": "user", "content": "Hello"}]
+        answer = client.chat.completions.create(model=model.id, messages=hello, max_tokens=5)
+        assert answer.choices[0].message.content
+    gateway.close_stdin()
+    assert gateway.wait().code == 0
     asked = processes.shell(f"{command} --max-tokens 12 --json").result
     assert asked["answer"]
     assert asked["authorised_nano"] == asked["delivered_nano"] > 0
