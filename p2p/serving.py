@@ -187,7 +187,8 @@ class Serving:
         """For the rest of the session: whatever happens on the channel may let it go on."""
         while True:
             news = self._payees.news(channel)
-            await self._shell.step(self._core.look)
+            if self._core.looks_for_room:  # most who share a channel do not
+                await self._shell.step(self._core.look)
             await news.wait()
 
     async def _refuse(self, no: Refused) -> None:

@@ -99,6 +99,11 @@ class ProviderSession:
         """What the engine was put to, delivered or not, except where it failed."""
         return self._step_tokens + self._done.output
 
+    @property
+    def looks_for_room(self) -> bool:
+        """Whether `look` may be of use."""
+        return self.state is State.PAUSED or (self.state is State.PREFILL and not self._working)
+
     def receive(self, message: ToProvider, now: float) -> list[Event]:
         """Take one message. A breach of protocol comes back as a `Failed` event; nothing is raised."""
         if self.state in ENDED:
@@ -116,9 +121,11 @@ class ProviderSession:
 
         Where it has not, nothing is said: a voucher that changes nothing must neither buy patience nor be answered.
         """
-        if self.state is State.PREFILL and not self._working:
+        if not self.looks_for_room:
+            return []
+        if self.state is State.PREFILL:
             return self._step_of_prompt(now) or []
-        if self.state is State.PAUSED and (handed_over := self._hand_over(now)):
+        if handed_over := self._hand_over(now):
             if self._backlog:
                 return [*handed_over, self._ask_for_pay(now)]
             self.state = State.STREAMING
@@ -222,8 +229,7 @@ class ProviderSession:
 
         Where nothing is owed, the window is full of work that is under way for other sessions, or that died with one.
         """
-        idle = self.state is State.PREFILL and not self._working
-        return self.state is State.CLOSING or ((idle or self.state is State.PAUSED) and self._payee.debt_nano > 0)
+        return self.state is State.CLOSING or (self.looks_for_room and self._payee.debt_nano > 0)
 
     def _handle(self, message: ToProvider, now: float) -> list[Event]:
         match message:
