@@ -261,7 +261,10 @@ def open_ledger(
 ) -> AbstractAsyncContextManager[TonLedger]:
     """The wallet of `key` on the network's chain. Raises `LocalError` where there is none."""
     network.require_money()
-    from chain.ton import open_ton  # pytoniq takes a second to import, too
+    from p2p.net.unused import kept_out
+
+    with kept_out():
+        from chain.ton import open_ton  # pytoniq takes a second to import, too
 
     def dropped(server: str, why: str) -> None:
         trace("lite_server_dropped", server=server, why=why)

@@ -1,7 +1,8 @@
 """What libp2p 0.8.1 imports at its start for QUIC, WebSocket, certificates and metrics, and Bombyx never uses.
 
-It is half of the time until a host is up. While libp2p is imported, stand-ins take the place of these libraries;
-whoever imports one of them afterwards gets the real one. What had been imported before is left as it is.
+It is half of the time until a host is up. pytoniq 0.1.43 imports `requests`, too, to fetch what a network's file has.
+While the two are imported, stand-ins take the place of these libraries; whoever imports one of them
+afterwards gets the real one. What had been imported before is left as it is.
 """
 
 from __future__ import annotations

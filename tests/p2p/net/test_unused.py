@@ -1,4 +1,4 @@
-"""Starting a node does not wait for libraries that libp2p wants and we do not."""
+"""Starting a node does not wait for libraries that libp2p and pytoniq want and we do not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from p2p.net.unused import UNUSED, kept_out
 IMPORTS = """
 import sys, psutil
 import p2p.net.libp2p_host
+from p2p.network_file import NetworkFile
+from p2p.wiring import open_ledger
+open_ledger(NetworkFile(bootstraps=(), chain={"bombyx": {"name": "devnet", "global_id": -239}}), None, None)
+import pytoniq
 from p2p.net.unused import UNUSED
 print(*sorted(UNUSED & {name.partition(".")[0] for name in sys.modules}))
 import libp2p.rcmgr.memory_stats
@@ -22,7 +26,7 @@ print(requests.get.__module__)
 """
 
 
-def test_a_host_needs_none_of_them_and_others_get_the_real_ones() -> None:
+def test_a_host_and_a_ledger_need_none_of_them_and_others_get_the_real_ones() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines() == ["psutil", "requests.api"]
 
