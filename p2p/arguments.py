@@ -462,7 +462,9 @@ def _models(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--provider", action="store_true", help="look at what selling needs: model and ports, too")
+    parser.add_argument(
+        "--provider", action="store_true", help="look at what selling needs: engine or server, your wishes, ports, too"
+    )
 
 
 def _of_provider(parser: argparse.ArgumentParser) -> None:

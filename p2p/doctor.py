@@ -11,14 +11,18 @@ import trio
 from rich.markup import escape
 from trio.to_thread import run_sync
 
-from p2p import local_checks, network_checks
+from p2p import engine_checks, local_checks, network_checks
 from p2p.console import Session
+from p2p.engine_checks import Engines as Engines
 from p2p.errors import Error, Unavailable
 from p2p.findings import Finding, Verdict
 from p2p.foreign import translated
 from p2p.network_checks import Wiring as Wiring
 
 CHECK_TIMEOUT_S = 20.0
+ENGINE_TIMEOUT_S = 180.0  # for a server that loads its model when it is asked, and is tried out
+
+ENGINE = "model"
 
 
 class _Look(Enum):
@@ -29,10 +33,10 @@ class _Look(Enum):
     BAD = "[red]FAIL[/]"
 
 
-async def run(session: Session, wiring: Wiring) -> None:
+async def run(session: Session, wiring: Wiring, engines: Engines) -> None:
     """Tell each finding as soon as it is there. Raises `Unavailable` at the end if something is wrong."""
     findings: list[Finding] = []
-    for name, check in _checks(session, wiring):
+    for name, check in _checks(session, wiring, engines):
         for finding in await _examined(name, check):
             findings.append(finding)
             if not session.options.json:
@@ -47,13 +51,14 @@ async def run(session: Session, wiring: Wiring) -> None:
 Check = Callable[[], Awaitable[Sequence[Finding]]]
 
 
-def _checks(session: Session, wiring: Wiring) -> Iterator[tuple[str, Check]]:
+def _checks(session: Session, wiring: Wiring, engines: Engines) -> Iterator[tuple[str, Check]]:
     """In the order in which one thing rests on another."""
     home = session.home()
     yield "keys", partial(run_sync, local_checks.keys, home)
     yield "disk", partial(run_sync, local_checks.disk, home.folder)
     if session.role == "payee":
-        yield "model", partial(run_sync, local_checks.model, session.config.provide)
+        yield ENGINE, partial(engine_checks.engine, session.config.provide, engines)
+        yield "owner", partial(engine_checks.wishes, session.config.provide)
         yield "ports", partial(run_sync, local_checks.ports, session.config.listen)
     yield "chain", lambda: network_checks.chain(session.network(), home, wiring)
     yield "peers", lambda: network_checks.peers(session.network(), wiring)
@@ -62,13 +67,14 @@ def _checks(session: Session, wiring: Wiring) -> Iterator[tuple[str, Check]]:
 
 
 async def _examined(name: str, check: Check) -> Sequence[Finding]:
+    timeout_s = ENGINE_TIMEOUT_S if name == ENGINE else CHECK_TIMEOUT_S
     try:
-        with trio.fail_after(CHECK_TIMEOUT_S), translated():
+        with trio.fail_after(timeout_s), translated():
             return await check()
     except Error as error:
         return [Finding(name, Verdict.BAD, str(error))]
     except trio.TooSlowError:
-        return [Finding(name, Verdict.BAD, f"no answer within {CHECK_TIMEOUT_S:.0f} s", "look at the connection")]
+        return [Finding(name, Verdict.BAD, f"no answer within {timeout_s:.0f} s", "look at the connection")]
 
 
 def _tell(session: Session, finding: Finding) -> None:

@@ -1,22 +1,17 @@
-"""What `doctor` looks at on this machine: keys, disk, model (which is read whole once) and ports."""
+"""What `doctor` looks at on this machine: keys, disk and ports."""
 
 from __future__ import annotations
 
 import shutil
 import socket
 from collections.abc import Sequence
-from importlib.util import find_spec
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from multiaddr import Multiaddr
 
 from chain import wallet
-from inference.fitting import ON_CPU
-from inference.memory import available_memory
-from inference.models import embedded_model, gguf_model
 from p2p.arguments import PROGRAM
-from p2p.config import ProvideConfig
 from p2p.errors import LocalError
 from p2p.findings import Finding, Verdict
 from p2p.home import Home
@@ -25,7 +20,6 @@ from p2p.keys import load_or_create_seed
 MEGABYTE = 1_000_000
 DISK_MIN_BYTES = 100 * MEGABYTE  # below it a book cannot be relied on to grow
 DISK_GOOD_BYTES = 1000 * MEGABYTE
-MEMORY_PART = 0.8  # of what is available, that weights may take: caches and the system want the rest
 
 
 def keys(home: Home) -> Sequence[Finding]:
@@ -45,24 +39,6 @@ def disk(folder: Path) -> Sequence[Finding]:
     verdict = Verdict.GOOD if free >= DISK_GOOD_BYTES else Verdict.NOTE if free >= DISK_MIN_BYTES else Verdict.BAD
     advice = "" if verdict is Verdict.GOOD else "make room: what cannot be written down is not signed or served"
     return [Finding("disk", verdict, f"{free // MEGABYTE:,} MB free for {folder}", advice)]
-
-
-def model(config: ProvideConfig) -> Sequence[Finding]:
-    """Whether the engine and its weights are there and fit. Raises `inference.errors.ModelMissing`."""
-    if config.engine != "llamacpp":
-        return [Finding("model", Verdict.NOTE, f"the engine {config.engine} has no weights to look at")]
-    if find_spec("xllamacpp") is None:
-        return [Finding("model", Verdict.BAD, "the engine is not installed", "make install")]
-    own = Path(config.model).expanduser()
-    weights = gguf_model(own, own.stem, "") if config.model else embedded_model()
-    size, available = Path(weights.path).stat().st_size, available_memory(ON_CPU.threads_for(config.slots))
-    what = f"{weights.id}: {size // MEGABYTE:,} MB"
-    if available is None:
-        return [Finding("model", Verdict.GOOD, what)]
-    what += f", of {available.bytes // MEGABYTE:,} MB of memory that are available"
-    if size > available.bytes * MEMORY_PART:
-        return [Finding("model", Verdict.BAD, what, "take a smaller model, or one with fewer bits per weight")]
-    return [Finding("model", Verdict.GOOD, what)]
 
 
 def ports(listen: Sequence[str]) -> Sequence[Finding]:

@@ -95,7 +95,9 @@ from p2p.wiring import (
     open_ledger,
     open_node,
     open_passerby,
+    open_server,
     provided_spec,
+    require_cuda,
 )
 
 if TYPE_CHECKING:
@@ -560,7 +562,7 @@ async def examine(session: Session) -> None:
 
     config = session.config
     look, listen = partial(open_passerby, config), partial(open_passerby, config, listen=config.listen)
-    await doctor.run(session, doctor.Wiring(look, listen, ledger))
+    await doctor.run(session, doctor.Wiring(look, listen, ledger), doctor.Engines(open_server, require_cuda))
 
 
 COMMANDS: dict[str, Callable[[Session], Awaitable[None]]] = {

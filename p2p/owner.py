@@ -49,8 +49,7 @@ class Owner:
     async def watch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look until cancelled; `started` once it has looked."""
         while True:
-            seen, self.gpus = await run_sync(self._look)
-            self._take(self._manners.pause(seen))
+            self._take(await run_sync(self.look))
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await trio.sleep(LOOK_EVERY_S)
@@ -63,12 +62,13 @@ class Owner:
         elif pause is None and before:
             self._trace("resumed")
 
-    def _look(self) -> tuple[Seen, Sequence[Gpu]]:
+    def look(self) -> Pause | None:
+        """Why to rest right now, if there is a reason. Blocks while it asks files and drivers."""
         now = self._local_time()
         second = now.tm_hour * 3600 + now.tm_min * 60 + min(now.tm_sec, 59)
-        cards = self._look_at_gpus()
-        in_use = any(not is_ours(pid, self._root) for gpu in cards for pid in gpu.pids)
-        return Seen(second, on_battery(self._root), in_use), cards
+        self.gpus = self._look_at_gpus()
+        in_use = any(not is_ours(pid, self._root) for gpu in self.gpus for pid in gpu.pids)
+        return self._manners.pause(Seen(second, on_battery(self._root), in_use))
 
 
 def on_battery(root: Path = Path("/")) -> bool:

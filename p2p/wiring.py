@@ -19,11 +19,12 @@ from chain.ledger import Ledger
 from chain.nochain import NoChain
 from chain.purse import Purse
 from chain.wallet import WalletKey
+from inference.engine import Engine
 from inference.exllama.settings import ExLlama
 from inference.link import Spec
 from inference.llamacpp import GgufFile, LlamaCpp
 from inference.scripted import Scripted
-from inference.upstream import ServedModel, Upstream
+from inference.upstream import ServedModel, Upstream, open_upstream
 from inference.worker import open_worker
 from p2p import swarm_key
 from p2p.auditing import AuditBudget, Reader, open_auditor
@@ -205,6 +206,18 @@ def provided_spec(config: ProvideConfig) -> Spec:
     if config.engine == "exllama":
         return _exllama(config)
     return engine_spec(config.engine, config.model, slots=config.slots, context=config.context)
+
+
+def open_server(config: ProvideConfig) -> AbstractAsyncContextManager[Engine]:
+    """The user's server, without a process of ours between. Raises as `inference.upstream.open_upstream`."""
+    return open_upstream(_upstream(config))
+
+
+def require_cuda(config: ProvideConfig) -> None:
+    """What ExLlama needs besides the model. Raises `BadSettings` for what is missing."""
+    from inference.exllama.loading import check_machine
+
+    check_machine(_exllama(config))
 
 
 def _exllama(config: ProvideConfig) -> ExLlama:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
 
 import pytest
-from local import SCRIPTED, Local, start_provider
+from local import SCRIPTED, Local, Provider, start_provider
 from processes import MARK, ROOT, Process, Processes
 from typist import typed
 
@@ -18,6 +18,7 @@ LONG = "Tell me of the whole life of a moth."
 WORDS = 300
 ASKED = Request(model=SCRIPTED, messages=(Message("user", LONG),), max_tokens=WORDS)
 WHOLE = "".join(item.text for item in script(ASKED) if isinstance(item, Delta))
+PATIENT = ("--engine", "scripted", "--drain-s", "600")
 AT_ONCE_S = 15.0  # less than it takes until a client that says nothing is given up
 
 pytestmark = pytest.mark.slow
@@ -40,47 +41,47 @@ def test_at_a_terminal_a_table_tells_how_it_is_doing(network: Local, processes: 
     assert "Traceback" not in done.said
 
 
-def ask(network: Local, processes: Processes, name: str, *flags: str) -> Process:
-    mine = ("--network", network.file, "--home", processes.directory / name)
-    return processes.start("p2p.node", "ask", LONG, "--model", SCRIPTED, "--max-tokens", str(WORDS), *mine, *flags)
+def client(command: str, network: Local, processes: Processes, name: str, *flags: str) -> Process:
+    mine = ("--network", network.file, "--home", processes.directory / name, "--model", SCRIPTED)
+    return processes.start("p2p.node", command, *mine, *flags, stdin=subprocess.PIPE)
 
 
-def hold(asking: Process) -> None:
-    """In the middle of its answer; it pays for no more of it for now."""
+def held(network: Local, processes: Processes, name: str, provider: Provider) -> Process:
+    """Somebody in the middle of an answer, who pays for no more of it for now."""
+    flags = ("--faucet", "--allow", provider.peer, "--max-tokens", str(WORDS))
+    asking = client("ask", network, processes, name, LONG, *flags)
+    asking.close_stdin()
     asking.said(lambda text: "elder moth" in text)
     asking.signal(signal.SIGSTOP)
+    return asking
 
 
-def test_told_to_stop_it_ends_its_answers_and_begins_none_and_told_twice_it_ends_at_once(
-    network: Local, processes: Processes
-) -> None:
-    leaving = start_provider(
-        processes,
-        network.file,
-        "leaving",
-        *("--engine", "scripted", "--drain-s", "600", "--free-tokens-per-client", "2000"),
-    )
-    there = ("--allow", leaving.peer)
-    first, second = (ask(network, processes, name, "--faucet", *there) for name in ("first", "second"))
-    with ThreadPoolExecutor() as both:
-        list(both.map(hold, (first, second)))
+def test_told_to_stop_it_ends_its_answers_and_begins_none(network: Local, processes: Processes) -> None:
+    leaving = start_provider(processes, network.file, "leaving", *PATIENT, "--free-tokens-per-client", "2000")
+    # Up already, so that what is held is not held for long: either side gives up one that says nothing for 20 s.
+    newcomer = client("chat", network, processes, "newcomer", "--free", "--allow", leaving.peer, "--max-tokens", "8")
+    newcomer.tell("What is silk?\n")
+    assert newcomer.err.wait(lambda text: "in all" in text)
 
+    answered = held(network, processes, "answered", leaving)
     leaving.process.signal(signal.SIGTERM)
-    assert leaving.process.record("draining")["answers"] == 2
-    late, elsewhere = (
-        ask(network, processes, "late", "--free", *there, "--json"),
-        ask(network, processes, "rich", "--faucet", "--json"),
-    )
-    assert '"reason":"stopping"' in late.wait().out
-    first.signal(signal.SIGCONT)
-    done = first.wait()
+    assert leaving.process.record("draining")["answers"] == 1
+    newcomer.tell("And who makes it?\n")
+    assert newcomer.err.wait(lambda text: "the provider is about to stop" in text)
+    answered.signal(signal.SIGCONT)
+    done = answered.wait()
     assert (done.code, done.out) == (0, f"{WHOLE}\n"), done.err
-    assert leaving.process.record("served")["tokens_out"] == len(WHOLE.split())
+    assert leaving.process.wait().code == 0
+    newcomer.close_stdin()
+    assert newcomer.wait().code == 0
+    assert processes.left() == []
 
-    assert leaving.process.code is None, "somebody is still being answered"
+
+def test_told_twice_it_ends_at_once(network: Local, processes: Processes) -> None:
+    leaving = start_provider(processes, network.file, "leaving", *PATIENT)
+    held(network, processes, "cut", leaving)
+    leaving.process.signal(signal.SIGTERM)
+    leaving.process.record("draining")
     leaving.process.signal(signal.SIGINT)
     assert leaving.process.wait(AT_ONCE_S).code == 0
-    second.signal(signal.SIGCONT)
-    assert second.wait().code == 1
-    assert elsewhere.wait().result["provider"] == network.provider.peer
-    assert processes.left() == []
+    assert "served" not in leaving.process.out.text
