@@ -170,7 +170,8 @@ def engine_cancels(seed: int) -> Sequence[str]:
 
     return [
         f"{ENGINE_CANCELS} answers of each engine, four at a time where there are two places, were left after some",
-        "pieces or some time of up to 0.3 s, by dice. Then all places were free, and an answer as before.",
+        "pieces or some time of up to 0.3 s, by dice. Then all places were free, and an answer as before. Nobody waits",
+        f"for the engine to stop; how long that takes was seen {leaving.ALONE} times with nothing else under way.",
         "",
         *leaving.run(seed, ENGINE_CANCELS),
     ]
@@ -181,6 +182,29 @@ def visits(seed: int) -> Sequence[str]:
     import transport_life
 
     return transport_life.visits(seed)
+
+
+def worker_kills(_seed: int) -> Sequence[str]:
+    """SIGKILLs of engines' processes under providers that live on."""
+    import worker_kills as kills
+    from processes import Processes
+
+    reports = []
+    for setting in kills.SETTINGS:
+        with tempfile.TemporaryDirectory() as directory, Processes(Path(directory)) as processes:
+            reports.append(kills.run_kills(processes, setting))
+    lines = [
+        f"{kills.STREAMS} answers of {kills.CLIENTS} clients over libp2p are under way at a provider when the process",
+        "of its engine gets a SIGKILL, where no other provider is there, and where one can go on. What is known is the",
+        "error, or the first piece from another. Then the next answer is asked for. The loop's lag is that of the",
+        "provider's node from the first question to that answer, looked at all the time: less what its thread waited",
+        "for a core and what a hypervisor took of the cores, and plainly.",
+        "",
+        *kills.table(reports),
+    ]
+    if faults := [fault for report in reports for fault in report.faults]:
+        raise DoesNotHold("\n".join([*faults, "", *lines]))
+    return lines
 
 
 def inputs(seed: int) -> Sequence[str]:
@@ -354,6 +378,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "cancels": ("Cancelled at every await", cancels),
     "visits": ("Connections that come and go", visits),
     "engine-cancels": ("Answers of engines that are left", engine_cancels),
+    "worker-kill": ("Engines that are killed", worker_kills),
     "inputs": ("A million inputs", inputs),
     "examples": ("Examples that install much", examples),
 }

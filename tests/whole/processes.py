@@ -201,10 +201,12 @@ class Processes:
         self._started.append(Process(popen))
         return self._started[-1]
 
-    def serve(self, module: str, *arguments: str | Path) -> Process:
+    def serve(
+        self, module: str, *arguments: str | Path, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> Process:
         """A program that runs until it is told to end, or until these tests are no more. Its lines are JSON."""
         flags = ("--json", "--until-stdin-closes")
-        return self.start(module, *arguments, *flags, stdin=subprocess.PIPE)
+        return self.start(module, *arguments, *flags, stdin=subprocess.PIPE, environment=environment)
 
     def run(self, module: str, *arguments: str | Path, environment: Mapping[str, str] = MappingProxyType({})) -> Done:
         """A program that ends by itself."""
