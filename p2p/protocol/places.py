@@ -13,6 +13,8 @@ MAX_WAITING = 1024
 # What is said where nothing tells how long, and the longest that anybody is sent away for: answers end early, too.
 BUSY_RETRY_S = 5
 BUSY_RETRY_MAX_S = 30
+# What a peer was promised it takes at once, and then may be promised more.
+HELD_RETRY_S = 1
 
 
 class Places:

@@ -26,7 +26,7 @@ from p2p.protocol.negotiate import (
     ToProvider,
     Turn,
 )
-from p2p.protocol.places import BUSY_RETRY_S, HOLD_S, Places, Queue
+from p2p.protocol.places import BUSY_RETRY_S, HELD_RETRY_S, HOLD_S, Places, Queue
 from p2p.protocol.price import FREE, Prices
 from p2p.protocol.standing import NONE_AHEAD, USES_LEAST, StandingLimits, StandingQuotes
 from p2p.protocol.strategy import Bid, Load, SellerStrategy, Volume
@@ -249,7 +249,8 @@ class Sales:
 
     def _busy(self, client: str, capacity: Capacity, now: float) -> Refused:
         """With the time at which there should be a slot, and what it would cost then as things stand."""
-        retry_after_s = self._places.retry_after_s(now)
+        held = self._places.free(capacity.free, now) > 0  # it was promised as many as it may have at a time, not all
+        retry_after_s = HELD_RETRY_S if held else self._places.retry_after_s(now)
         prices = self._price_list.opening(self._load(capacity, now))
         self._queue.sent_away(client, retry_after_s, now)
         return Refused("busy", "every slot is in use or promised", retry_after_s=retry_after_s, prices=prices)

@@ -14,7 +14,7 @@ from p2p.keys import peer_id_of, verify_by_peer
 from p2p.protocol.advert import ChannelOffer
 from p2p.protocol.allowance import Left
 from p2p.protocol.negotiate import QUOTE_LIFETIME_S, Ask, Buyer, Refusal, Seller, State, Turn
-from p2p.protocol.places import HOLD_S
+from p2p.protocol.places import HELD_RETRY_S, HOLD_S
 from p2p.protocol.price import Prices
 from p2p.protocol.sales import PriceList, Sales, Speed
 from p2p.protocol.standing import StandingLimits
@@ -127,9 +127,10 @@ def test_a_place_is_promised_for_a_while_and_taken_once() -> None:
     assert offer.slots_free == 0
     late = Talk(sales)
     late.ask(nonce=3, capacity=Capacity(3, 3))
-    refusal = late.accept()
+    refusal = late.accept(Capacity(3, 3))
     assert refusal is not None
     assert refusal.reason == "busy", "two are promised to it already"
+    assert refusal.retry_after_s == HELD_RETRY_S, "it has but to take them"
     assert sales.redeem(first, BUYER, FULL, NOW)[1] == MODEL
     with pytest.raises(Refused, match="used already"):
         sales.redeem(first, BUYER, FREE, NOW)
