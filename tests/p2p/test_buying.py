@@ -25,7 +25,7 @@ from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S, Stream
 from p2p.protocol.market import Need, Objection, Standing
 from p2p.protocol.negotiate import PROTOCOL, Accept, Ask, Counter, ToProvider, Turn
-from p2p.protocol.places import HOLD_S
+from p2p.protocol.places import HELD_RETRY_S, HOLD_S
 from p2p.protocol.price import Prices, Tokens
 from p2p.protocol.sales import PriceList
 from p2p.protocol.strategy import (
@@ -289,7 +289,7 @@ async def test_one_client_holds_so_many_places_and_not_for_ever(tmp_path: Path, 
         await haggle(client)
         with pytest.raises(Refused) as caught:
             await haggle(client)
-        assert (caught.value.reason, caught.value.retry_after_s) == ("busy", 5)
+        assert (caught.value.reason, caught.value.retry_after_s) == ("busy", HELD_RETRY_S), "it has but to take them"
         (found,) = await other.peer.find(None)
         assert found.model.slots_free == 1
         await haggle(other)
