@@ -6,6 +6,7 @@ import queue
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from inference.exllama.backend import Backend, Sampling, Step, is_cuda_error
@@ -85,10 +86,10 @@ class Owner:
             self._loaded.put(error)
             return
         self._loaded.put(None)
-        while self._obey(backend):
-            if not self._turn(backend):
-                return  # what unloads a model would wait for a GPU that does not answer
-        backend.close()
+        with suppress(_Over):  # what unloads a model would wait for a GPU that does not answer
+            while self._obey(backend):
+                self._turn(backend)
+            backend.close()
 
     def _obey(self, backend: Backend) -> bool:
         """Carry out what was ordered, waiting for an order only if there is nothing else to do."""
@@ -97,10 +98,7 @@ class Owner:
             if order is None:
                 return False
             if isinstance(order, Cancel):
-                if order.job in self._jobs:
-                    self._jobs.remove(order.job)
-                    backend.cancel(order.job)
-                self._report(Gone(order.job))
+                self._end(backend, order.job)
             else:
                 self._begin(backend, order)
         return True
@@ -113,18 +111,29 @@ class Owner:
         else:
             self._jobs.add(order.job)
 
-    def _turn(self, backend: Backend) -> bool:
-        """Whether there can be another."""
+    def _end(self, backend: Backend, job: int) -> None:
+        """Ending one may move the others' pages, so that the GPU may fail here, too."""
+        try:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                backend.cancel(job)
+        except Exception as error:
+            self._mend(backend, error)
+        finally:
+            self._report(Gone(job))
+
+    def _turn(self, backend: Backend) -> None:
         try:
             steps = backend.turn()
         except Exception as error:
-            return self._mend(backend, error)
+            self._mend(backend, error)
+            return
         self._jobs.difference_update(step.job for step in steps if step.end)
         if steps:
             self._report(Progress(steps))
-        return True
 
-    def _mend(self, backend: Backend, error: Exception) -> bool:
+    def _mend(self, backend: Backend, error: Exception) -> None:
+        """Raises `_Over` where there can be no other turn."""
         traceback.print_tb(error.__traceback__)  # never the message: it may quote a prompt
         lost, self._jobs = frozenset(self._jobs), set()
         over = is_cuda_error(error)
@@ -134,4 +143,9 @@ class Owner:
         except Exception:
             over = True
         self._report(Broken(type(error).__name__, lost, over))
-        return not over
+        if over:
+            raise _Over
+
+
+class _Over(Exception):
+    """The process is of no more use."""

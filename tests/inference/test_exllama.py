@@ -67,6 +67,7 @@ class Told:
         self.refuses = False
         self.built = 1
         self.cannot_rebuild = False
+        self.cannot_cancel = False
         self.closed = False
 
     def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
@@ -78,6 +79,8 @@ class Told:
     def cancel(self, job: int) -> None:
         self.cancelled.append(job)
         self.jobs.pop(job, None)
+        if self.cannot_cancel:
+            raise ValueError("secret")
 
     def turn(self) -> list[Step]:
         heard = threading.Event()
@@ -210,6 +213,16 @@ class TestEngine:
                 await answer(engine, ask())
             assert (await answer(engine, ask()))[0] == "abc|.."
             await engine.health()
+        assert told.built == 2
+
+    async def test_a_fault_in_cancelling_is_one_like_any_other(self) -> None:
+        told = Told()
+        told.cannot_cancel = True
+        async with opened(told) as engine:
+            async with engine.generate(ask("abc", 40)) as items:
+                await anext(items)
+            with trio.fail_after(10):
+                assert (await answer(engine, ask()))[0] == "abc|.."
         assert told.built == 2
 
     async def test_a_cuda_error_ends_the_engine(self) -> None:
