@@ -351,7 +351,7 @@ class Payee(_End):
         self.lost_nano += lost
         if lost:
             self._forgotten.append(Forgotten(until, lost, lane.window_nano))
-        if not any(each.lanes for each in self.kin):
+        if not self._all_lanes:
             for each in self.kin:
                 each._forgotten.clear()
 
@@ -365,9 +365,14 @@ class Payee(_End):
     @property
     def window_nano(self) -> int:
         """What the payer may owe us: a window for each of its sessions up to the limit, and one in any case."""
-        windows = [lane.window_nano for each in self.kin for lane in each.lanes.values()]
+        windows = [lane.window_nano for lane in self._all_lanes]
         windows += [one.window_nano for each in self.kin for one in each._forgotten]
         return max(*windows, min(self._exposure_max_nano, sum(windows)), 0)
+
+    @property
+    def _all_lanes(self) -> list[Lane]:
+        """Of the payer's sessions on any channel."""
+        return [lane for each in self.kin for lane in each.lanes.values()]
 
     def room_nano(self, session: bytes, now: float, least_nano: int) -> int:
         """So much more may be handed over in this session before it is paid: up to its own window.
@@ -375,13 +380,12 @@ class Payee(_End):
         While another one waits, nobody gets beyond its share, which is `least_nano` at least: else whoever is at work
         would take up again and again what becomes free.
         """
-        window_nano, mine = self.window_nano, self.lanes[session]
-        room_nano = window_nano - self.exposed_nano - self.forgotten_nano(now)
-        lanes = [lane for each in self.kin for lane in each.lanes.values()]
+        taken_nano = self.forgotten_nano(now) + self.exposed_nano  # first: what it drops is not in the window any more
+        window_nano, lanes, mine = self.window_nano, self._all_lanes, self.lanes[session]
         most_nano = mine.window_nano
         if any(lane.waits for lane in lanes if lane is not mine):
             most_nano = min(most_nano, max(window_nano // len(lanes), least_nano))
-        return min(room_nano, most_nano - (mine.delivered_nano + mine.begun_nano - mine.paid_nano))
+        return min(window_nano - taken_nano, most_nano - (mine.delivered_nano + mine.begun_nano - mine.paid_nano))
 
     def agree_on(self, delivered_nano: int) -> None:
         self.lost_nano += max(0, self.delivered_nano - delivered_nano)

@@ -333,6 +333,8 @@ def test_what_a_payer_may_owe_is_for_all_its_channels_and_the_dead_keep_their_pa
     end.leave(b"a", until=25)
     assert (end.window_nano, end.forgotten_nano(24)) == (250, 90)
     assert end.room_nano(b"b", 24, 1) == 100, "its own"
+    other.deliver(b"c", 140)
+    assert end.room_nano(b"b", 25, 1) == 10, "what is over is in neither"
     assert (end.forgotten_nano(25), end.window_nano) == (0, 150)
 
 
