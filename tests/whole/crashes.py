@@ -227,6 +227,7 @@ class Lane:
         environment = {
             "WITNESS": str(witness.path),
             "WITNESS_PROVIDER": self._peer,
+            "WITNESS_AT_ONCE": str(AT_ONCE),
             "PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parent))),
         }
         return self._processes.start(

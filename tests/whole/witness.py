@@ -1,6 +1,7 @@
 """Runs `p2p.node` with a witness beside it, and as `ask` a customer who never stops asking.
 
-    python -m witness provide|ask FLAGS     (WITNESS names a file, WITNESS_PROVIDER the one to buy from)
+    python -m witness provide|ask FLAGS     (WITNESS names a file, WITNESS_PROVIDER the one to buy from, and
+                                             WITNESS_AT_ONCE is how many answers a customer asks for at a time)
 
 The witness writes down, outside of all books, what each session handed over (at the provider, the moment it goes to the
 network) or received (at the client, the moment the core counts it), and at each end what both should agree on. It
@@ -30,7 +31,7 @@ from p2p.protocol.session_client import ClientSession
 from p2p.protocol.session_provider import ProviderSession
 from p2p.session_shell import Outbox
 
-AT_ONCE = 3
+AT_ONCE = int(os.environ["WITNESS_AT_ONCE"])
 RETRY_S = 0.2
 STAGGER_S = 0.05  # a provider promises one client no more than two places
 PROMPT_WORDS, ANSWER_TOKENS = (20, 1200), (5, 90)
