@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +103,17 @@ class Earning(msgspec.Struct, frozen=True):
     answers: int
     earned_nano: int
     settled_nano: int  # the part of it that is paid out on chain, as far as the channels' totals tell
+
+
+def day_of(at: float) -> str:
+    """Of unix time: 2026-11-22, in UTC."""
+    return time.strftime("%Y-%m-%d", time.gmtime(at))
+
+
+def of_day(earnings: Iterable[Earning], at: float) -> list[Earning]:
+    """Those of the day of that unix time."""
+    day = day_of(at)
+    return [one for one in earnings if one.day == day]
 
 
 class DayFees(msgspec.Struct, frozen=True):

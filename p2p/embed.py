@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from chain.book import Book
-from chain.records import Receipt
+from chain.records import Receipt, of_day
 from inference.engine import Message, Request
 from inference.records import Embedding, RecordReader
 from p2p.config import Config, load
@@ -259,9 +259,8 @@ class Client:
         """What was spent, and what is left to spend without another deposit."""
         with translated():
             paid = await self._open[0].keeper.do(Book.earnings)
-        today = time.strftime("%Y-%m-%d", time.gmtime())
         return Spending(
-            today_nano=sum(one.earned_nano for one in paid if one.day == today),
+            today_nano=sum(one.earned_nano for one in of_day(paid, time.time())),
             all_nano=sum(one.earned_nano for one in paid),
             in_channels_nano=sum(one.free_nano for one in await self.peer.channels() if one.usable),
             answer_max_nano=self.peer.budget.answer_max_nano,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from p2p.errors import LocalError, Refused
+from p2p.protocol.allowance import DAY_S
 
-_DAY_S = 86_400
 _WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
 
 
@@ -73,6 +73,6 @@ class Manners:
         if self.for_gpu and seen.gpu_in_use:
             return Pause("gpu_in_use", "the provider's owner uses the GPU")
         if self.windows and not any(window.covers(seen.second) for window in self.windows):
-            for_s = min((window.begin_s - seen.second) % _DAY_S for window in self.windows)
+            for_s = min((window.begin_s - seen.second) % DAY_S for window in self.windows)
             return Pause("out_of_hours", "the provider serves at other hours", for_s)
         return None

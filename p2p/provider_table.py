@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import trio
 from trio.to_thread import run_sync
 
 from chain.keeper import BookKeeper
+from chain.records import of_day
 from inference.gpu import Gpu, in_words
 from p2p.console import Session
 from p2p.foreign import translated
@@ -71,10 +71,9 @@ def fields(now: Snapshot) -> dict[str, Any]:
 
 async def sold_before(keeper: BookKeeper, now: float) -> Sold:
     """What the book has at that unix time. Raises `LocalError`."""
-    day = time.strftime("%Y-%m-%d", time.gmtime(now))
     with translated():
         earned = await keeper.do(lambda book: book.earnings())
-    today = [each for each in earned if each.day == day]
+    today = of_day(earned, now)
     return Sold(
         sum(each.answers for each in today),
         sum(each.answers for each in earned),

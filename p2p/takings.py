@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from p2p.protocol.allowance import day
+
 RATE_OVER_S = 5  # long enough that pieces of several tokens make a steady figure
-DAY_S = 86_400
 
 
 class Sold(NamedTuple):
@@ -26,7 +27,7 @@ class Takings:
     def __init__(self, clock: Callable[[], float], before: Sold = Sold()) -> None:  # noqa: B008 - a tuple
         self._clock = clock
         self._answers, self._earned_nano = before.answers, before.earned_nano
-        self._day = self._second() // DAY_S
+        self._day = day(self._clock())
         self._answers_today, self._earned_today_nano = before.answers_today, before.earned_today_nano
         self._tokens: Counter[int] = Counter()  # that went out in each of the last seconds
 
@@ -59,8 +60,8 @@ class Takings:
         )
 
     def _turn_page(self) -> None:
-        if (day := self._second() // DAY_S) != self._day:
-            self._day, self._answers_today, self._earned_today_nano = day, 0, 0
+        if (today := day(self._clock())) != self._day:
+            self._day, self._answers_today, self._earned_today_nano = today, 0, 0
 
     def _second(self) -> int:
         return int(self._clock())

@@ -20,7 +20,7 @@ from chain import backup
 from chain.book import Book
 from chain.keeper import BookKeeper
 from chain.ledger import Ledger
-from chain.records import Channel, Earning, open_records
+from chain.records import Channel, Earning, of_day, open_records
 from p2p.config import Config
 from p2p.discovery import Found
 from p2p.errors import Unavailable
@@ -190,8 +190,7 @@ class Accounts:
 
 def _today_nano(earned: Sequence[Earning]) -> int:
     """What answers of this day, in UTC, cost."""
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    return sum(one.earned_nano for one in earned if one.day == today)
+    return sum(one.earned_nano for one in of_day(earned, time.time()))
 
 
 def _provider(found: Found, evidence: Collection[Evidence], open_to: Collection[str], now: float) -> Object:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from chain.records import day_of
 from p2p.answer import Answer
 from p2p.protocol.reputation import LATE_FACTOR, LATE_SLACK_MS, SLOW_FACTOR, Evidence, Kind
 from p2p.story import per_million
@@ -77,12 +77,8 @@ def _audits(audits: Sequence[Evidence]) -> Check:
     if not clear:
         return _check("Audits", "not_checked", "this home has audited no answer of this provider's to an end")
     passed = sum(one.kind is Kind.AUDIT_PASSED for one in clear)
-    said = f"of its other answers {passed} of {len(clear)} audits passed; the last on {_day(clear[-1].at)}: "
+    said = f"of its other answers {passed} of {len(clear)} audits passed; the last on {day_of(clear[-1].at)}: "
     return _check("Audits", "passed" if passed == len(clear) else "failed", said + clear[-1].said().partition(": ")[2])
-
-
-def _day(at: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(at))
 
 
 def _machine() -> Check:

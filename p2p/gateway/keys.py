@@ -17,9 +17,9 @@ from pathlib import Path
 
 import msgspec
 
-from chain.purse import DAY_S
 from p2p.errors import LocalError, Refused
 from p2p.gateway.wishes import Wishes
+from p2p.protocol.allowance import day
 
 FILE_NAME = "gateway.sqlite"
 PREFIX = "bx-"
@@ -105,7 +105,7 @@ class Keys:
 
     def today(self) -> int:
         """The day that is spent on, counted from 1970."""
-        return int(self._clock()) // DAY_S
+        return day(self._clock())
 
     def spent_nano(self, name: str) -> int:
         """Today, by that key or by `EVERYBODY`."""

@@ -16,10 +16,11 @@ from trio.testing import MockClock
 from inference.gpu import GIBIBYTE, Gpu
 from inference.scripted import Scripted
 from p2p.manners import STOPPING, Pause
+from p2p.protocol.allowance import DAY_S
 from p2p.provider_table import Snapshot, fields, rows, sold_before
 from p2p.purchase import buy
 from p2p.story import Story
-from p2p.takings import DAY_S, RATE_OVER_S, Sold, Takings
+from p2p.takings import RATE_OVER_S, Sold, Takings
 
 NOON = 20_780.5 * DAY_S
 CARD = Gpu("Card 9000", 24 * GIBIBYTE, 6 * GIBIBYTE, 311.6, 87, frozenset({7}))
