@@ -8,21 +8,15 @@ a character of, it spells itself, because llama.cpp's grammars know no halves of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any
 
 import msgspec
 
-from inference.engine import Figures, Request, Scored
+from inference.engine import Request, Scored
 from inference.errors import BadRequest
 from inference.llamachunks import check_chunk, completion_body
-
-# The likeliest tokens, told apart; the rest of the vocabulary counts as one outcome. Each costs time, and of a greedy
-# answer only the very likeliest matter.
-_TOLD_APART, _TOLD_APART_GREEDILY = 64, 8
-_LOGPROB_MIN = -50.0  # what is said of a token of which there is no trace
+from inference.scoring import TextReading, Told, told_apart
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -40,14 +34,9 @@ class Reading:
     """One text read after a prompt: what is asked of llama-server, and the figures from the chunks of its answer."""
 
     def __init__(self, request: Request, pieces: Sequence[Piece]) -> None:
-        self._temperature = request.temperature
+        self._told_apart = told_apart(request)
         self._pieces = pieces[: request.max_tokens]
-        self._whole = len(self._pieces) == len(pieces)
-        self._text = b"".join(one.bytes_ for one in pieces)
-        self._at = 0  # in the text, of what is read
-        self._astray_to = 0  # up to where our tokens may not be those that the model drew
-        self._figures: list[Figures] = []
-        self._end: Figures | None = None
+        self._reading = TextReading(request, [one.bytes_ for one in pieces])
         self.done = False
 
     def body(self, prompt: Sequence[int], slot: int) -> dict[str, Any]:
@@ -59,7 +48,7 @@ class Reading:
             "n_predict": 1 + sum(len(one.bytes_) for one in self._pieces),  # at most, and the end
             "grammar": f"root ::= {grammar}",
             "temperature": 0.0,
-            "n_probs": _TOLD_APART if self._temperature else _TOLD_APART_GREEDILY,
+            "n_probs": self._told_apart,
             "post_sampling_probs": False,
         }
 
@@ -68,46 +57,18 @@ class Reading:
         check_chunk(chunk)
         choice = chunk["choices"][0]
         for token in (choice["logprobs"] or {}).get("content", ()):
-            best = [one["logprob"] for one in token["top_logprobs"]]
-            spelling = self._likeliest_spelling(token)
-            found = figures(best, spelling["logprob"], self._temperature)
-            if token["token"]:
-                self._figures.append(self._unless_astray(found))
-                self._go_on(len(token["bytes"]), len(spelling["bytes"]))
-            elif self._whole:
-                self._end = found
+            self._reading.heard(_told(token))
         self.done = choice["finish_reason"] is not None
-
-    def _likeliest_spelling(self, token: dict[str, Any]) -> dict[str, Any]:
-        """This token, or a likelier one that spells the same text in another way.
-
-        What a model drew as two line feeds at an answer's end, say, is one token to who has but the text.
-        """
-        if not token["token"]:  # the end
-            return token
-        left = self._text[self._at :]
-        spellings = [one for one in token["top_logprobs"] if one["bytes"] and left.startswith(bytes(one["bytes"]))]
-        return max([token, *spellings], key=itemgetter("logprob"))
-
-    def _go_on(self, size: int, drawn: int) -> None:
-        """Past a token of `size` bytes, in whose place the model likes one best that has `drawn`."""
-        was_astray, own_end = self._is_astray, self._at + drawn
-        self._at += size
-        if not was_astray:
-            self._astray_to = self._at + 1 if own_end < self._at else own_end
-
-    @property
-    def _is_astray(self) -> bool:
-        """Whether a greedy model that spells as it likes may have no token that begins here."""
-        return self._temperature == 0 and self._at < self._astray_to
-
-    def _unless_astray(self, found: Figures) -> Figures:
-        """After what it would not have said, what a model finds of the next token says nothing."""
-        return msgspec.structs.replace(found, logprob=found.best) if self._is_astray else found
 
     @property
     def scored(self) -> Scored:
-        return Scored(len(self._pieces), tuple(self._figures), self._end)
+        return self._reading.scored
+
+
+def _told(token: dict[str, Any]) -> Told:
+    """What comes without text is the end."""
+    spelt = bytes(token["bytes"]) if token["token"] else b""
+    return Told(spelt, token["logprob"], [(bytes(one["bytes"]), one["logprob"]) for one in token["top_logprobs"]])
 
 
 def _grammar(pieces: Sequence[Piece]) -> list[str]:
@@ -129,24 +90,3 @@ def _grammar(pieces: Sequence[Piece]) -> list[str]:
 def _quoted(text: str) -> str:
     escaped = (f"\\x{ord(one):02x}" if one < " " or one in '"\\\x7f' else one for one in text)
     return f'"{"".join(escaped)}"'
-
-
-def figures(best: Sequence[float], logprob: float, temperature: float) -> Figures:
-    """The figures of a token for a request of `temperature`, from log-probabilities at 1: its own and the `best`.
-
-    For a token that was drawn all that are not among the best are one outcome. At temperature 1 its probability is what
-    is left over; at others it is taken to consist of tokens as likely as the last of the best, which is too much below
-    1 and too little above.
-    """
-    best = [max(one, _LOGPROB_MIN) for one in best]
-    exponent = 1 / (temperature or 1)
-    powers = [math.exp((one - best[0]) * exponent) for one in best]
-    left_over = max(0.0, 1 - sum(math.exp(one) for one in best))
-    powers.append(left_over / math.exp(best[-1]) * powers[-1])
-    logs = [math.log(power / sum(powers)) for power in powers if power > 0]
-    mean = sum(math.exp(log) * log for log in logs)
-    variance = sum(math.exp(log) * (log - mean) ** 2 for log in logs)
-    if temperature == 0:
-        return Figures(max(logprob, _LOGPROB_MIN), best[0], mean, variance)
-    known = logs[0] + (logprob - best[0]) * exponent if logprob >= best[-1] else logs[-1]
-    return Figures(max(known, _LOGPROB_MIN), logs[0], mean, variance)

@@ -113,6 +113,7 @@ CORES = {
         "inference.exllama.backend",
         "inference.form",
         "inference.records",
+        "inference.scoring",
         "inference.stopping",
     },
     "inference.form": {"inference.engine", "inference.errors", "inference.hermes", "inference.records"},
@@ -125,6 +126,7 @@ CORES = {
     "inference.gguf_header": {"inference.errors", "inference.fitting"},
     "inference.safetensors_header": {"inference.errors", "inference.fitting"},
     "inference.schemas": {"inference.errors"},
+    "inference.scoring": {"inference.engine"},
     "inference.seal": {"inference.errors"},
     "inference.stopping": {"inference.engine"},
 }
@@ -144,6 +146,7 @@ SEAMS = {
     "exllamav3": {"inference.exllama"},
     "torch": {"inference.exllama"},
     "tokenizers": {"inference.exllama"},
+    "llguidance": {"inference.exllama.rules"},
     "jinja2": {"inference.template_process"},
     "pynvml": {"inference.gpu"},
     "httpx": {"inference.upstream_http"},

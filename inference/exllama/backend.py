@@ -9,6 +9,18 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 
+class Rule(Protocol):
+    """What one answer is held to. Used by one thread at a time, and never raises: the other answers would suffer."""
+
+    def allowed(self) -> bytes:
+        """A byte for each id: 0 where it may not come next. Ids beyond may not, either. One at least may."""
+        ...
+
+    def take(self, token: int) -> None:
+        """This one came."""
+        ...
+
+
 class Sampling(NamedTuple):
     """How tokens are drawn. Temperature 0 is greedy. All else is as OpenAI has it: no penalties, no top-k."""
 
@@ -17,6 +29,7 @@ class Sampling(NamedTuple):
     top_p: float
     seed: int
     top_logprobs: int | None = None  # how many of the likeliest are told with each token; None: no logprobs at all
+    rule: Rule | None = None
 
 
 class Likely(NamedTuple):
@@ -39,7 +52,7 @@ class Step(NamedTuple):
     tokens: tuple[int, ...]
     end: End = ""
     cached_tokens: int = 0  # of the prompt, those that needed no work
-    likely: tuple[Likely, ...] = ()  # one for each token, where they were asked for
+    likely: tuple[Likely, ...] = ()  # where they were asked for: one for each token, and for one that stops the answer
 
 
 class Backend(Protocol):

@@ -11,16 +11,17 @@ import trio
 
 from inference.admission import check_features, check_fit, check_request, check_text, find_model
 from inference.engine import Capacity, Delta, Finished, ModelInfo, Request, Scored
-from inference.errors import EngineDied
+from inference.errors import EngineDied, EngineError
 from inference.exllama.backend import Backend, Sampling
 from inference.exllama.folder import Folder, read_folder
 from inference.exllama.jobs import Jobs
 from inference.exllama.loading import check_machine, load_backend
 from inference.exllama.owner import Owner, Report
-from inference.exllama.reading import Reading
+from inference.exllama.reading import Reading, ScoreReading
 from inference.exllama.settings import ExLlama
-from inference.hermes import as_prose
+from inference.hermes import as_prose, forced
 from inference.nursery import open_background
+from inference.scoring import told_apart
 from inference.templates import Template, open_template
 
 MakeBackend = Callable[[ExLlama, Folder], Backend]
@@ -64,13 +65,26 @@ class ExLlamaEngine:
         prompt = await self._admit(request)
         sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, request.top_logprobs)
         reading = Reading(request, len(prompt), self._folder.spelling(prompt))
-        async with self._places, self._jobs.job(prompt, sampling, reading) as items:
-            yield items
+        async with self._places:
+            if (schema := forced(request)) is not None:
+                rule = await trio.to_thread.run_sync(self._folder.vocabulary.held_to, schema)
+                sampling = sampling._replace(rule=rule)
+            async with self._jobs.job(prompt, sampling, reading) as items:
+                yield items
 
     async def score(self, request: Request, text: str) -> Scored:
-        await self._admit(request)
+        prompt = await self._admit(request)
         check_text(self._folder.model, text)
-        raise AssertionError("no model here has the feature")
+        vocabulary = self._folder.vocabulary
+        ids = await trio.to_thread.run_sync(vocabulary.ids, text)
+        room = self._folder.model.context - len(prompt)
+        limit = min(len(ids) + 1, request.max_tokens + (len(ids) == request.max_tokens), room)  # the end is read, too
+        sampling = Sampling(limit, 0.0, 1.0, 0, told_apart(request), vocabulary.reading(ids))
+        reading = ScoreReading(request, ids, vocabulary.spelt)
+        async with self._places, self._jobs.job(prompt, sampling, reading) as items:
+            async for scored in items:
+                return scored
+        raise EngineError("the generator ended the reading of a text without a finish")
 
     async def _admit(self, request: Request) -> list[int]:
         """The prompt's token ids, if the request is good and fits: the generator would only fail."""

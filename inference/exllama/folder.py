@@ -8,15 +8,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from inference.digests import file_digest
-from inference.engine import CONTINUE, LOGPROBS, ModelInfo
+from inference.engine import CONTINUE, LOGPROBS, SCHEMA, SCORE, TOOLS, ModelInfo
 from inference.errors import BadSettings, EngineError, ModelMissing
 from inference.exllama.reading import Spelling
 from inference.exllama.settings import ExLlama
+
+if TYPE_CHECKING:
+    from inference.exllama.rules import Vocabulary
 
 _JSON_MAX_BYTES = 4 << 20
 _TOKENIZER_MAX_BYTES = 128 << 20
@@ -27,7 +30,13 @@ class Folder:
     """A model's folder, read."""
 
     def __init__(
-        self, model: ModelInfo, template: str, marks: dict[str, str], stop: Sequence[int], tokenizer: Any
+        self,
+        model: ModelInfo,
+        template: str,
+        marks: dict[str, str],
+        stop: Sequence[int],
+        tokenizer: Any,
+        vocabulary: Vocabulary,
     ) -> None:
         self.model = model
         self.template = template
@@ -35,6 +44,7 @@ class Folder:
         """Tokens that templates name: `bos_token`, `eos_token`."""
         self.stop = tuple(stop)
         """Ids that end an answer."""
+        self.vocabulary = vocabulary
         added = tokenizer.get_added_tokens_decoder()
         self._hidden = frozenset(number for number, token in added.items() if token.special)
         self._tokenizer = tokenizer
@@ -58,6 +68,8 @@ class Folder:
 
 def read_folder(settings: ExLlama) -> Folder:
     """Reads all weights where their digest is not known yet. Raises `ModelMissing`, `BadSettings`, `EngineError`."""
+    from inference.exllama.rules import Vocabulary
+
     folder = Path(settings.folder)
     config = _json(folder / "config.json")
     _check_context(settings, config)
@@ -71,7 +83,8 @@ def read_folder(settings: ExLlama) -> Folder:
         quantisation=_quantisation(config),
         digest=weights_digest(weights),
         context=settings.context,
-        features=(CONTINUE, LOGPROBS),
+        # A string that is banned is one that a schema, or the name of a tool, may ask for.
+        features=(CONTINUE, SCORE, *(() if settings.banned else (TOOLS, SCHEMA)), LOGPROBS),
     )
     generation = _json(folder / "generation_config.json", optional=True)
     stop = _ids(config.get("eos_token_id")) | _ids(generation.get("eos_token_id"))
@@ -79,7 +92,8 @@ def read_folder(settings: ExLlama) -> Folder:
         stop.add(end)
     if not stop:
         raise BadSettings(f"{folder}/generation_config.json must say which token ends an answer: eos_token_id")
-    return Folder(model, _template(folder, said), marks, sorted(stop), tokenizer)
+    vocabulary = Vocabulary(tokenizer.to_str(), sorted(stop))
+    return Folder(model, _template(folder, said), marks, sorted(stop), tokenizer, vocabulary)
 
 
 def weights_digest(files: Sequence[Path]) -> str:

@@ -5,33 +5,50 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
 
 import trio
 
 from inference.answer import Answer
-from inference.engine import Delta, Finished
 from inference.errors import EngineDied, EngineError
 from inference.exllama.backend import Sampling, Step
 from inference.exllama.owner import Broken, Gone, Owner, Progress, Refused, Report
-from inference.exllama.reading import Reading
+
+Item = TypeVar("Item", covariant=True)
+
+
+class Reader(Protocol[Item]):
+    """Makes something of what a job gives."""
+
+    done: bool
+    """Nothing more comes of it: the job may be called off."""
+
+    def feed(self, step: Step) -> Sequence[Item]:
+        """What the step brings. Raises `EngineError`."""
+        ...
 
 
 class _Job:
-    def __init__(self, reading: Reading, max_tokens: int) -> None:
-        self.reading = reading
-        self.answer: Answer[Delta | Finished] = Answer(max_tokens + 2)
+    def __init__(self, reader: Reader[Any], max_tokens: int) -> None:
+        self.answer: Answer[Any] = Answer(max_tokens + 2)
         self.over = trio.Event()  # the generator has forgotten it
+        self._reader = reader
 
     def take(self, step: Step) -> None:
-        if step.end == "failed":
-            self.answer.end(EngineError("the generator failed on that request"))
-        else:
-            for item in self.reading.feed(step):
-                self.answer.put(item)
-            if self.reading.done:
-                self.answer.end()
         if step.end:
             self.over.set()
+        if self.answer.ended:
+            return
+        if step.end == "failed":
+            self.answer.end(EngineError("the generator failed on that request"))
+            return
+        try:
+            for item in self._reader.feed(step):
+                self.answer.put(item)
+        except EngineError as error:
+            self.answer.end(error)
+        if self._reader.done:
+            self.answer.end()
 
     def fail(self, error: EngineError) -> None:
         self.answer.end(error)
@@ -50,11 +67,11 @@ class Jobs:
 
     @asynccontextmanager
     async def job(
-        self, prompt: Sequence[int], sampling: Sampling, reading: Reading
-    ) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
+        self, prompt: Sequence[int], sampling: Sampling, reader: Reader[Item]
+    ) -> AsyncIterator[AsyncIterator[Item]]:
         """Have an answer made. Leaving cancels it, and waits until its place in the generator is free."""
         self.check()
-        number, job = next(self._numbers), _Job(reading, sampling.max_tokens)
+        number, job = next(self._numbers), _Job(reader, sampling.max_tokens)
         self._jobs[number] = job
         self._owner.start(number, prompt, sampling)
         try:
@@ -94,5 +111,5 @@ class Jobs:
         if job is None:
             return
         job.take(step)
-        if job.reading.done and not step.end:  # a stop string: its place need not wait for whoever reads the answer
+        if job.answer.ended and not step.end:  # a stop string: its place need not wait for whoever reads the answer
             self._owner.cancel(step.job)

@@ -22,7 +22,9 @@ def check_machine(settings: ExLlama) -> None:
     """Raises `BadSettings` for what is missing on this machine, or cannot be asked of any."""
     _check(settings)
     library, extra = _LIBRARIES[settings.version]
-    missing = next((name for name in ("torch", library, "tokenizers", "jinja2") if find_spec(name) is None), None)
+    missing = next(
+        (name for name in ("torch", library, "llguidance", "tokenizers", "jinja2") if find_spec(name) is None), None
+    )
     if missing:
         raise BadSettings(f"{missing} is not installed: pip install 'bombyx[{extra}]', with the PyTorch of your CUDA")
     import torch

@@ -1,4 +1,7 @@
-"""Logprobs of tokens, from a generator's logits: what it calls probabilities is what its sampler left of them."""
+"""Logprobs of tokens, from a generator's logits, and what a rule leaves of these.
+
+What the generator calls probabilities is what its sampler left of them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any
 
 import torch
 
-from inference.exllama.backend import Likely
+from inference.exllama.backend import Likely, Rule
 
 
 def likely(logits: Any, ids: list[int], top: int) -> tuple[Likely, ...]:
@@ -18,3 +21,8 @@ def likely(logits: Any, ids: list[int], top: int) -> tuple[Likely, ...]:
         pairs = zip(best.indices[at].tolist(), best.values[at].tolist(), strict=True) if best else ()
         told.append(Likely(float(logprobs[at, token]), tuple(pairs)))
     return tuple(told)
+
+
+def allowed(rule: Rule) -> Any:
+    """Whether each id may come next, as a tensor on the CPU."""
+    return torch.frombuffer(bytearray(rule.allowed()), dtype=torch.uint8).bool()

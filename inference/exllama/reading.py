@@ -1,14 +1,15 @@
-"""Core: makes the pieces of an answer of the token ids that a generator gives."""
+"""Core: makes the pieces of an answer, or the figures of a text, of the token ids that a generator gives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from inference.engine import Delta, Finished, FinishReason, Request, Usage
+from inference.engine import Delta, Finished, FinishReason, Request, Scored, Usage
 from inference.exllama.backend import Likely, Step
-from inference.form import ToldLogprobs
-from inference.records import TokenLogprob, prose
+from inference.form import Calls, HeldToJson, ToldLogprobs
+from inference.records import TokenLogprob
+from inference.scoring import TextReading, Told
 from inference.stopping import StopFilter
 
 
@@ -30,24 +31,30 @@ class Reading:
         self._prompt_tokens = prompt_tokens
         self._left = request.max_tokens
         self._spelling = spelling
-        self._has_records = request.has_records
         self._filter = StopFilter(request.stop)
+        self._held = HeldToJson(request)
+        self._calls = Calls(request)
         self._logprobs = ToldLogprobs(request)
         self._completion_tokens = 0
         self.done = False
 
     def feed(self, step: Step) -> list[Delta | Finished]:
-        """What a step brings. Once `done` the job may be called off, and more steps bring nothing."""
+        """What a step brings. Once `done` the job may be called off, and more steps bring nothing.
+
+        Raises `EngineError`.
+        """
         if self.done:
             return []
-        pieces = [piece for at in range(len(step.tokens)) if (piece := self._take(step, at))]
+        pieces = [self._take(step, at) for at in range(len(step.tokens))]
         reason: FinishReason | None = None
+        if step.end or not self._left:  # what was guessed ahead may go beyond the limit, an end included
+            reason = "stop" if step.end == "stop" and self._left else "length"
+        self._held.heard("", reason)
         if self._filter.stopped:
             reason = "stop"
-        elif step.end or not self._left:  # what was guessed ahead may go beyond the limit, an end included
-            reason = "stop" if step.end == "stop" and self._left else "length"
-            pieces += [piece for piece in (self._filter.flush(),) if piece]
-        return [*self._joined(pieces), *self._finished(reason, step.cached_tokens)]
+        elif reason:
+            pieces.append(self._filter.flush())
+        return [*self._joined(self._calls.found(pieces, reason)), *self._finished(reason, step.cached_tokens)]
 
     def _take(self, step: Step, at: int) -> Delta | None:
         token = step.tokens[at]
@@ -59,7 +66,8 @@ class Reading:
         if step.likely:
             self._logprobs.heard([self._told(token, step.likely[at])])
         text = self._spelling.spell(token)
-        return self._filter.feed(prose(text) if self._has_records else text, 1)
+        self._held.heard(text)
+        return self._filter.feed(text, 1)
 
     def _told(self, token: int, likely: Likely) -> TokenLogprob:
         alone = self._spelling.alone
@@ -80,3 +88,24 @@ class Reading:
         # The last token of a prompt is always worked on, or there would be nothing to draw the first from.
         cached = min(cached_tokens, self._prompt_tokens - 1)
         return [Finished(reason, Usage(self._prompt_tokens, cached, self._completion_tokens))]
+
+
+class ScoreReading:
+    """One text that the generator was made to say."""
+
+    def __init__(self, request: Request, ids: Sequence[int], spelt: Callable[[int], bytes]) -> None:
+        self._reading = TextReading(request, [spelt(one) for one in ids])
+        self._spelt = spelt
+        self.done = False
+
+    def feed(self, step: Step) -> list[Scored]:
+        """All of it, with the last step."""
+        for token, told in zip(step.tokens, step.likely, strict=False):
+            self._heard(self._spelt(token), told)
+        for told in step.likely[len(step.tokens) :]:  # of what ended it
+            self._heard(b"", told)
+        self.done = bool(step.end)
+        return [self._reading.scored] if self.done else []
+
+    def _heard(self, spelt: bytes, told: Likely) -> None:
+        self._reading.heard(Told(spelt, told.logprob, [(self._spelt(other), found) for other, found in told.top]))

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from inference.exllama import paged
-from inference.exllama.backend import End, Sampling, Step
-from inference.exllama.logits import likely
+from inference.exllama.backend import End, Rule, Sampling, Step
+from inference.exllama.logits import allowed, likely
 from inference.exllama.settings import PAGE_TOKENS, ExLlama
 
 paged.offer()  # the library looks for flash-attn when it is imported
@@ -24,6 +24,7 @@ from exllamav2 import (  # noqa: E402
     ExLlamaV2Tokenizer,
 )
 from exllamav2.generator import ExLlamaV2DynamicGenerator, ExLlamaV2DynamicJob, ExLlamaV2Sampler  # noqa: E402
+from exllamav2.generator.filters import ExLlamaV2Filter  # noqa: E402
 
 _CACHES = {"fp16": ExLlamaV2Cache, "q8": ExLlamaV2Cache_Q8, "q6": ExLlamaV2Cache_Q6, "q4": ExLlamaV2Cache_Q4}
 
@@ -74,7 +75,8 @@ class V2:
             seed=sampling.seed,
             stop_conditions=self._stop,
             return_logits=sampling.top_logprobs is not None,
-            banned_strings=list(self._settings.banned) or None,
+            banned_strings=(list(self._settings.banned) or None) if sampling.rule is None else None,  # takes but one
+            filters=[] if sampling.rule is None else [_Held(self._model, self._tokenizer, sampling.rule)],
             identifier=job,
         )
         self._generator.enqueue(started)
@@ -123,6 +125,37 @@ class V2:
             pool.shutdown(wait=False)
 
 
+class _Held(ExLlamaV2Filter):
+    """A rule, as the sampler asks for it. The mask is made by another thread, while the GPU works."""
+
+    def __init__(self, model: Any, tokenizer: Any, rule: Rule) -> None:
+        super().__init__(model, tokenizer)
+        self._rule = rule
+
+    def begin(self, prefix_str: str) -> None:
+        """The answer's first token is next, as it is for the rule."""
+
+    def feed(self, token: Any) -> None:
+        self._rule.take(int(token))
+
+    def use_background_worker(self) -> bool:
+        return True
+
+    def can_mask_logits(self) -> bool:
+        return True
+
+    def prepare_logit_mask(self) -> bool:
+        self._allowed = allowed(self._rule)
+        return True
+
+    def mask_logits(self, logits: Any) -> Any:
+        """New ones: these may be told as logprobs."""
+        held = torch.full_like(logits, float("-inf"))
+        there = self._allowed[: len(logits)].nonzero()
+        held[there] = logits[there]
+        return held
+
+
 def sampler(sampling: Sampling) -> Any:
     """The library's own defaults are a creative writer's (penalty 1.025, top-k 50, top-p 0.8): all are set."""
     greedy = sampling.temperature == 0
@@ -157,11 +190,13 @@ def step(result: dict[str, Any]) -> Step:
     if result["eos"]:
         end = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
         if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
-            ids, logits = _given(result.get("held", {}))
-            given.append((ids[:-1], logits))
+            given.append(_given(result.get("held", {})))
     told = [one for ids, logits in given if logits is not None for one in likely(logits, ids, job.top_logprobs)]
+    tokens = [one for ids, _ in given for one in ids]
+    if result.get("eos_reason") == "stop_token":
+        tokens.pop()
     cached_tokens = job.cached_pages * PAGE_TOKENS + job.cached_tokens
-    return Step(job.identifier, tuple(one for ids, _ in given for one in ids), end, cached_tokens, tuple(told))
+    return Step(job.identifier, tuple(tokens), end, cached_tokens, tuple(told))
 
 
 def _given(part: dict[str, Any]) -> tuple[list[int], Any]:

@@ -51,7 +51,7 @@ def embedded_folder(gguf: Path, folder: Path) -> Path:
         tensors[_name(name)] = np.ascontiguousarray(values.astype(np.float16))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write(folder / "config.json", config)
-    _write(folder / "tokenizer.json", _tokenizer(read.facts))
+    (folder / "tokenizer.json").write_text(tokenizer_json(read.facts), encoding="utf-8")
     _write(folder / "tokenizer_config.json", _tokenizer_config(read.facts))
     return folder
 
@@ -141,6 +141,11 @@ def _config(read: Gguf) -> dict[str, Any]:
         "eos_token_id": facts["tokenizer.ggml.eos_token_id"],
         "torch_dtype": "float16",
     }
+
+
+def tokenizer_json(facts: dict[str, Any]) -> str:
+    """A `tokenizer.json`."""
+    return json.dumps(_tokenizer(facts), ensure_ascii=False)
 
 
 def _tokenizer(facts: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from inference.exllama.engine import open_exllama
 from inference.exllama.settings import ExLlama
 from inference.models import embedded_model
 
-_NEEDED = ("torch", "exllamav2", "tokenizers", "safetensors", "numpy")
+_NEEDED = ("torch", "exllamav2", "tokenizers", "llguidance", "safetensors", "numpy")
 _CUDA_HEADERS = ("c10/cuda/CUDAGuard.h", "ATen/cuda/CUDAContext.h", "cuda_runtime.h", "cuda_fp16.h")
 _BINDING = """
 #include <torch/extension.h>
@@ -71,7 +71,7 @@ def compile_sampler(folder: Path) -> None:
         "ext_sampling.cpp",
         *(f"cpp/{name}.cpp" for name in ("generator", "sampling", "sampling_avx2", "profiling")),
     )
-    sys.modules["exllamav2_ext"] = load(
+    sampler = load(
         "exllamav2_ext",
         [str(folder / "binding.cpp"), *(str(sources / name) for name in files)],
         extra_include_paths=[str(folder / "no_cuda"), str(sources)],
@@ -79,6 +79,13 @@ def compile_sampler(folder: Path) -> None:
         build_directory=str(folder),
         with_cuda=False,
     )
+    sampler.cache_rotate = rotate_pages
+    sys.modules["exllamav2_ext"] = sampler
+
+
+def rotate_pages(cache: Any, order: Any, _: Any) -> None:
+    """Of pages in a row, the contents of each to the place before it, and of the first to the last's."""
+    cache[order] = cache[order.roll(-1)]
 
 
 class Cache:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from importlib.util import find_spec
 
-_NEEDED = ("torch", "exllamav2", "tokenizers", "safetensors", "numpy", "jinja2")
+_NEEDED = ("torch", "exllamav2", "tokenizers", "llguidance", "safetensors", "numpy", "jinja2")
 
 
 def unavailable() -> str:

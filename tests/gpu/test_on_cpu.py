@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,18 @@ async def answer(engine: Engine, request: Request) -> tuple[str, Finished]:
     return "".join(part.text for part in parts), finished
 
 
+async def together(engine: Engine, requests: Sequence[Request]) -> list[str]:
+    texts = [""] * len(requests)
+
+    async def client(at: int) -> None:
+        texts[at], _ = await answer(engine, requests[at])
+
+    async with trio.open_nursery() as nursery:
+        for at in range(len(requests)):
+            nursery.start_soon(client, at)
+    return texts
+
+
 async def test_guessing_ahead_changes_neither_words_nor_counts(folder: Path) -> None:
     question = ask("Count from one to twenty, in words.", 20)
     async with open_on_cpu(folder) as engine:
@@ -55,15 +69,19 @@ async def test_batches_are_not_mixed_up(folder: Path) -> None:
     questions = [ask(f"What is the capital of {land}?", 8) for land in ("France", "Italy", "Spain", "Japan")]
     async with open_on_cpu(folder, slots=4) as engine:
         alone = [(await answer(engine, question))[0] for question in questions]
-        together: dict[int, str] = {}
+        assert await together(engine, questions) == alone
 
-        async def client(number: int) -> None:
-            together[number], _ = await answer(engine, questions[number])
 
-        async with trio.open_nursery() as nursery:
-            for number in range(4):
-                nursery.start_soon(client, number)
-    assert [together[number] for number in range(4)] == alone
+async def test_a_schema_binds_its_own_answer_alone(folder: Path) -> None:
+    schema = '{"type":"array","items":{"type":"string","maxLength":9},"minItems":2,"maxItems":3}'
+    plain = [ask(f"What is the capital of {land}?", 8) for land in ("France", "Italy")]
+    held = [ask(f"Name cities of {land}.", 40, schema=schema) for land in ("France", "Italy")]
+    for draft in ("", "ngram"):
+        async with open_on_cpu(folder, slots=4, draft=draft) as engine:
+            alone = [(await answer(engine, question))[0] for question in plain + held]
+            assert await together(engine, plain + held) == alone
+        assert all(2 <= len(json.loads(text)) <= 3 for text in alone[2:])
+        assert not alone[0].startswith("[")
 
 
 async def test_after_a_fault_the_generator_works_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

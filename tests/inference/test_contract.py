@@ -330,7 +330,8 @@ async def open_exllama_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
 
 
 OF_A_SERVER = (CONTINUE, SCHEMA, LOGPROBS, TOOLS)
-ALL = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED)
+OF_EXLLAMA = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS)
+ALL = (*OF_EXLLAMA, EMBED)
 
 
 @pytest.mark.parametrize(
@@ -343,13 +344,19 @@ ALL = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS, EMBED)
         pytest.param(open_upstream_in_a_worker, OF_A_SERVER, id="upstream in a worker", marks=SLOW),
         pytest.param(
             open_on_cpu,
-            (CONTINUE, LOGPROBS),
+            OF_EXLLAMA,
             id="exllama without its GPU",
             marks=[SLOW, pytest.mark.skipif(bool(on_cpu.unavailable()), reason=on_cpu.unavailable())],
         ),
         pytest.param(
+            partial(open_on_cpu, draft="ngram"),
+            OF_EXLLAMA,
+            id="exllama without its GPU, guessing ahead",
+            marks=[SLOW, pytest.mark.skipif(bool(on_cpu.unavailable()), reason=on_cpu.unavailable())],
+        ),
+        pytest.param(
             open_exllama_in_a_worker,
-            (CONTINUE, LOGPROBS),
+            OF_EXLLAMA,
             id="exllama in a worker",
             marks=[SLOW, pytest.mark.skipif(bool(on_gpu.unavailable()), reason=on_gpu.unavailable())],
         ),

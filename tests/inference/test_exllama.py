@@ -13,20 +13,36 @@ from typing import Any, cast
 import on_gpu
 import pytest
 import trio
+from msgspec import structs
 
 from inference import worker
-from inference.engine import CONTINUE, Capacity, Delta, Engine, Finished, Message, ModelInfo, Request
+from inference.engine import (
+    CONTINUE,
+    SCHEMA,
+    SCORE,
+    TOOLS,
+    Capacity,
+    Delta,
+    Engine,
+    Finished,
+    Message,
+    ModelInfo,
+    Request,
+    Tool,
+)
 from inference.errors import BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
 from inference.exllama import engine as engine_module
-from inference.exllama.backend import Likely, Sampling, Step, is_cuda_error
+from inference.exllama.backend import End, Likely, Sampling, Step, is_cuda_error
 from inference.exllama.engine import ExLlamaEngine, open_exllama
 from inference.exllama.folder import Folder, _adapter, _safetensors, read_folder, weights_digest
 from inference.exllama.reading import Reading, Spelling
+from inference.exllama.rules import InText, Vocabulary
 from inference.exllama.settings import ExLlama
-from inference.records import Logprobs, RecordReader
+from inference.records import Call, Logprobs, RecordReader
 from inference.worker import open_worker
 
-MODEL = ModelInfo(id="a/b", family="b", quantisation="none", digest="00", context=64, features=(CONTINUE,))
+FEATURES = (CONTINUE, SCORE, TOOLS, SCHEMA)
+MODEL = ModelInfo(id="a/b", family="b", quantisation="none", digest="00", context=0, features=FEATURES)
 TEMPLATE = "{% for m in messages %}{{ m.content }}|{% endfor %}"
 SETTINGS = ExLlama(folder="", id="a/b", family="b", slots=2, context=64)
 
@@ -42,25 +58,48 @@ class Letters:
         return type("Encoded", (), {"ids": [*map(ord, text)]})
 
 
+class Said(Vocabulary):
+    """Whose answers, whatever they are held to, are what a schema describes."""
+
+    def __init__(self) -> None:
+        pass
+
+    def ids(self, text: str) -> list[int]:
+        return [*map(ord, text)]
+
+    def spelt(self, token: int) -> bytes:
+        return chr(token).encode()
+
+    def held_to(self, schema: dict[str, Any]) -> Any:
+        return self.reading(self.ids(schema.get("pattern") or json.dumps(CALL)))
+
+    def reading(self, ids: Sequence[int]) -> InText:
+        return InText(ids, (0,), 128)
+
+
+CALL = {"name": "weather", "arguments": {"city": "Paris"}}
+
+
 class Spelt(Folder):
     """A folder without files."""
 
-    def __init__(self) -> None:
-        super().__init__(MODEL, TEMPLATE, {}, (0,), Letters())
+    def __init__(self, context: int = 64) -> None:
+        super().__init__(structs.replace(MODEL, context=context), TEMPLATE, {}, (0,), Letters(), Said())
 
     def spelling(self, prompt: Sequence[int]) -> Spelling:
         return Spelling(chr, chr, frozenset())
 
 
 class Told:
-    """A generator: each job says its prompt's characters again, one a turn, and then as many dots as it may.
+    """A generator: each job says its prompt's characters again, one a turn, and then as many dots as it may, or what a
+    rule has it say.
 
     It takes a turn once Trio has heard of all that came before, as if a turn took long.
     """
 
     def __init__(self) -> None:
         self._trio_token = trio.lowlevel.current_trio_token()
-        self.jobs: dict[int, tuple[list[int], int]] = {}
+        self.jobs: dict[int, tuple[list[int], int, Sampling]] = {}
         self.cancelled: list[int] = []
         self.samplings: list[Sampling] = []
         self.faults: queue.SimpleQueue[Exception] = queue.SimpleQueue()
@@ -74,7 +113,7 @@ class Told:
         if self.refuses:
             raise AssertionError("it quotes the prompt")
         self.samplings.append(sampling)
-        self.jobs[job] = [*prompt, *[ord(".")] * sampling.max_tokens], sampling.max_tokens
+        self.jobs[job] = [*prompt, *[ord(".")] * sampling.max_tokens], sampling.max_tokens, sampling
 
     def cancel(self, job: int) -> None:
         self.cancelled.append(job)
@@ -89,10 +128,15 @@ class Told:
         if not self.faults.empty():
             raise self.faults.get()
         steps = []
-        for job, (left, tokens) in [*self.jobs.items()]:
-            end = tokens == 1
-            steps.append(Step(job, (left.pop(0),), "length" if end else "", 3))
-            self.jobs[job] = left, tokens - 1
+        for job, (left, tokens, sampling) in [*self.jobs.items()]:
+            token = left.pop(0)
+            if sampling.rule:
+                token = sampling.rule.allowed().index(1)
+                sampling.rule.take(token)
+            end: End = "stop" if token == 0 else "length" if tokens == 1 else ""
+            likely = Likely(-0.5, ((token, -0.5), (7, -1.0))) if sampling.top_logprobs else None
+            steps.append(Step(job, (token,) if token else (), end, 3, (likely,) if likely else ()))
+            self.jobs[job] = left, tokens - 1, sampling
             if end:
                 del self.jobs[job]
         return steps
@@ -195,6 +239,49 @@ class TestEngine:
         async with opened(Told()) as engine:
             messages = (Message("user", "abc"), Message("assistant", "de"))
             assert await engine.count(Request(model="a/b", messages=messages, max_tokens=1)) == len("abc|de")
+
+    async def test_an_answer_is_held_to_its_schema(self) -> None:
+        async with opened(Told()) as engine:
+            text, finished = await answer(engine, ask(max_tokens=20, schema='{"pattern": "[1, 2]"}'))
+            assert (text, finished.reason, finished.usage.completion_tokens) == ("[1, 2]", "stop", 6)
+            text, finished = await answer(engine, ask(max_tokens=4, schema='{"pattern": "[1, 2]"}'))
+            assert (text, finished.reason) == ("[1, ", "length")
+
+    async def test_what_is_not_held_to_its_schema_fails(self) -> None:
+        told = Told()
+        async with opened(told) as engine:
+            for said in ("[1, ", "none"):
+                with pytest.raises(EngineError, match="did not hold"):
+                    await answer(engine, ask(max_tokens=20, schema=json.dumps({"pattern": said})))
+            assert not told.jobs
+            assert engine.capacity() == Capacity(2, 2)
+
+    async def test_a_call_that_is_required_is_a_record(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = Request(
+            model="a/b",
+            messages=(Message("user", ""),),
+            max_tokens=80,
+            tools=(Tool("weather"),),
+            tool_choice="required",
+        )
+        monkeypatch.setattr(engine_module, "read_folder", lambda _: Spelt(context=2048))  # the tools are in the prompt
+        async with opened(Told()) as engine:
+            text, finished = await answer(engine, asked)
+        (call,) = RecordReader().feed(text)
+        assert isinstance(call, Call)
+        assert (call.name, json.loads(call.text), finished.reason) == ("weather", {"city": "Paris"}, "stop")
+
+    async def test_a_text_is_scored_by_having_it_said(self) -> None:
+        async with opened(Told()) as engine:
+            scored = await engine.score(ask(max_tokens=9), "xyz")
+            assert (scored.tokens, [one.logprob for one in scored.figures]) == (3, [-0.5] * 3)
+            assert scored.end is not None
+            part = await engine.score(ask(max_tokens=2), "xyz")
+            assert (part.tokens, len(part.figures), part.end) == (2, 2, None)
+            whole = await engine.score(ask(max_tokens=3), "xyz")
+            assert (whole.tokens, whole.end) == (3, scored.end), "the end is read beyond what the answer may have"
+            full = await engine.score(ask("a" * 60, max_tokens=3), "xyz")
+            assert (full.tokens, full.end) == (3, None), "and not beyond the context"
 
     async def test_one_refused_job_leaves_the_others_be(self) -> None:
         told = Told()

@@ -10,7 +10,7 @@ import pytest
 
 from inference.engine import Message, Request
 from inference.errors import BadRequest, EngineError
-from inference.llamascore import Piece, Reading, figures
+from inference.llamascore import Piece, Reading
 
 REQUEST = Request(model="a", messages=(Message("user", "Hi"),), max_tokens=2)
 HALF, QUARTER, EIGHTH = math.log(1 / 2), math.log(1 / 4), math.log(1 / 8)
@@ -21,41 +21,6 @@ def chunk(*logprobs: float, text: str = "a", reason: str | None = None) -> dict[
     content = [{"token": text, "bytes": list(text.encode()), "logprob": one, "top_logprobs": best} for one in logprobs]
     choice = {"text": text, "logprobs": {"content": content} if content else None, "finish_reason": reason}
     return {"choices": [choice]}
-
-
-def test_a_greedy_tokens_figures_are_the_models_own() -> None:
-    found = figures([HALF, QUARTER], EIGHTH, 0)
-    assert (found.logprob, found.best) == (EIGHTH, HALF)
-    # Three outcomes: a half, a quarter, and the quarter that is left over.
-    assert found.mean == pytest.approx(0.5 * HALF + 0.5 * QUARTER)
-    assert found.variance == pytest.approx(0.25 * math.log(2) ** 2)
-
-
-@pytest.mark.parametrize(
-    ("logprob", "temperature", "expected"),
-    [
-        (HALF, 1.0, HALF),
-        (QUARTER, 1.0, QUARTER),
-        (EIGHTH, 1.0, QUARTER),  # one of those left over, which are one outcome
-        # 4 : 1 : 1 of squares
-        (HALF, 0.5, math.log(4 / 6)),
-        (QUARTER, 0.5, math.log(1 / 6)),
-        (-1e38, 0.5, math.log(1 / 6)),
-    ],
-)
-def test_a_drawn_tokens_figures_are_those_of_what_it_is_drawn_from(
-    logprob: float, temperature: float, expected: float
-) -> None:
-    found = figures([HALF, QUARTER], logprob, temperature)
-    assert found.logprob == pytest.approx(expected)
-    assert found.best == pytest.approx(HALF if temperature == 1 else math.log(4 / 6))
-
-
-def test_a_certain_token_and_one_without_a_trace() -> None:
-    certain = figures([0.0, -800.0], 0.0, 0.7)
-    assert (certain.logprob, certain.best) == (0.0, 0.0)
-    assert (certain.mean, certain.variance) == pytest.approx((0.0, 0.0))
-    assert figures([HALF, QUARTER], -1e38, 0).logprob == -50
 
 
 def pieces(*texts: str | list[int]) -> list[Piece]:
