@@ -23,8 +23,9 @@ from p2p.buying import prompt_tokens_bound
 from p2p.errors import Error
 from p2p.gateway.accounts import Accounts
 from p2p.gateway.answering import Answering
+from p2p.gateway.bodies import SEEDS
 from p2p.gateway.buying import Buying
-from p2p.gateway.calls import SEEDS, Call, Defaults, Dialect
+from p2p.gateway.calls import Call, Defaults, Dialect
 from p2p.gateway.catalogue import Catalogue, as_openai
 from p2p.gateway.chat import read_chat
 from p2p.gateway.completions import read_completion

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import msgspec
 
-from inference.engine import FinishReason, Request, Tool
+from inference.engine import FinishReason, Request
 from inference.records import Begun, Embedding, Logprobs, Record, RecordReader, TokenLogprob
 from inference.records import Call as ModelCall
-from p2p.gateway.failures import Failure, invalid
+from p2p.gateway.failures import Failure
 from p2p.gateway.tool_calls import CallPart, CallReader, joined
-
-MAX_CHOICES = 8
-MAX_STOPS = 16
-SEEDS = 1 << 31  # what every engine's random generator takes
-
-Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
-Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
-Probability = Annotated[float, msgspec.Meta(gt=0, le=1)]
-Stops = str | Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_STOPS)]
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True)
@@ -56,12 +45,6 @@ class Call:
             one if one.max_tokens else msgspec.structs.replace(one, max_tokens=max_tokens(one)) for one in self.requests
         ]
         return replace(self, requests=tuple(known))
-
-
-def copies(request: Request, n: int) -> tuple[Request, ...]:
-    """`n` of them, which differ in their seed."""
-    seeds = ((request.seed + number) % SEEDS for number in range(n))
-    return tuple(msgspec.structs.replace(request, seed=seed) for seed in seeds)
 
 
 @dataclass(frozen=True)
@@ -173,44 +156,6 @@ class Dialect(Protocol):
     def failed(self, failure: Failure) -> Sequence[bytes]:
         """The last events of a stream that broke off."""
         ...
-
-
-def read(body: bytes, kind: type[T]) -> T:
-    """The JSON of a request. Raises `Rejected` with the place of the first thing that is wrong."""
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        missing = what.partition("missing required field `")[2].rstrip("`")
-        param = (where.strip("`.") + "." + missing).strip(".") or None
-        raise invalid(what, param=param, code="missing_required_parameter" if missing else "invalid_value") from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise invalid("the body is not valid JSON", code="invalid_json") from None
-
-
-def stops(stop: Stops | None) -> tuple[str, ...]:
-    """One or many. Raises `Rejected` for an empty one."""
-    found = () if stop is None else (stop,) if isinstance(stop, str) else stop
-    if "" in found:
-        raise invalid("a stop string must not be empty", param="stop")
-    return found
-
-
-def schema_text(schema: Mapping[str, Any] | None) -> str:
-    """A JSON schema as an engine takes it."""
-    return msgspec.json.encode(schema or {"type": "object"}).decode()
-
-
-def tool_of(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> Tool:
-    """A tool as an engine takes it."""
-    return Tool(name, description or "", schema_text(parameters))
-
-
-def refuse(given: Mapping[str, Any], why: str) -> None:
-    """Raises `Rejected` for the first that is given: what would be ignored without a word is said instead."""
-    for param, value in given.items():
-        if value:
-            raise invalid(f"{param} {why}", param=param, code="unsupported_parameter")
 
 
 def data(body: Mapping[str, Any], event: str = "") -> bytes:

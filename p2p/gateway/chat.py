@@ -9,27 +9,8 @@ import msgspec
 
 from inference.engine import Message, Request, Tool, ToolCall
 from inference.records import TOP_LOGPROBS_MAX, TokenLogprob
-from p2p.gateway.calls import (
-    DONE,
-    MAX_CHOICES,
-    SEEDS,
-    Call,
-    Choice,
-    Defaults,
-    Outcome,
-    Piece,
-    Positive,
-    Probability,
-    Stops,
-    Temperature,
-    copies,
-    data,
-    read,
-    refuse,
-    schema_text,
-    stops,
-    tool_of,
-)
+from p2p.gateway.bodies import NOT_YET, ChoicesBody, Positive, read, schema_text, tool_of
+from p2p.gateway.calls import DONE, Call, Choice, Defaults, Outcome, Piece, data
 from p2p.gateway.failures import Failure, invalid
 from p2p.gateway.tool_calls import CallPart
 
@@ -43,7 +24,6 @@ ROLES: Mapping[str, Literal["system", "user", "assistant", "tool"]] = {
 TEXTS = {"text", "input_text", "output_text"}
 """Kinds of content that are nothing but text, in chat completions and in responses."""
 NOTHING: Mapping[str, Any] = {}
-NOT_YET = "is not supported by this gateway"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -101,27 +81,12 @@ class ResponseFormat(msgspec.Struct, frozen=True):
         return schema_text(self.json_schema.schema if self.json_schema else None)
 
 
-class StreamOptions(msgspec.Struct, frozen=True):
-    include_usage: bool | None = None
+class ChatBody(ChoicesBody, frozen=True, kw_only=True):
+    """What is looked at of the body."""
 
-
-class ChatBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at of the body. `null` is as if it were not there, as OpenAI has it."""
-
-    model: str
     messages: Annotated[tuple[ChatMessage, ...], msgspec.Meta(min_length=1)]
     max_tokens: Positive | None = None
     max_completion_tokens: Positive | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    seed: int | None = None
-    stop: Stops | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)] | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
     tools: tuple[FunctionTool, ...] | None = None
@@ -137,7 +102,7 @@ class Chat:
         self._id = f"chatcmpl-{defaults.answer_id}"
         self._created = defaults.created
         self._calls: list[list[str]] = [[] for _ in range(body.n or 1)]  # of tools that were said, by each choice
-        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._usage = body.wants_usage
 
     def whole(self, outcome: Outcome) -> dict[str, Any]:
         choices: list[dict[str, Any]] = [
@@ -217,21 +182,17 @@ class Chat:
 def read_chat(body: bytes, defaults: Defaults) -> tuple[Call, Chat]:
     """What is wanted. Raises `Rejected`."""
     asked = read(body, ChatBody)
-    _refuse_what_would_be_ignored(asked)
+    asked.refuse_penalties()
     request = Request(
         model=asked.model,
         messages=tuple(map(_message, asked.messages)),
         max_tokens=asked.max_completion_tokens or asked.max_tokens or 0,
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_p=1.0 if asked.top_p is None else asked.top_p,
-        seed=defaults.seed if asked.seed is None else asked.seed % SEEDS,
-        stop=stops(asked.stop),
         tools=tuple(_tool(tool) for tool in asked.tools or ()),
         schema=asked.response_format.schema if asked.response_format else "",
         top_logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
         **_tool_choice(asked),
     )
-    return Call(copies(request, asked.n or 1), bool(asked.stream)), Chat(asked, defaults)
+    return Call(asked.choices(request, defaults.seed), bool(asked.stream)), Chat(asked, defaults)
 
 
 def usage_of(outcome: Outcome) -> dict[str, Any]:
@@ -242,17 +203,6 @@ def usage_of(outcome: Outcome) -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
     }
-
-
-def _refuse_what_would_be_ignored(asked: ChatBody) -> None:
-    refuse(
-        {
-            "frequency_penalty": asked.frequency_penalty,
-            "presence_penalty": asked.presence_penalty,
-            "logit_bias": asked.logit_bias,
-        },
-        NOT_YET,
-    )
 
 
 def _tool(tool: FunctionTool) -> Tool:

@@ -8,51 +8,24 @@ from typing import Annotated, Any
 import msgspec
 
 from inference.engine import Message, Request
-from p2p.gateway.calls import (
-    DONE,
-    MAX_CHOICES,
-    SEEDS,
-    Call,
-    Defaults,
-    Outcome,
-    Piece,
-    Positive,
-    Probability,
-    Stops,
-    Temperature,
-    copies,
-    data,
-    read,
-    refuse,
-    stops,
-)
-from p2p.gateway.chat import NOT_YET, StreamOptions, usage_of
+from p2p.gateway.bodies import MAX_CHOICES, NOT_YET, ChoicesBody, Positive, read, refuse
+from p2p.gateway.calls import DONE, Call, Defaults, Outcome, Piece, data
+from p2p.gateway.chat import usage_of
 from p2p.gateway.failures import Failure, invalid
 
 MAX_TOKENS = 16  # of an answer of which the caller does not say how long it may be, as OpenAI has it
 MAX_LOGPROBS = 5
 
 
-class CompletionBody(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionBody(ChoicesBody, frozen=True, kw_only=True):
     """What is looked at of the body."""
 
-    model: str
     prompt: str | Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
     max_tokens: Positive | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    seed: int | None = None
-    stop: Stops | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)] | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     best_of: int | None = None
     echo: bool | None = None
     suffix: str | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
 
 
 class Completion:
@@ -62,7 +35,7 @@ class Completion:
         self._body = body
         self._id = f"cmpl-{defaults.answer_id}"
         self._created = defaults.created
-        self._usage = bool(body.stream_options and body.stream_options.include_usage)
+        self._usage = body.wants_usage
 
     def whole(self, outcome: Outcome) -> dict[str, Any]:
         choices = [self._choice(index, one.whole, one.finish_reason) for index, one in enumerate(outcome.choices)]
@@ -107,35 +80,21 @@ class Completion:
 def read_completion(body: bytes, defaults: Defaults) -> tuple[Call, Completion]:
     """What is wanted. Raises `Rejected`."""
     asked = read(body, CompletionBody)
-    refuse(
-        {
-            "best_of": (asked.best_of or 1) > (asked.n or 1),
-            "echo": asked.echo,
-            "suffix": asked.suffix,
-            "frequency_penalty": asked.frequency_penalty,
-            "presence_penalty": asked.presence_penalty,
-            "logit_bias": asked.logit_bias,
-        },
-        NOT_YET,
-    )
+    more = (asked.best_of or 1) > (asked.n or 1)
+    refuse({"best_of": more, "echo": asked.echo, "suffix": asked.suffix}, NOT_YET)
+    asked.refuse_penalties()
     prompts = (asked.prompt,) if isinstance(asked.prompt, str) else asked.prompt
     if len(prompts) * (asked.n or 1) > MAX_CHOICES:
         raise invalid(f"{MAX_CHOICES} answers at most", param="n")
-    requests = tuple(
-        request for prompt in prompts for request in copies(_request(asked, prompt, defaults), asked.n or 1)
-    )
+    requests = tuple(request for prompt in prompts for request in asked.choices(_request(asked, prompt), defaults.seed))
     return Call(requests, bool(asked.stream)), Completion(asked, defaults)
 
 
-def _request(asked: CompletionBody, prompt: str, defaults: Defaults) -> Request:
+def _request(asked: CompletionBody, prompt: str) -> Request:
     return Request(
         model=asked.model,
         messages=(Message("user", prompt),),
         max_tokens=asked.max_tokens or MAX_TOKENS,
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_p=1.0 if asked.top_p is None else asked.top_p,
-        seed=defaults.seed if asked.seed is None else asked.seed % SEEDS,
-        stop=stops(asked.stop),
         top_logprobs=asked.logprobs,
     )
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from inference.engine import Message, Request
-from p2p.gateway.calls import Call, Defaults, Outcome, Piece, read, refuse
-from p2p.gateway.chat import NOT_YET
+from p2p.gateway.bodies import NOT_YET, read, refuse
+from p2p.gateway.calls import Call, Defaults, Outcome, Piece
 from p2p.gateway.failures import Failure
 
 MAX_TEXTS = 64  # each may be answered with a vector of some 16 KiB

@@ -8,22 +8,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from inference.engine import Message, Request, ToolCall
-from p2p.gateway.calls import (
-    SEEDS,
-    Call,
-    Defaults,
-    Outcome,
-    Piece,
-    Positive,
-    Probability,
-    Temperature,
-    data,
-    read,
-    refuse,
-    schema_text,
-    tool_of,
-)
-from p2p.gateway.chat import NOT_YET, ROLES, Part, text_of
+from p2p.gateway.bodies import NOT_YET, SEEDS, Body, Positive, read, refuse, schema_text, tool_of
+from p2p.gateway.calls import Call, Defaults, Outcome, Piece, data
+from p2p.gateway.chat import ROLES, Part, text_of
 from p2p.gateway.failures import Failure, invalid
 from p2p.gateway.tool_calls import CallPart
 
@@ -62,16 +49,12 @@ class Text(msgspec.Struct, frozen=True):
     format: Format = Format()
 
 
-class ResponsesBody(msgspec.Struct, frozen=True, kw_only=True):
+class ResponsesBody(Body, frozen=True, kw_only=True):
     """What is looked at of the body."""
 
-    model: str
     input: str | Annotated[tuple[Item, ...], msgspec.Meta(min_length=1)]
     instructions: str | None = None
     max_output_tokens: Positive | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    stream: bool | None = None
     tools: tuple[FunctionTool, ...] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     text: Text | None = None
@@ -199,8 +182,7 @@ class Response:
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "instructions": asked.instructions,
             "max_output_tokens": asked.max_output_tokens,
-            "temperature": 1.0 if asked.temperature is None else asked.temperature,
-            "top_p": 1.0 if asked.top_p is None else asked.top_p,
+            **asked.sampling,
             "tools": [_echoed(tool) for tool in asked.tools or ()],
             "tool_choice": _echoed_choice(asked.tool_choice),
             "text": {"format": msgspec.to_builtins(asked.text.format) if asked.text else {"type": "text"}},
@@ -239,11 +221,10 @@ def read_response(body: bytes, defaults: Defaults) -> tuple[Call, Response]:
         model=asked.model,
         messages=_messages(asked),
         max_tokens=asked.max_output_tokens or 0,
-        temperature=1.0 if asked.temperature is None else asked.temperature,
-        top_p=1.0 if asked.top_p is None else asked.top_p,
         seed=defaults.seed % SEEDS,
         tools=tuple(tool_of(tool.name, tool.description, tool.parameters) for tool in asked.tools or ()),
         schema="" if asked.text is None or asked.text.format.type == "text" else schema_text(asked.text.format.schema),
+        **asked.sampling,
         **_tool_choice(asked),
     )
     return Call((request,), bool(asked.stream)), Response(asked, defaults)

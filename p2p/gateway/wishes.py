@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from p2p.budget import Budget
-from p2p.gateway.calls import read
+from p2p.gateway.bodies import read
 from p2p.gateway.failures import invalid
 from p2p.protocol.advert import Tier
 from p2p.protocol.market import PRESETS
