@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gateways import Gateway, get, start_gateway
 from local import SCRIPTED, start_local, start_provider
 from processes import ROOT, Done, Processes
-from test_gateway import Gateway, get, start_gateway
 
 from p2p.config import EMBEDDED_MODEL
 

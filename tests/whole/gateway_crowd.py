@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import trio
+from gateways import Gateway, start_gateway
 from local import SCRIPTED, start_bare, start_provider
-from processes import Process, Processes
+from processes import Processes
 
 # What the scripted engine takes by its own schedule, of which nothing is our doing.
 ENGINE_TTFT_MS = 50.0
@@ -50,20 +50,19 @@ def run_crowd(directory: Path, *, clients: int, duration_s: float) -> Crowd:
         bare = start_bare(processes)
         start_provider(processes, bare.file, "seller", "--engine", "scripted", "--slots", str(clients))
         channels = {"BOMBYX_ASK_CHANNELS_MAX": str(-(-clients // AT_ONCE_PER_CHANNEL) + 1)}
-        flags = ("--network", bare.file, "--home", processes.home, "--faucet", "--listen", "127.0.0.1:0")
-        gateway = processes.start(
-            "p2p.node", "gateway", *flags, "--json", "--until-stdin-closes", stdin=subprocess.PIPE, environment=channels
-        )
-        url = gateway.records("ready")[0]["url"]
+        gateway = start_gateway(processes, bare.file, environment=channels)
         crowd = Crowd(clients)
-        trio.run(_ask_all, crowd, url, duration_s, gateway)
+        trio.run(_ask_all, crowd, gateway, duration_s)
         return crowd
 
 
-async def _ask_all(crowd: Crowd, url: str, duration_s: float, gateway: Process) -> None:
+async def _ask_all(crowd: Crowd, gateway: Gateway, duration_s: float) -> None:
     until = trio.current_time() + duration_s
     limits = httpx.Limits(max_connections=crowd.clients, max_keepalive_connections=crowd.clients)
-    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as http, trio.open_nursery() as nursery:
+    async with (
+        httpx.AsyncClient(base_url=gateway.url, timeout=300, limits=limits) as http,
+        trio.open_nursery() as nursery,
+    ):
         await _one(Crowd(1), http, "the first opens a channel")
 
         async def client(number: int) -> None:
@@ -74,7 +73,7 @@ async def _ask_all(crowd: Crowd, url: str, duration_s: float, gateway: Process) 
 
         async def watch() -> None:
             while True:
-                crowd.rss_mb.append(rss_mb(gateway.pid))
+                crowd.rss_mb.append(rss_mb(gateway.process.pid))
                 await trio.sleep(1)
 
         async with trio.open_nursery() as asking:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gateways import start_gateway
 from local import SCRIPTED, Local
 from mcp import ClientSession, StdioServerParameters, stdio_client
 from processes import ROOT, Done, Processes
-from test_gateway import start_gateway
 
 pytestmark = pytest.mark.slow
 

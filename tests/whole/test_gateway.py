@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 import http.client
-import json
 import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import openai
 import pytest
+from gateways import HELLO, Gateway, get, start_gateway
 from here import here
 from local import SCRIPTED, Local
 from openai import AsyncOpenAI, OpenAI
-from processes import Process, Processes
+from processes import Processes
 
 pytestmark = pytest.mark.slow
-
-
-class Gateway(NamedTuple):
-    """One that is up."""
-
-    process: Process
-    url: str
-    home: Path
-
-    @property
-    def base_url(self) -> str:
-        return f"{self.url}/v1"
-
-
-def start_gateway(processes: Processes, network: Path, name: str = "caller", *flags: str) -> Gateway:
-    home = processes.directory / name
-    process = processes.serve(
-        "p2p.node", "gateway", "--network", network, "--home", home, "--faucet", "--listen", "127.0.0.1:0", *flags
-    )
-    return Gateway(process, process.records("ready")[0]["url"], home)
-
-
-@pytest.fixture(scope="module")
-def gateway(network: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Processes(tmp_path_factory.mktemp("gateway")) as processes:
-        yield start_gateway(processes, network.file)
-
-
-@pytest.fixture(scope="module")
-def client(gateway: Gateway) -> Iterator[OpenAI]:
-    with OpenAI(base_url=gateway.base_url, api_key="any", max_retries=0) as client:
-        yield client
-
-
-HELLO: list[Any] = [{"role": "user", "content": "why is silk strong"}]
 
 
 def test_models_are_those_on_offer(client: OpenAI) -> None:
@@ -94,12 +57,6 @@ async def test_tokens_stream_under_trio(gateway: Gateway) -> None:
     texts = [chunk.choices[0].delta.content or "" for chunk in chunks[1:-2]]
     assert len("".join(texts).split()) == 12
     assert len(texts) > 1
-
-
-def get(gateway: Gateway, path: str, key: str = "any") -> Any:
-    request = urllib.request.Request(f"{gateway.url}{path}", headers={"Authorization": f"Bearer {key}"})
-    with urllib.request.urlopen(request) as response:
-        return json.load(response)
 
 
 def test_the_accounts_tell_of_the_answer(gateway: Gateway, client: OpenAI, network: Local) -> None:

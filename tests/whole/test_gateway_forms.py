@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from gateways import HELLO, Gateway, start_gateway
 from local import SCRIPTED, Local, start_provider
 from openai import OpenAI
 from processes import Processes
 from recorded_server import KEY, NAME, Recorded
-from test_gateway import HELLO, Gateway, start_gateway
 
 pytestmark = pytest.mark.slow
 
@@ -25,18 +25,6 @@ WEATHER: dict[str, Any] = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
 PERSON: dict[str, Any] = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-
-
-@pytest.fixture(scope="module")
-def gateway(network: Local, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with Processes(tmp_path_factory.mktemp("gateway")) as processes:
-        yield start_gateway(processes, network.file)
-
-
-@pytest.fixture(scope="module")
-def client(gateway: Gateway) -> Iterator[OpenAI]:
-    with OpenAI(base_url=gateway.base_url, api_key="any", max_retries=0) as client:
-        yield client
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])

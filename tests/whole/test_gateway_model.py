@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from gateway_crowd import run_crowd
+from gateways import Gateway, get, start_gateway
 from local import Local, start_provider
 from openai import AsyncOpenAI, OpenAI
 from processes import Processes
-from test_gateway import Gateway, get, start_gateway
 
 from p2p.config import EMBEDDED_MODEL
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 import trio
 from chromium import Page, needs_chromium, open_browser
+from gateways import start_gateway
 from handovers import BARGAIN, QUESTION, WHOLE
 from local import CHEAP, Local, Provider, start_provider
 from processes import Processes
@@ -56,11 +57,8 @@ class Shop(NamedTuple):
 @pytest.fixture
 def shop(network: Local, processes: Processes) -> Shop:
     cheap = start_provider(processes, network.file, "cheap", *CHEAP, *BARGAIN)
-    gateway = processes.serve(
-        "p2p.node", "gateway", "--network", network.file, "--home", processes.directory / "me", "--faucet",
-        "--listen", "127.0.0.1:0", "--answer-max-nano", str(ANSWER_MAX_NANO), "--preset", "cheap",
-    )  # fmt: skip
-    return Shop(gateway.records("ready")[0]["url"], cheap, network.provider)
+    wishes = ("--answer-max-nano", str(ANSWER_MAX_NANO), "--preset", "cheap")
+    return Shop(start_gateway(processes, network.file, "me", *wishes).url, cheap, network.provider)
 
 
 @asynccontextmanager
