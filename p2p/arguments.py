@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,6 +56,12 @@ examples:
   {PROGRAM} models fit own.gguf folder    a GGUF file and a folder of safetensors, side by side
   {PROGRAM} models fit Qwen/Qwen3-8B --memory 16GiB --json
 """
+
+
+PRICE_CAPS = {
+    "price-max-input": "refuse dearer providers: nano per million prompt tokens",
+    "price-max-output": "refuse dearer providers: nano per million answer tokens",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -139,6 +146,23 @@ def _general(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable output", default=argparse.SUPPRESS)
 
 
+def _actions(parser: argparse.ArgumentParser, dest: str, named: Mapping[str, str]) -> Mapping[str, Parser]:
+    """A parser for each of them, which says at `dest` which it is."""
+    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
+    found: dict[str, Parser] = {}
+    for name, what in named.items():
+        found[name] = actions.add_parser(name, help=what, description=what)
+        found[name].set_defaults(**{dest: name})
+        _general(found[name])
+    return found
+
+
+def _settings(parser: argparse.ArgumentParser, section: str, flags: Mapping[str, str]) -> None:
+    """Flags for what the configuration has in that section, by the same names."""
+    for flag, what in flags.items():
+        parser.add_argument(f"--{flag}", dest=f"{section}.{flag.replace('-', '_')}", metavar="X", help=what)
+
+
 def _hosting(parser: argparse.ArgumentParser) -> None:
     where = "where to listen (/ip4/127.0.0.1/tcp/0); may be repeated"
     parser.add_argument("--listen", dest="node.listen", action="append", metavar="MULTIADDR", help=where)
@@ -150,7 +174,7 @@ def _hosting(parser: argparse.ArgumentParser) -> None:
     _neighbours(parser, "announce yourself on the local network, and look for others there")
 
 
-def _neighbours(parser: argparse.ArgumentParser, what: str) -> None:
+def _neighbours(parser: argparse.ArgumentParser, what: str = "look for peers on the local network, too") -> None:
     where = f"{what} (by multicast DNS; on all interfaces, or on the one with ADDRESS)"
     parser.add_argument("--mdns", dest="node.mdns", nargs="?", const="0.0.0.0", metavar="ADDRESS", help=where)  # noqa: S104
 
@@ -164,7 +188,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 def _provide(parser: argparse.ArgumentParser) -> None:
     _hosting(parser)
-    for flag, what in {
+    flags = {
         "engine": "llamacpp (default), exllama for a GPU, upstream for a server of yours (docs/OPERATING.md), scripted",
         "model": "path of a .gguf file (the embedded SmolLM2), or of a folder for exllama",
         "slots": "answers side by side (2)",
@@ -200,8 +224,8 @@ def _provide(parser: argparse.ArgumentParser) -> None:
         "free-tokens-per-address": "of them, in a day, to all from one address or relay (20000)",
         "free-tokens-per-day": "of them, in a day, to everybody (200000)",
         "drain-s": "once told to stop, how long to wait for answers under way (30)",
-    }.items():
-        parser.add_argument(f"--{flag}", dest=f"provide.{flag.replace('-', '_')}", metavar="X", help=what)
+    }
+    _settings(parser, "provide", flags)
     _provide_many(parser)
     for flag, when in {
         "on-battery": "the machine runs on battery",
@@ -246,15 +270,15 @@ def _chat(parser: argparse.ArgumentParser) -> None:
 
 def _answering(parser: argparse.ArgumentParser) -> None:
     """How one answer or several are to be, and bought."""
-    for flag, what in {
+    flags = {
         "model": "the model's id",
         "max-tokens": "length of the answer, at most (256)",
         "temperature": "0 (default) is greedy",
         "seed": "the same seed gives the same answer",
-    }.items():
-        parser.add_argument(f"--{flag}", dest=f"ask.{flag.replace('-', '_')}", metavar="X", help=what)
+    }
+    _settings(parser, "ask", flags)
     _buying(parser)
-    _neighbours(parser, "look for peers on the local network, too")
+    _neighbours(parser)
 
 
 def _gateway(parser: argparse.ArgumentParser) -> None:
@@ -272,7 +296,7 @@ def _gateway(parser: argparse.ArgumentParser) -> None:
     user = "the id of a Telegram account that may use it then; may be repeated"
     parser.add_argument("--telegram-user", dest="gateway.telegram_users", action="append", metavar="ID", help=user)
     _buying(parser)
-    _neighbours(parser, "look for peers on the local network, too")
+    _neighbours(parser)
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when the parent process does")
 
     _gateway_keys(parser)
@@ -285,26 +309,21 @@ def _gateway_keys(parser: argparse.ArgumentParser) -> None:
     )
     keys.set_defaults(action="keys", keys_action="list")
     _general(keys)
-    actions = keys.add_subparsers(metavar="ACTION", parser_class=Parser)
-    for name, what in {
+    named = {
         "add": "make a key, which is shown this once",
         "list": "who has one, and what each spent today",
         "remove": "make one good for nothing",
-    }.items():
-        action = actions.add_parser(name, help=what, description=what)
-        action.set_defaults(keys_action=name)
-        _general(action)
-        if name != "list":
-            action.add_argument("name", metavar="NAME", help="whose it is")
-        if name == "add":
-            _capabilities(action)
+    }
+    actions = _actions(keys, "keys_action", named)
+    for name in ("add", "remove"):
+        actions[name].add_argument("name", metavar="NAME", help="whose it is")
+    _capabilities(actions["add"])
 
 
 def _capabilities(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", action="append", metavar="X", help="only this model; may be repeated")
     for flag, what in {
-        "price-max-input": "refuse dearer providers: nano per million prompt tokens",
-        "price-max-output": "refuse dearer providers: nano per million answer tokens",
+        **PRICE_CAPS,
         "budget-nano-per-day": "the most that its answers of a day may cost",
         "requests-per-minute": "how often it may ask",
     }.items():
@@ -321,19 +340,18 @@ def _count(text: str) -> int:
 
 def _buying(parser: argparse.ArgumentParser) -> None:
     """Whose answers are bought, and what they may cost."""
-    for flag, what in {
+    flags = {
         "preset": "what counts: cheap, balanced (default), fast, or private (docs/MARKET.md)",
         "nano-per-second": "what a second of yours is worth, in place of the preset's",
         "tier": "open or attested, in place of the preset's",
-        "price-max-input": "refuse dearer providers: nano per million prompt tokens",
-        "price-max-output": "refuse dearer providers: nano per million answer tokens",
+        **PRICE_CAPS,
         "strategy": "once (default): one counter-offer; take, concession, or your own (docs/MARKET.md)",
         "answer-max-nano": "the most that the answer may cost, whoever gives how much of it",
         "counter-percent": "how far below the best quote the first counter-offer goes (10); 0 for none",
         "concede": "how concession gives way: early, evenly (default) or late",
         "deposit-nano": "size of a channel that has to be opened",
-    }.items():
-        parser.add_argument(f"--{flag}", dest=f"ask.{flag.replace('-', '_')}", metavar="X", help=what)
+    }
+    _settings(parser, "ask", flags)
     for flag, what in {
         "feature": "only models with this feature; may be repeated",
         "allow": "only this provider, by its peer id; may be repeated",
@@ -352,24 +370,23 @@ def _buying(parser: argparse.ArgumentParser) -> None:
 
 def _demand(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=("get", "list"), default="get")
-    for flag, what in {
+    flags = {
         "model": "the model's id (the one that ask takes)",
         "family": "each model of a family, such as qwen",
         "per-day": "how many answers a day",
         "input-tokens": "tokens of a prompt, on the average (500)",
         "output-tokens": "tokens of an answer, on the average (200)",
-        "price-max-input": "refuse dearer providers: nano per million prompt tokens",
-        "price-max-output": "refuse dearer providers: nano per million answer tokens",
+        **PRICE_CAPS,
         "tier": "open (default) or attested",
         "until": "the last day on which they are wanted, such as 2027-01-31 (a day from now)",
-    }.items():
-        parser.add_argument(f"--{flag}", dest=f"demand.{flag.replace('-', '_')}", metavar="X", help=what)
+    }
+    _settings(parser, "demand", flags)
     tell = "tell everybody for half a minute, so that providers come forward that you do not know; needs --listen"
     parser.add_argument("--publish", dest="demand.publish", action="store_true", default=None, help=tell)
     where = "where providers may reach you meanwhile (/ip4/127.0.0.1/tcp/0); may be repeated"
     parser.add_argument("--listen", dest="node.listen", action="append", metavar="MULTIADDR", help=where)
     parser.add_argument("--provider", action="store_true", help="of list: those that you gave")
-    _neighbours(parser, "look for peers on the local network, too")
+    _neighbours(parser)
 
 
 def _relay(parser: argparse.ArgumentParser) -> None:
@@ -413,8 +430,7 @@ def _watch(parser: argparse.ArgumentParser) -> None:
 def _wallet(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(action="show", provider=False)
     _of_provider(parser)
-    actions = parser.add_subparsers(metavar="ACTION", parser_class=Parser)
-    for name, what in {
+    named = {
         "show": "its address and balance",
         "fund": "play money from a devnet's faucet",
         "create": "make one with fresh words",
@@ -424,27 +440,26 @@ def _wallet(parser: argparse.ArgumentParser) -> None:
         "send": "withdraw to another address",
         "backup": "write keys and book to a file that a passphrase locks",
         "restore": "bring keys and book back, to a home without any",
-    }.items():
-        action = actions.add_parser(name, help=what, description=what)
-        action.set_defaults(action=name)
-        _general(action)
+    }
+    actions = _actions(parser, "action", named)
+    for action in actions.values():
         _of_provider(action)
-        if name in {"create", "import", "passphrase"}:
-            open_ = "keep the key unencrypted, readable by whoever gets hold of the file"
-            action.add_argument("--no-passphrase", action="store_true", help=open_)
-        if name == "send":
-            action.add_argument("address", metavar="ADDRESS", help="in any of TON's forms")
-            action.add_argument("amount", metavar="AMOUNT", help="1.5 for GRAM, or 1500nano")
-            action.add_argument("--yes", action="store_true", help="do not ask whether that is right")
-        if name in {"backup", "restore"}:
-            action.add_argument("file", type=Path, metavar="FILE")
+    open_ = "keep the key unencrypted, readable by whoever gets hold of the file"
+    for name in ("create", "import", "passphrase"):
+        actions[name].add_argument("--no-passphrase", action="store_true", help=open_)
+    send = actions["send"]
+    send.add_argument("address", metavar="ADDRESS", help="in any of TON's forms")
+    send.add_argument("amount", metavar="AMOUNT", help="1.5 for GRAM, or 1500nano")
+    send.add_argument("--yes", action="store_true", help="do not ask whether that is right")
+    for name in ("backup", "restore"):
+        actions[name].add_argument("file", type=Path, metavar="FILE")
 
 
 def _peers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=("list", "why"), default="list")
     parser.add_argument("peer", nargs="?", default="", help="of why: a provider, by the end of its id")
     parser.add_argument("--provider", action="store_true", help="whom the provider that runs on this home sees")
-    _neighbours(parser, "look for peers on the local network, too")
+    _neighbours(parser)
 
 
 def _models(parser: argparse.ArgumentParser) -> None:
