@@ -5,31 +5,13 @@ OPENAI_BASE_URL says where the gateway is, MODEL what it sells.
 
 from __future__ import annotations
 
-import os
-
 import pytest
+from cities import MODEL, PARIS, City, temperature
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import StructuredTool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import BadRequestError
-from pydantic import BaseModel, Field
-
-MODEL = os.environ["MODEL"]
-PARIS = "What is the capital of France?"
-
-
-class City(BaseModel):
-    """A city and its country."""
-
-    city: str = Field(max_length=20)
-    country: str = Field(max_length=20)
-
-
-def temperature(city: str) -> str:
-    """The temperature in a city, in degrees Celsius."""
-    return f"21 in {city}"
-
 
 TEMPERATURE = StructuredTool.from_function(temperature)
 

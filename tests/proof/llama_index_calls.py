@@ -9,29 +9,15 @@ import os
 from typing import Any
 
 import pytest
+from cities import MODEL, PARIS, City, temperature
 from llama_index.core import Document, VectorStoreIndex
 from llama_index.core.llms import ChatMessage
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from llama_index.llms.openai_like import OpenAILike
-from pydantic import BaseModel, Field
 
-MODEL = os.environ["MODEL"]
 PLACE: Any = {"api_base": os.environ["OPENAI_BASE_URL"], "api_key": "none"}
-PARIS = "What is the capital of France?"
-
-
-class City(BaseModel):
-    """A city and its country."""
-
-    city: str = Field(max_length=20)
-    country: str = Field(max_length=20)
-
-
-def temperature(city: str) -> str:
-    """The temperature in a city, in degrees Celsius."""
-    return f"21 in {city}"
 
 
 @pytest.fixture
