@@ -29,8 +29,7 @@ import trio
 from rich.console import Console
 
 from chain.wallet import WALLET_MARGIN_NANO, WalletKey
-from inference.engine import Engine, Message, Request
-from inference.measure import measure
+from inference.engine import Message, Request
 from inference.nursery import open_background
 from inference.worker import open_worker
 from p2p import (
@@ -42,8 +41,7 @@ from p2p import (
     doctor,
     models_command,
     peers_command,
-    peers_seen,
-    provider_table,
+    provide_command,
     ranking,
     swarm_key,
     wallet_commands,
@@ -51,7 +49,7 @@ from p2p import (
     why_command,
 )
 from p2p.buying import Deal
-from p2p.config import Config, ProvideConfig
+from p2p.config import Config
 from p2p.config import load as load_config
 from p2p.console import Session
 from p2p.demands import Demands
@@ -68,19 +66,11 @@ from p2p.keys import SEED_BYTES, load_or_create_seed, verify_by_peer
 from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_network, steps
 from p2p.metrics import metrics
 from p2p.network_file import NetworkFile, read_chain, read_network, unpaid_chain, write_network
-from p2p.owner import Owner
 from p2p.peer import LightPeer
-from p2p.protocol.price import FREE
-from p2p.protocol.sales import PriceList
-from p2p.protocol.standing import StandingLimits
-from p2p.protocol.strategy import FixedPrice
-from p2p.provider import Provider
 from p2p.purchase import Purchase, buy
 from p2p.receipt_commands import receipts
 from p2p.recording import recording
-from p2p.story import JsonLines, Story, answer_to, gram, short
-from p2p.strategies import seller_strategy
-from p2p.takings import Takings
+from p2p.story import JsonLines, Story, answer_to, gram
 from p2p.terminal import Terminal
 from p2p.trace import Trace, among
 from p2p.wallet_commands import Wiring
@@ -93,10 +83,8 @@ from p2p.wiring import (
     lan_of,
     open_client,
     open_ledger,
-    open_node,
     open_passerby,
     open_server,
-    provided_spec,
     require_cuda,
 )
 
@@ -225,90 +213,7 @@ def _unpaid_chain(path: Path, key_path: Path) -> dict[str, Any]:
 
 async def provide(session: Session) -> None:
     """Sell answers until told to stop."""
-    config = session.config.provide
-    price_list = _price_list(config, session.trace)
-    spec, owner = provided_spec(config), Owner(config.manners, session.trace)
-    network, home = session.network(), Home(session.config, "payee")
-    if network.unpaid:
-        price_list = PriceList(FixedPrice(FREE), window_cap_nano=1)
-    # Asked before anything runs: while somebody types, nothing else goes on here.
-    key = None if network.unpaid else await home.unlock(network.chain_network, session.terminal)
-    with translated():
-        async with open_worker(spec) as engine:
-            session.story.say("Loading the model and measuring its speed …")
-            measured = {model.id: await measure(engine, model.id) for model in engine.models()}
-            async with (
-                open_node(session, network, home, key, session.config.listen) as node,
-                open_background() as background,
-            ):
-                if session.options.faucet:
-                    await fund(node.network, node.ledger.wallet.address)
-                takings = Takings(time.time, await provider_table.sold_before(node.keeper, time.time()))
-                provider = Provider(
-                    host=node.host,
-                    engine=engine,
-                    measured=measured,
-                    ledger=node.ledger,
-                    keeper=node.keeper,
-                    identity=node.identity,
-                    payee_key=node.channel_key,
-                    price_list=price_list,
-                    deposit_min_nano=config.deposit_min_nano,
-                    challenge_period_s=config.challenge_period_s,
-                    settle_policy=config.settle_policy,
-                    allowance=config.allowance,
-                    pause=owner.pause,
-                    went_out=takings.went_out,
-                    clock=time.time,
-                    trace=among(session.trace, takings),
-                )
-                await background.start(owner.watch)
-                await background.start(provider.run)
-                async with peers_seen.kept_up_to_date(home.folder, node.host):
-                    _tell_provider_ready(session, node, measured)
-                    session.up.set()
-                    look = partial(_look, engine, node, provider, owner, takings)
-                    background.start_soon(provider_table.kept_up_to_date, session, look)
-                    await session.interrupt.first()
-                    owner.stop()
-                    if provider.answering:
-                        session.trace("draining", answers=provider.answering, within_s=config.drain_s)
-                    with trio.move_on_after(config.drain_s):
-                        await provider.drained()
-                    session.interrupt.everything.cancel()
-
-
-def _look(engine: Engine, node: Node, provider: Provider, owner: Owner, takings: Takings) -> provider_table.Snapshot:
-    return provider_table.Snapshot(
-        models=[model.id for model in engine.models()],
-        slots=engine.capacity().total,
-        answering=provider.answering,
-        sold=takings.sold(),
-        peers=sum(not peer.banned for peer in node.host.peers()),
-        pause=owner.pause(),
-        gpus=owner.gpus,
-    )
-
-
-def _price_list(config: ProvideConfig, trace: Trace) -> PriceList:
-    return PriceList(
-        seller_strategy(config, trace),
-        config.window_cap_nano,
-        config.prices_least,
-        config.prices_least_standing,
-        StandingLimits(config.standing_percent, config.standing_max_s),
-    )
-
-
-def _tell_provider_ready(session: Session, node: Node, measured: dict[str, Any]) -> None:
-    session.trace(
-        "ready", peer=node.host.peer, addresses=list(node.host.addresses()), wallet=node.ledger.wallet.address
-    )
-    for model, speed in measured.items():
-        session.story.say(f"Serving {model}: {speed.ttft_ms} ms to the first token, {speed.tokens_per_s} tokens/s.")
-    address = node.ledger.wallet.address
-    paid = f"paid to {address}" if address else "and nothing is paid on this network"
-    session.story.say(f"I am {short(node.host.peer)}, {paid}. Ctrl-C ends it.")
+    await provide_command.run(session, open_worker)
 
 
 def _request(config: Config, *messages: Message) -> Request:

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -22,7 +23,7 @@ from inference.engine import Capacity, Delta, Engine, Finished, ModelInfo, Reque
 from inference.link import Spec
 from inference.scripted import Scripted
 from inference.worker import open_worker
-from p2p import node
+from p2p import node, provide_command
 
 TOKEN_S = 0.1  # of the slow one
 Items = AsyncIterator[Delta | Finished]
@@ -131,7 +132,7 @@ def main(kind: str) -> None:
         async with open_worker(Scripted(model=claimed, weights="others", slots=spec.slots)) as engine:
             yield engine
 
-    node.open_worker = opened  # type: ignore[assignment, attr-defined]
+    node.COMMANDS["provide"] = partial(provide_command.run, open_engine=opened)
     node.main()
 
 
