@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,6 +10,7 @@ import trio
 
 from chain.channel import Payer
 from chain.keeper import BookKeeper
+from inference.answer import Reading
 from p2p.book_events import save_events
 from p2p.buying import Deal
 from p2p.errors import EngineError, Error, Refused, RemoteError, Unavailable
@@ -30,7 +31,7 @@ class Timing:
     tokens_per_s: float
 
 
-class Answer:
+class Answer(Reading[str]):
     """Iterate over it for the text, piece by piece; then `receipt` and `timing` are there.
 
     What goes wrong is raised by the iteration: `RemoteError`, `Refused`, `Unavailable`, `PaymentError`, `EngineError`
@@ -50,6 +51,9 @@ class Answer:
         keep_text: bool = False,
     ) -> None:
         """`keep_text` is for whoever looks at the whole answer in the end."""
+        # An answer is bounded by max_tokens, so a reader that is slow costs this much memory and no more.
+        super().__init__(deal.quote.max_tokens + 1)
+        self.error: Error | None = None  # what it ended with, if it did not end well
         self.deal = deal
         self.receipt: Receipt | None = None
         self.signed_receipt: SignedReceipt | None = None
@@ -58,9 +62,6 @@ class Answer:
         self._shell = SessionShell(
             core, messages, save=partial(save_events, keeper, deal.provider), act=self._act, clock=clock
         )
-        # An answer is bounded by max_tokens, so a reader that is slow costs this much memory and no more.
-        self._send, self._pieces = trio.open_memory_channel[str](deal.quote.max_tokens + 1)
-        self.error: Error | None = None  # what it ended with, if it did not end well
         self.left = False  # whether we had enough before it was over
         self._keep_text = keep_text
         self._said: list[str] = []
@@ -128,17 +129,6 @@ class Answer:
         first = self._started_at if self._first_at is None else self._first_at
         seconds = max(self._last_at - first, 1e-3)
         return Timing(round(1000 * (first - self._started_at)), self.completion_tokens / seconds)
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self
-
-    async def __anext__(self) -> str:
-        try:
-            return await self._pieces.receive()
-        except trio.EndOfChannel:
-            if self.error is not None:
-                raise self.error from None
-            raise StopAsyncIteration from None
 
     async def run(self) -> None:
         """Carry the session to its end; the error, if there was one, is for the reader."""

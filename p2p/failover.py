@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
-import trio
 
+from inference.answer import Reading
 from inference.engine import Request
 from inference.nursery import open_background
 from p2p.answer import Answer
@@ -37,7 +37,7 @@ OTHERS_MAY_DO = (Unavailable, RemoteError, EngineError, Refused, TooManyChannels
 EVERYWHERE = frozenset({"prompt_over_quote", "too_long"})
 
 
-class LastingAnswer:
+class LastingAnswer(Reading[str]):
     """Iterate over it for the text, piece by piece; `parts` are the answers that it consists of, the last one last.
 
     The iteration raises what `Answer` raises, when nobody is left who goes on: for lack of providers, of ones that can
@@ -56,6 +56,7 @@ class LastingAnswer:
         agreed: Callable[[Deal], None],
         trace: Trace,
     ) -> None:
+        super().__init__(0)
         self.found = found
         self.parts: list[Answer] = []
         self._peer = peer
@@ -68,8 +69,6 @@ class LastingAnswer:
         self._text: list[str] = []
         self._left_out: set[str] = set()
         self._missed: dict[bytes, Error] = {}  # what came of standing quotes under which no answer began, by their ids
-        self._error: Error | None = None
-        self._send, self._pieces = trio.open_memory_channel[str](0)
 
     @property
     def completion_tokens(self) -> int:
@@ -81,17 +80,6 @@ class LastingAnswer:
         """What all parts cost so far."""
         return sum(part.cost_nano for part in self.parts)
 
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self
-
-    async def __anext__(self) -> str:
-        try:
-            return await self._pieces.receive()
-        except trio.EndOfChannel:
-            if self._error is not None:
-                raise self._error from None
-            raise StopAsyncIteration from None
-
     async def run(self) -> None:
         """Buy part after part, until the answer is whole or nobody goes on; the error is for the reader."""
         try:
@@ -99,7 +87,7 @@ class LastingAnswer:
             while (error := await self._read(deal)) is not None:
                 deal = await self._successor(deal, error)
         except Error as error:
-            self._error = error
+            self.error = error
         finally:
             self._send.close()
 
