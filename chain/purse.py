@@ -7,20 +7,18 @@ low. Only what leaves our hands counts, deposits and transfers; what brings mone
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
-from chain import locks
+from chain import locks, private_database
 from chain.errors import BookUnusable, LimitReached
 
 DAY_S = 86_400
-BUSY_TIMEOUT_S = 10.0
 LOCK_POLL_S = 0.1
 
 _TABLE = "CREATE TABLE IF NOT EXISTS spent (day INTEGER PRIMARY KEY, nano INTEGER NOT NULL CHECK (nano >= 0))"
@@ -83,16 +81,9 @@ class Purse:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """The tally, in a transaction that keeps other processes away."""
-        with suppress(FileExistsError, FileNotFoundError):
-            # SQLite would let others read it. To close a descriptor of an old file would drop SQLite's locks on it.
-            os.close(os.open(self._tally, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            with closing(sqlite3.connect(self._tally, isolation_level=None, timeout=BUSY_TIMEOUT_S)) as db:
-                db.execute("PRAGMA synchronous = FULL")
-                db.execute("BEGIN IMMEDIATE")
-                db.execute(_TABLE)
+            with private_database.transaction(self._tally, _TABLE) as db:
                 yield db
-                db.execute("COMMIT")
         except sqlite3.Error as error:
             raise BookUnusable(f"the wallet's tally {self._tally} cannot be used: {error}") from error
 

@@ -6,19 +6,18 @@ leaves a file that opens. Several processes may have it open at once; those that
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from msgspec.structs import astuple
 
 from chain.errors import BookUnusable, NetworkMismatch
 from chain.ledger import Network
+from chain.private_database import BUSY_TIMEOUT_S, connect
 
-BUSY_TIMEOUT_S = 10.0  # another process may be committing
 SWITCH_POLL_S = 0.02
 
 # One tuple of statements per version of the file. A released entry is never edited, only followed by another.
@@ -197,11 +196,7 @@ def _require_network(db: sqlite3.Connection, network: Network) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     """A connection in autocommit mode, so that only `batch` decides what a transaction is."""
-    # SQLite gives its side files the mode of the main file, so that one is made first. Only if it is new: to close
-    # any descriptor of a file drops all POSIX locks that SQLite holds on it in this process.
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S)
+    db = connect(path)
     try:
         _switch_to_wal(db)
         db.execute("PRAGMA synchronous = FULL")

@@ -8,15 +8,15 @@ and never too low.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from chain import private_database
 from p2p.errors import LocalError, Refused
 from p2p.gateway.wishes import Wishes
 from p2p.protocol.allowance import day
@@ -24,7 +24,6 @@ from p2p.protocol.allowance import day
 FILE_NAME = "gateway.sqlite"
 PREFIX = "bx-"
 SECRET_BYTES = 32
-BUSY_TIMEOUT_S = 10.0
 EVERYBODY = ""  # whose tally is that of all answers together
 
 _TABLES = (
@@ -140,16 +139,9 @@ class Keys:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """In a transaction that keeps other processes away."""
-        with suppress(FileExistsError, FileNotFoundError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            with closing(sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_TIMEOUT_S)) as db:
-                db.execute("PRAGMA synchronous = FULL")
-                db.execute("BEGIN IMMEDIATE")
-                for table in _TABLES:
-                    db.execute(table)
+            with private_database.transaction(self._path, *_TABLES) as db:
                 yield db
-                db.execute("COMMIT")
         except sqlite3.Error as error:
             raise LocalError(f"the gateway's file {self._path} cannot be used: {error}") from error
 
