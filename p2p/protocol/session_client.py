@@ -6,6 +6,8 @@ the answer itself it pays for what arrived. What does not fit the quote, the cou
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from chain.channel import Lane, Payer
 from chain.errors import ChainError
 from p2p.errors import Error, PaymentError, RemoteError, Unavailable
@@ -41,7 +43,7 @@ from p2p.protocol.session import (
     ToClient,
 )
 from p2p.protocol.stall import patience_s
-from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, open_signed
+from p2p.protocol.wire import BodySigner, PeerVerifier, Signed, SignedBody, open_signed
 
 # Byte-level vocabularies have no token shorter than a byte, so a count beyond the bytes received is made up. The
 # slack is for tokens whose last byte is still to come.
@@ -52,6 +54,8 @@ BYTES_PER_TOKEN_MAX = 16
 TOKEN_BYTES_MAX = 1024
 # A look at the time that comes so late shows that it was us who were busy, or asleep.
 LATE_S = 1.0
+
+B = TypeVar("B", bound=SignedBody)
 
 
 class ClientSession:
@@ -265,19 +269,18 @@ class ClientSession:
         return [saved, self._send(payment, now)]
 
     def _progress(self, message: Progress, now: float) -> list[Event]:
-        body = open_signed(
-            message.progress,
-            ProgressBody,
-            by=lambda _: self._quote.provider,
-            network=self._quote.network,
-            verify=self._verify,
-        )
+        body = self._opened(message.progress, ProgressBody)
         if body.session != self._session or not self._done.input < body.prompt_tokens_done <= self._prompt_tokens:
             raise RemoteError("bad_progress")
         self._account(Tokens(input=body.prompt_tokens_done))
         if body.prompt_tokens_done == self._prompt_tokens:
             self.state = State.STREAMING
         return self._pay_now(now)
+
+    def _opened(self, signed: Signed, kind: type[B]) -> B:
+        """What the provider has signed. Raises `RemoteError`."""
+        quote = self._quote
+        return open_signed(signed, kind, by=lambda _: quote.provider, network=quote.network, verify=self._verify)
 
     def _delta(self, message: Delta, now: float) -> list[Event]:
         output = self._done.output + message.tokens
@@ -295,13 +298,7 @@ class ClientSession:
         return [Deliver(message.text, message.tokens), *(self._pay_now(now) if due else [])]
 
     def _finished(self, message: Finished, now: float) -> list[Event]:
-        receipt = open_signed(
-            message.receipt,
-            Receipt,
-            by=lambda _: self._quote.provider,
-            network=self._quote.network,
-            verify=self._verify,
-        )
+        receipt = self._opened(message.receipt, Receipt)
         self._check_receipt(receipt)
         self._payer.asked_for(receipt.channel_total_nano)
         self._receipt, self._signed_receipt = receipt, message.receipt
