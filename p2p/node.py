@@ -10,13 +10,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     ExitStack,
     asynccontextmanager,
-    contextmanager,
     suppress,
 )
 from dataclasses import replace
@@ -28,27 +27,26 @@ import msgspec
 import trio
 from rich.console import Console
 
-from chain.wallet import WALLET_MARGIN_NANO, WalletKey
-from inference.engine import Message, Request
+from chain.wallet import WalletKey
+from inference.engine import Message
 from inference.nursery import open_background
 from inference.worker import open_worker
 from p2p import (
     arguments,
     channel_commands,
     chat_command,
+    customer,
     demand_command,
     demo,
     doctor,
     models_command,
     peers_command,
     provide_command,
-    ranking,
     swarm_key,
     wallet_commands,
     watching,
     why_command,
 )
-from p2p.buying import Deal
 from p2p.config import Config
 from p2p.config import load as load_config
 from p2p.console import Session
@@ -56,8 +54,7 @@ from p2p.demands import Demands
 from p2p.discovery import KNOWN_FAMILIES, Directory
 from p2p.earnings import earnings
 from p2p.ending import DONE, explain, signalled
-from p2p.errors import Error, LocalError, PaymentError, Refused, Unavailable
-from p2p.foreign import translated
+from p2p.errors import LocalError, Unavailable
 from p2p.home import Home
 from p2p.host import Host
 from p2p.interrupt import Interrupt
@@ -67,16 +64,15 @@ from p2p.localnet import Child, LocalNetwork, LocalOffer, Record, open_local_net
 from p2p.metrics import metrics
 from p2p.network_file import NetworkFile, read_chain, read_network, unpaid_chain, write_network
 from p2p.peer import LightPeer
-from p2p.purchase import Purchase, buy
+from p2p.purchase import Purchase
 from p2p.receipt_commands import receipts
 from p2p.recording import recording
-from p2p.story import JsonLines, Story, answer_to, gram
+from p2p.story import JsonLines, Story
 from p2p.terminal import Terminal
 from p2p.trace import Trace, among
 from p2p.wallet_commands import Wiring
 from p2p.wiring import (
     PEERS_FILE,
-    Node,
     fund,
     inbound_limits,
     is_free,
@@ -216,22 +212,11 @@ async def provide(session: Session) -> None:
     await provide_command.run(session, open_worker)
 
 
-def _request(config: Config, *messages: Message) -> Request:
-    ask = config.ask
-    return Request(
-        model=ask.model,
-        messages=messages,
-        max_tokens=ask.max_tokens,
-        temperature=ask.temperature,
-        seed=ask.seed,
-    )
-
-
 async def ask(session: Session) -> None:
     """One question; the answer goes to standard output."""
-    request = _request(session.config, Message("user", _prompt(session.options.prompt)))
-    async with _customer(session) as (node, peer):
-        bought = await _buy(session, node, peer, request)
+    request = customer.request_of(session.config, Message("user", _prompt(session.options.prompt)))
+    async with customer.open_customer(session) as (node, peer):
+        bought = await customer.buy(session, node, peer, request)
         if session.options.close and not bought.answer.unpaid:
             await peer.close_channel(bought.answer.channel)
         if session.options.json:
@@ -242,34 +227,12 @@ async def ask(session: Session) -> None:
 
 async def chat(session: Session) -> None:
     """One question after the other."""
-    async with _customer(session) as (node, peer):
-        await chat_command.run(session, lambda messages: _buy(session, node, peer, _request(session.config, *messages)))
+    async with customer.open_customer(session) as (node, peer):
 
+        async def buy(messages: tuple[Message, ...]) -> Purchase:
+            return await customer.buy(session, node, peer, customer.request_of(session.config, *messages))
 
-@asynccontextmanager
-async def _customer(session: Session) -> AsyncIterator[tuple[Node, LightPeer]]:
-    """A light peer with what money there is."""
-    network = session.network()
-    async with open_client(session, network, free=is_free(session.config, network)) as (node, peer):
-        if session.options.faucet:
-            await fund(node.network, node.ledger.wallet.address)
-        yield node, peer
-
-
-async def _buy(session: Session, node: Node, peer: LightPeer, request: Request) -> Purchase:
-    """An answer, free where nothing can be paid, which goes to standard output as it comes."""
-    lack = await _lack_of_money(session.config, node, peer)
-    free = is_free(session.config, node.network) or lack is not None
-    agreed = partial(_show_ranking, session)
-    with _in_want_of_money(lack), answer_to(None if session.options.json else sys.stdout) as piece:
-        async with session.interrupt.gently():
-            return await buy(peer, request, piece, free=free, agreed=agreed)
-    raise AssertionError("an answer that is interrupted is the end of all")
-
-
-def _show_ranking(session: Session, deal: Deal) -> None:
-    if session.options.explain and not session.options.json:
-        session.story.columns(ranking.HEADINGS, ranking.rows(deal))
+        await chat_command.run(session, buy)
 
 
 def _prompt(words: str) -> str:
@@ -279,36 +242,6 @@ def _prompt(words: str) -> str:
     if not prompt:
         raise LocalError(f'nothing was asked; try: {arguments.PROGRAM} ask "What is silk?"')
     return prompt
-
-
-async def _lack_of_money(config: Config, node: Node, peer: LightPeer) -> Error | None:
-    """Why nothing can be paid, where that is not the user's wish."""
-    if config.ask.free or node.network.unpaid:
-        return None
-    if not Home(config, "payer").has_wallet(node.network.chain_network):
-        return LocalError(f"there is no wallet yet: {arguments.PROGRAM} wallet create")
-    if await peer.can_pay():
-        return None
-    with translated():
-        balance = await node.ledger.wallet.balance()
-    needed = config.ask.deposit_nano + WALLET_MARGIN_NANO
-    if balance >= needed:
-        return None
-    hint = "add --faucet" if node.network.mark.control else "send GRAM to it"
-    return PaymentError(
-        f"the wallet {node.ledger.wallet.address} holds {gram(balance)} and a channel needs {gram(needed)}: {hint}"
-    )
-
-
-@contextmanager
-def _in_want_of_money(lack: Error | None) -> Iterator[None]:
-    """Where nobody gives an answer away, what is in the way is the lack of money."""
-    try:
-        yield
-    except Refused as no:
-        if lack is not None and no.reason == "no_allowance":
-            raise type(lack)(f"{lack}; {no}") from no
-        raise
 
 
 async def gateway(session: Session) -> None:
@@ -327,7 +260,7 @@ async def gateway(session: Session) -> None:
         if session.options.faucet:
             await fund(node.network, node.ledger.wallet.address)
         with suppress(Unavailable):  # a chain that does not answer now may do so when the first answer is to be paid
-            if lack := await _lack_of_money(session.config, node, peer):
+            if lack := await customer.lack_of_money(session.config, node, peer):
                 session.story.say(f"Nothing can be paid yet: {lack}.")
         await serve(session, node, peer, free=free)
 
@@ -347,7 +280,7 @@ async def run_demo(session: Session) -> None:
             await fund(node.network, node.ledger.wallet.address)
             async with session.interrupt.gently():
                 result = await demo.demonstrate(
-                    network, peer, node.ledger, _request(config, Message("user", options.prompt)), story
+                    network, peer, node.ledger, customer.request_of(config, Message("user", options.prompt)), story
                 )
         if options.json:
             session.print_json(result | ({"network": str(path)} if options.keep else {}))
