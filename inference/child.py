@@ -1,21 +1,16 @@
 """The worker process: opens one engine and serves it over stdin and stdout until stdin ends.
 
-It must never outlive its owner, who may be killed without a word. The end of stdin says so; while C++ holds the GIL
-and nothing here can read it, the kernel watches the pipe for us.
+It must never outlive its owner, who may be killed without a word. The end of stdin says so; while nothing here can
+read it, the kernel watches: see `pipes`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import resource
-import select
-import signal
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -26,27 +21,14 @@ from inference.engine import Engine, Finished, Request
 from inference.errors import EngineError
 from inference.exllama.engine import open_exllama
 from inference.exllama.settings import ExLlama
+from inference.frames import Inbox, drain, encode
 from inference.llamacpp import LlamaCpp, open_llamacpp
+from inference.pipes import ended_by_kernel, own_pipes
 from inference.scripted import Scripted, open_scripted
 from inference.upstream import Upstream, open_upstream
 
 _UNWIND_S = 1.0
 _OUTBOX_FRAMES = 64  # a slow owner makes the answers wait
-
-
-@contextmanager
-def ended_by_kernel(pipe: int) -> Iterator[None]:
-    """While this lasts, any event on `pipe` ends the process at once; the owner sends nothing, so it is the end."""
-    flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
-    if select.select([pipe], [], [], 0)[0]:  # it happened before we asked to be told
-        os._exit(0)
-    try:
-        yield
-    finally:
-        fcntl.fcntl(pipe, fcntl.F_SETFL, flags)
 
 
 class _Worker:
@@ -58,7 +40,7 @@ class _Worker:
         self._nursery = nursery
         self._scopes: dict[int, trio.CancelScope] = {}
 
-    async def serve(self, inbox: link.Inbox[link.Job | link.Cancel]) -> None:
+    async def serve(self, inbox: Inbox[link.Job | link.Cancel]) -> None:
         """Until the owner is gone."""
         while (message := await inbox.next()) is not None:
             if isinstance(message, link.Cancel):
@@ -79,7 +61,7 @@ class _Worker:
                 traceback.print_tb(error.__traceback__)  # and never the message: it may quote a prompt
                 final = link.failed(job.id, EngineError(f"the engine failed with {type(error).__name__}"))
         del self._scopes[job.id]
-        await self._outbox.send(link.encode(final))
+        await self._outbox.send(encode(final))
 
     async def _work(self, job: link.Job) -> link.Value | link.Done | link.Read:
         match job:
@@ -100,7 +82,7 @@ class _Worker:
             async for item in items:
                 if isinstance(item, Finished):
                     return item
-                await self._outbox.send(link.encode(link.Piece(job, item)))
+                await self._outbox.send(encode(link.Piece(job, item)))
         raise EngineError("the engine ended the answer without a finish")
 
 
@@ -118,7 +100,7 @@ def _open(spec: link.Spec) -> AbstractAsyncContextManager[Engine]:
 
 async def _main(stdin_fd: int, stdout_fd: int) -> None:
     stdin, stdout = trio.lowlevel.FdStream(stdin_fd), trio.lowlevel.FdStream(stdout_fd)
-    opening = await link.Inbox(stdin, msgspec.msgpack.Decoder(link.Open)).next()
+    opening = await Inbox(stdin, msgspec.msgpack.Decoder(link.Open)).next()
     if opening is None:
         return
     async with AsyncExitStack() as stack:
@@ -126,13 +108,13 @@ async def _main(stdin_fd: int, stdout_fd: int) -> None:
             with ended_by_kernel(stdin_fd):
                 engine = await stack.enter_async_context(_open(opening.spec))
         except EngineError as error:
-            await stdout.send_all(link.encode(link.failed(0, error)))
+            await stdout.send_all(encode(link.failed(0, error)))
             return
-        await stdout.send_all(link.encode(link.Ready(engine.models(), engine.capacity().total)))
+        await stdout.send_all(encode(link.Ready(engine.models(), engine.capacity().total)))
         nursery = await stack.enter_async_context(trio.open_nursery())
         outbox, frames = trio.open_memory_channel[bytes](_OUTBOX_FRAMES)
-        nursery.start_soon(link.drain, frames, stdout)
-        await _Worker(engine, outbox, nursery).serve(link.Inbox(stdin, msgspec.msgpack.Decoder(link.Job | link.Cancel)))
+        nursery.start_soon(drain, frames, stdout)
+        await _Worker(engine, outbox, nursery).serve(Inbox(stdin, msgspec.msgpack.Decoder(link.Job | link.Cancel)))
         _exit_soon()
         nursery.cancel_scope.cancel()
 
@@ -145,13 +127,7 @@ def _exit_soon() -> None:
 
 
 def main() -> None:
-    """Keep the pipes for frames alone: what anything prints goes to stderr. An interrupt is our owner's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold prompts
-    stdin, stdout = os.dup(0), os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)
-    trio.run(_main, stdin, stdout)
+    trio.run(_main, *own_pipes())
     with suppress(OSError):  # our owner's to remove, if it lives
         Path(tempfile.gettempdir()).rmdir()
 

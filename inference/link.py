@@ -1,26 +1,21 @@
 """What an engine's worker and its owner say to each other over a pair of pipes.
 
-A frame is its length (32 bits, big-endian) and one MessagePack map. The owner sends `Open` first and nothing else
-until `Ready`. Then every message with an id gets exactly one final word: `Done`, `Value`, `Read`, `Failed` or
-`Cancelled`.
+The owner sends `Open` first and nothing else until `Ready`. Then every message with an id gets exactly one final word:
+`Done`, `Value`, `Read`, `Failed` or `Cancelled`.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 import msgspec
-import trio
 
 from inference.engine import Delta, Finished, ModelInfo, Request, Scored
-from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
+from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineError, ModelMissing
 from inference.exllama.settings import ExLlama
 from inference.llamacpp import LlamaCpp
 from inference.scripted import Scripted
 from inference.upstream import Upstream
-
-MAX_FRAME_BYTES = 8 << 20
 
 Spec = LlamaCpp | ExLlama | Upstream | Scripted
 """Which engine a worker opens, and how."""
@@ -102,74 +97,6 @@ class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
 Job = Health | Count | Prefill | Generate | Score
 ToWorker = Open | Job | Cancel
 FromWorker = Ready | Piece | Done | Value | Read | Failed | Cancelled
-
-_HEADER = struct.Struct(">I")
-_encoder = msgspec.msgpack.Encoder()
-
-
-def encode(message: ToWorker | FromWorker) -> bytes:
-    """A whole frame. Raises `BadRequest` for what cannot be encoded or is too large."""
-    try:
-        body = _encoder.encode(message)
-    except (TypeError, ValueError, OverflowError):
-        raise BadRequest("the request is malformed") from None
-    if len(body) > MAX_FRAME_BYTES:
-        raise BadRequest("the request is too large")
-    return _HEADER.pack(len(body)) + body
-
-
-Received = TypeVar("Received")
-
-
-class Inbox(Generic[Received]):
-    """Reads typed frames from a pipe."""
-
-    def __init__(self, stream: trio.abc.ReceiveStream, decoder: msgspec.msgpack.Decoder[Received]) -> None:
-        self._stream = stream
-        self._decoder = decoder
-        self._buffer = bytearray()
-
-    async def next(self) -> Received | None:
-        """The next message, or None at the end. Raises `EngineDied` for anything that is no message."""
-        header = await self._take(_HEADER.size)
-        if header is None:
-            return None
-        (length,) = _HEADER.unpack(header)
-        if length > MAX_FRAME_BYTES:
-            raise EngineDied("a frame on the worker's pipe is too large")
-        body = await self._take(length)
-        if body is None:
-            return None
-        try:
-            return self._decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise EngineDied("a frame on the worker's pipe is no message") from None
-
-    async def _take(self, size: int) -> bytes | None:
-        while len(self._buffer) < size:
-            try:
-                received = await self._stream.receive_some()
-            except trio.BrokenResourceError:
-                return None
-            if not received:
-                return None
-            self._buffer += received
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken
-
-
-async def drain(outbox: trio.MemoryReceiveChannel[bytes], stream: trio.abc.SendStream) -> None:
-    """Write frames as they come, as many at once as there are; the pipe's only writer. Ends when the pipe breaks."""
-    async for frame in outbox:
-        frames = [frame]
-        while outbox.statistics().current_buffer_used:
-            frames.append(outbox.receive_nowait())
-        try:
-            await stream.send_all(b"".join(frames))
-        except trio.BrokenResourceError:
-            return
-
 
 _KINDS: dict[type[EngineError], Literal["model_missing", "bad_request", "bad_settings"]] = {
     BadSettings: "bad_settings",

@@ -22,6 +22,7 @@ from inference.backoff import Backoff
 from inference.engine import Capacity, Delta, Finished, ModelInfo, Request, Scored
 from inference.errors import EngineDied, EngineError
 from inference.exllama.settings import ExLlama
+from inference.frames import Inbox, drain, encode
 from inference.nursery import open_background
 
 _MAX_JOBS = 1024
@@ -61,7 +62,7 @@ class _Child:
         if len(self._jobs) >= _MAX_JOBS:
             raise EngineError("the engine has too many requests")
         job = make(next(self._ids))
-        frame = link.encode(job)
+        frame = encode(job)
         answer: Answer[Any] = Answer(limit)
         self._jobs[job.id] = job, answer
         self._outbox.send_nowait(frame)
@@ -70,12 +71,12 @@ class _Child:
         finally:
             if not answer.ended:
                 answer.end()
-                self._outbox.send_nowait(link.encode(link.Cancel(job.id)))
+                self._outbox.send_nowait(encode(link.Cancel(job.id)))
 
-    async def run(self, inbox: link.Inbox[link.FromWorker]) -> None:
+    async def run(self, inbox: Inbox[link.FromWorker]) -> None:
         """Until the worker ends, or breaks the protocol, which raises `EngineDied`."""
         async with open_background() as nursery:
-            nursery.start_soon(link.drain, self._frames, _pipe(self.process.stdin))
+            nursery.start_soon(drain, self._frames, _pipe(self.process.stdin))
             while (message := await inbox.next()) is not None:
                 self._take(message)
 
@@ -203,7 +204,7 @@ class Worker:
             with tempfile.TemporaryDirectory(prefix="bombyx-engine-", ignore_cleanup_errors=True) as scratch:
                 process = await _spawn(scratch)
                 try:
-                    inbox = link.Inbox(_pipe(process.stdout), _from_worker)
+                    inbox = Inbox(_pipe(process.stdout), _from_worker)
                     self._ready = await self._handshake(process, inbox)
                     self._child = _Child(process)
                     task_status.started(self._child)
@@ -211,14 +212,14 @@ class Worker:
                 finally:
                     await _end(process)
 
-    async def _handshake(self, process: trio.Process, inbox: link.Inbox[link.FromWorker]) -> link.Ready:
+    async def _handshake(self, process: trio.Process, inbox: Inbox[link.FromWorker]) -> link.Ready:
         try:
             return await _greet(process, inbox, self._spec, self._start_timeout_s)
         except EngineError:
             self._backoff.died(trio.current_time())
             raise
 
-    async def _tend(self, child: _Child, inbox: link.Inbox[link.FromWorker]) -> None:
+    async def _tend(self, child: _Child, inbox: Inbox[link.FromWorker]) -> None:
         error = EngineDied("the engine's process ended")
         try:
             await child.run(inbox)
@@ -249,12 +250,10 @@ async def _spawn(scratch: str) -> trio.Process:
         raise EngineError(f"cannot start the engine's process: {error.strerror}") from error
 
 
-async def _greet(
-    process: trio.Process, inbox: link.Inbox[link.FromWorker], spec: link.Spec, timeout_s: float
-) -> link.Ready:
+async def _greet(process: trio.Process, inbox: Inbox[link.FromWorker], spec: link.Spec, timeout_s: float) -> link.Ready:
     with trio.move_on_after(timeout_s):
         with suppress(trio.BrokenResourceError):  # what the worker said before it broke the pipe is worth more
-            await _pipe(process.stdin).send_all(link.encode(link.Open(spec)))
+            await _pipe(process.stdin).send_all(encode(link.Open(spec)))
         match await inbox.next():
             case link.Ready() as ready:
                 return ready

@@ -31,6 +31,7 @@ from inference import link
 from inference.completions import CompletionReader
 from inference.engine import Delta, Finished, Message, Request
 from inference.eventstream import EventStream
+from inference.frames import Inbox
 from p2p.net import contacts, delimited, gossip_reader, kad_codec
 from p2p.net.noise import NoiseSession
 from p2p.net.private_network import ProtectedConnection
@@ -325,7 +326,7 @@ data: [DONE]
 
 def engine_frames(data: bytes) -> object:
     async def read() -> None:
-        inbox = link.Inbox(Bytes(data), msgspec.msgpack.Decoder(link.FromWorker))  # type: ignore[arg-type]
+        inbox = Inbox(Bytes(data), msgspec.msgpack.Decoder(link.FromWorker))  # type: ignore[arg-type]
         while await inbox.next() is not None:
             pass
 

@@ -25,7 +25,7 @@ from chain.contract import cells
 from chain.devnet import adnl, tl
 from chain.errors import BadAddress, ChannelUnusable, ChargesUnusable, NetworkMismatch, WalletUnusable
 from chain.ledger import Network
-from inference import link
+from inference import frames, link
 from inference.completions import Counted, read_reply
 from inference.engine import Delta, Request
 from inference.errors import EngineDied, EngineError
@@ -180,7 +180,7 @@ TARGETS: dict[str, Target] = {
     "engine": Target(
         decoders.engine_frames,
         (EngineDied,),
-        (link.encode(link.Piece(1, Delta("x", 1))), link.encode(link.Value(1, 2))),
+        (frames.encode(link.Piece(1, Delta("x", 1))), frames.encode(link.Value(1, 2))),
     ),
     # From a server of the user's own
     "upstream's answer": Target(decoders.upstream_answer, (EngineError,), decoders.UPSTREAM_ANSWERS),

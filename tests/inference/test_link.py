@@ -10,6 +10,7 @@ from trio.testing import memory_stream_one_way_pair
 from inference import link
 from inference.engine import Delta, Finished, Message, Request, Usage
 from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
+from inference.frames import MAX_FRAME_BYTES, Inbox, encode
 from inference.llamacpp import GgufFile, LlamaCpp
 from inference.scripted import SCRIPTED_MODEL, Scripted
 
@@ -25,7 +26,7 @@ async def receive(data: bytes) -> list[link.ToWorker | link.FromWorker]:
     for at in range(0, len(data), 5):
         await sender.send_all(data[at : at + 5])
     await sender.aclose()
-    inbox = link.Inbox(receiver, decoder)
+    inbox = Inbox(receiver, decoder)
     messages = []
     while (message := await inbox.next()) is not None:
         messages.append(message)
@@ -51,7 +52,7 @@ async def receive(data: bytes) -> list[link.ToWorker | link.FromWorker]:
     ],
 )
 async def test_every_message_arrives_as_it_was(message: link.ToWorker | link.FromWorker) -> None:
-    assert await receive(link.encode(message) * 3) == [message] * 3
+    assert await receive(encode(message) * 3) == [message] * 3
 
 
 @pytest.mark.parametrize(
@@ -84,19 +85,19 @@ def test_garbage_is_refused(body: bytes) -> None:
 
 
 async def test_a_frame_cut_short_is_the_end() -> None:
-    frame = link.encode(link.Health(1))
+    frame = encode(link.Health(1))
     for length in range(len(frame)):
         assert await receive(frame + frame[:length]) == [link.Health(1)]
 
 
 async def test_a_huge_length_is_refused_before_anything_is_kept() -> None:
     with pytest.raises(EngineDied, match="too large"):
-        await receive((link.MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
+        await receive((MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
 
 
 def test_what_cannot_be_sent_is_the_requests_fault() -> None:
-    huge = msgspec.structs.replace(REQUEST, messages=(Message("user", "a" * link.MAX_FRAME_BYTES),))
+    huge = msgspec.structs.replace(REQUEST, messages=(Message("user", "a" * MAX_FRAME_BYTES),))
     with pytest.raises(BadRequest, match="too large"):
-        link.encode(link.Generate(1, huge))
+        encode(link.Generate(1, huge))
     with pytest.raises(BadRequest, match="malformed"):
-        link.encode(link.Count(1, msgspec.structs.replace(REQUEST, messages=(Message("user", "\ud800"),))))
+        encode(link.Count(1, msgspec.structs.replace(REQUEST, messages=(Message("user", "\ud800"),))))

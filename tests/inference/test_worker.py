@@ -15,7 +15,8 @@ import trio
 from inference import worker
 from inference.engine import Capacity, Delta, Finished, Message, Request
 from inference.errors import EngineDied, EngineError, ModelMissing
-from inference.link import Health, Ready, Value, encode
+from inference.frames import encode
+from inference.link import Health, Ready, Value
 from inference.llamacpp import GgufFile, LlamaCpp
 from inference.script import answer
 from inference.scripted import SCRIPTED_MODEL, Scripted
@@ -244,6 +245,7 @@ async def test_a_worker_that_says_more_than_it_was_asked_is_ended(monkeypatch: p
         monkeypatch,
         f"""
         import os, time
+        from inference.frames import *
         from inference.link import *
         os.read(0, 65536)
         os.write(1, {encode(Ready((SCRIPTED_MODEL,), 1))!r})

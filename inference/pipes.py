@@ -1,0 +1,42 @@
+"""A process's two pipes, for one that another owns and that must not outlive it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def own_pipes() -> tuple[int, int]:
+    """The pipes from and to our owner, for frames alone: what anything prints goes to stderr.
+
+    An interrupt is our owner's to handle.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold prompts
+    stdin, stdout = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    return stdin, stdout
+
+
+@contextmanager
+def ended_by_kernel(pipe: int) -> Iterator[None]:
+    """While this lasts, any event on `pipe` ends the process at once; the owner sends nothing, so it is the end.
+
+    For while C++ holds the GIL, and nothing here can read.
+    """
+    flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
+    if select.select([pipe], [], [], 0)[0]:  # it happened before we asked to be told
+        os._exit(0)
+    try:
+        yield
+    finally:
+        fcntl.fcntl(pipe, fcntl.F_SETFL, flags)
