@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -48,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """`memory_mib` is the most that the engine's process ever had; `gpu_mib` what it has on GPUs, as far as known."""
+    """`memory_mib` is the most that the engine had, in all its processes; `gpu_mib` what it has on GPUs, if known."""
 
     model: str
     loads: tuple[Taken, ...]
@@ -97,10 +99,19 @@ async def bench(spec: link.Spec, loads: Sequence[Load], heard: Callable[[int, fl
         )
 
 
+def _pids(engine: Worker) -> list[int]:
+    """The engine's processes, which are of one session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError):
+            found += [int(path.name)] * (os.getsid(int(path.name)) == engine.pid)
+    return found
+
+
 def _memory_mib(engine: Worker) -> int:
     """By Linux's books."""
-    lines = Path(f"/proc/{engine.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) >> 10
+    statuses = [Path(f"/proc/{pid}/status").read_text().splitlines() for pid in _pids(engine)]
+    return sum(int(line.split()[1]) for lines in statuses for line in lines if line.startswith("VmHWM")) >> 10
 
 
 def _gpu_mib(engine: Worker) -> int | None:
@@ -109,8 +120,8 @@ def _gpu_mib(engine: Worker) -> int | None:
         return None
     query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
     said = subprocess.run(query, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed words
-    rows = [line.split(", ") for line in said.splitlines()]
-    found = [int(row[1]) for row in rows if row[0] == str(engine.pid) and row[1].isdigit()]
+    rows, ours = [line.split(", ") for line in said.splitlines()], {str(pid) for pid in _pids(engine)}
+    found = [int(row[1]) for row in rows if row[0] in ours and row[1].isdigit()]
     return sum(found) if found else None  # in a container processes may go by other numbers
 
 

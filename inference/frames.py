@@ -5,7 +5,7 @@ MessagePack map.
 from __future__ import annotations
 
 import struct
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import msgspec
 import trio
@@ -68,6 +68,16 @@ class Inbox(Generic[Received]):
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
         return taken
+
+
+def receive(pipe: BinaryIO, decoder: msgspec.msgpack.Decoder[Received]) -> Received | None:
+    """The next message from a pipe that may block; None at its end."""
+    header = pipe.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return None
+    (length,) = _HEADER.unpack(header)
+    body = pipe.read(length)
+    return decoder.decode(body) if len(body) == length else None
 
 
 async def drain(outbox: trio.MemoryReceiveChannel[bytes], stream: trio.abc.SendStream) -> None:

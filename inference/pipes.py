@@ -7,8 +7,34 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from inference.errors import EngineError
+
+
+async def spawn(program: Sequence[str], *, own_session: bool = False, **environment: str) -> trio.Process:
+    """A process with pipes to and from it: our own Python and our own package, whatever directory we run in.
+
+    With a session of its own it is out of reach of the terminal's signals. Raises `EngineError`.
+    """
+    package = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    try:
+        return await trio.lowlevel.open_process(
+            [sys.executable, "-P", *program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": path, **environment},
+            start_new_session=own_session,
+        )
+    except OSError as error:
+        raise EngineError(f"cannot start the engine's process: {error.strerror}") from error
 
 
 def own_pipes() -> tuple[int, int]:

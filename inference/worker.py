@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +20,7 @@ from inference.errors import EngineDied, EngineError
 from inference.exllama.settings import ExLlama
 from inference.frames import Inbox, drain, encode
 from inference.nursery import open_background
+from inference.pipes import spawn
 
 _MAX_JOBS = 1024
 _PATIENCE_S = 2.0  # a request waits this long for a restart; beyond, it is refused at once
@@ -202,7 +199,7 @@ class Worker:
         async with self._one_at_a_time:
             # What it leaves behind when it is ended in the middle of something goes with it.
             with tempfile.TemporaryDirectory(prefix="bombyx-engine-", ignore_cleanup_errors=True) as scratch:
-                process = await _spawn(scratch)
+                process = await spawn(_PROGRAM, own_session=True, TMPDIR=scratch)
                 try:
                     inbox = Inbox(_pipe(process.stdout), _from_worker)
                     self._ready = await self._handshake(process, inbox)
@@ -232,22 +229,6 @@ class Worker:
         if child.worked:
             self._backoff.worked()
         self._backoff.died(trio.current_time())
-
-
-async def _spawn(scratch: str) -> trio.Process:
-    """Our own Python and our own package, whatever directory we run in; out of reach of the terminal's signals."""
-    package = str(Path(__file__).parent.parent)
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    try:
-        return await trio.lowlevel.open_process(
-            [sys.executable, "-P", *_PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path, "TMPDIR": scratch},
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise EngineError(f"cannot start the engine's process: {error.strerror}") from error
 
 
 async def _greet(process: trio.Process, inbox: Inbox[link.FromWorker], spec: link.Spec, timeout_s: float) -> link.Ready:

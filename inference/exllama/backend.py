@@ -1,6 +1,6 @@
 """SEAM: what the adapter asks of ExLlama. `v2` and `v3` give it, each for one release of one library.
 
-A back end is made, used and closed by one thread. It deals in token ids alone: what they spell is not its business.
+A back end is made and used by one thread. It deals in token ids alone: what they spell is not its business.
 """
 
 from __future__ import annotations
@@ -8,9 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
+
+class Schema(msgspec.Struct, frozen=True, tag="schema"):
+    """An answer that is JSON of a schema, the text of which this is."""
+
+    text: str
+
+
+class Words(msgspec.Struct, frozen=True, tag="words"):
+    """An answer that is these ids, and then ends."""
+
+    ids: tuple[int, ...]
+
+
+Held = Schema | Words
+"""What an answer can be held to."""
+
 
 class Rule(Protocol):
-    """What one answer is held to. Used by one thread at a time, and never raises: the other answers would suffer."""
+    """Has one answer held. Used by one thread at a time, and never raises: the other answers would suffer."""
 
     def allowed(self) -> bytes:
         """A byte for each id: 0 where it may not come next. Ids beyond may not, either. One at least may."""
@@ -29,7 +47,7 @@ class Sampling(NamedTuple):
     top_p: float
     seed: int
     top_logprobs: int | None = None  # how many of the likeliest are told with each token; None: no logprobs at all
-    rule: Rule | None = None
+    held: Held | None = None
 
 
 class Likely(NamedTuple):
@@ -58,8 +76,8 @@ class Step(NamedTuple):
 class Backend(Protocol):
     """A loaded model and its generator. Any method may raise anything; then the generator is in no known state."""
 
-    def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
-        """Queue a job; it begins when there is room in the batch and in the cache."""
+    def start(self, job: int, prompt: Sequence[int], sampling: Sampling, rule: Rule | None) -> None:
+        """Queue a job; it begins when there is room in the batch and in the cache. `rule` is what it is held by."""
         ...
 
     def cancel(self, job: int) -> None:
@@ -72,10 +90,6 @@ class Backend(Protocol):
 
     def rebuild(self) -> None:
         """Make the generator anew, without jobs and with an empty cache; the model stays loaded."""
-        ...
-
-    def close(self) -> None:
-        """Unload the model."""
         ...
 
 

@@ -1,10 +1,10 @@
-"""The engine: prompts become token ids, the owner's thread makes more of them, and these become answers."""
+"""The engine: prompts become token ids, the generator's process makes more of them, and these become answers."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import msgspec
 import trio
@@ -12,11 +12,12 @@ import trio
 from inference.admission import check_features, check_fit, check_request, check_text, find_model
 from inference.engine import Capacity, Delta, Finished, ModelInfo, Request, Scored
 from inference.errors import EngineDied, EngineError
-from inference.exllama.backend import Backend, Sampling
-from inference.exllama.folder import Folder, read_folder
+from inference.exllama.backend import Sampling, Schema, Words
+from inference.exllama.folder import Folder, read_folder, weights_digest
 from inference.exllama.jobs import Jobs
-from inference.exllama.loading import check_machine, load_backend
-from inference.exllama.owner import Owner, Report
+from inference.exllama.loading import check_installed
+from inference.exllama.orders import Open, Report
+from inference.exllama.process import Generator, open_generator
 from inference.exllama.reading import Reading, ScoreReading
 from inference.exllama.settings import ExLlama
 from inference.hermes import as_prose, forced
@@ -24,21 +25,22 @@ from inference.nursery import open_background
 from inference.scoring import told_apart
 from inference.templates import Template, open_template
 
-MakeBackend = Callable[[ExLlama, Folder], Backend]
+OpenGenerator = Callable[[Open, Callable[[Report], None]], AbstractAsyncContextManager[Generator]]
 
 
 class ExLlamaEngine:
     """See `inference.engine.Engine`. Made by `open_exllama`."""
 
-    def __init__(self, folder: Folder, template: Template, jobs: Jobs, slots: int) -> None:
+    def __init__(self, folder: Folder, model: ModelInfo, template: Template, jobs: Jobs, slots: int) -> None:
         self._folder = folder
+        self._model = model
         self._template = template
         self._jobs = jobs
         self._total = slots
         self._places = trio.Semaphore(slots)
 
     def models(self) -> tuple[ModelInfo, ...]:
-        return (self._folder.model,)
+        return (self._model,)
 
     def capacity(self) -> Capacity:
         return Capacity(self._places.value, self._total)
@@ -63,23 +65,27 @@ class ExLlamaEngine:
     @asynccontextmanager
     async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
         prompt = await self._admit(request)
-        sampling = Sampling(request.max_tokens, request.temperature, request.top_p, request.seed, request.top_logprobs)
+        schema = forced(request)
+        sampling = Sampling(
+            request.max_tokens,
+            request.temperature,
+            request.top_p,
+            request.seed,
+            request.top_logprobs,
+            held=None if schema is None else Schema(json.dumps(schema)),
+        )
         reading = Reading(request, len(prompt), self._folder.spelling(prompt))
-        async with self._places:
-            if (schema := forced(request)) is not None:
-                rule = await trio.to_thread.run_sync(self._folder.vocabulary.held_to, schema)
-                sampling = sampling._replace(rule=rule)
-            async with self._jobs.job(prompt, sampling, reading) as items:
-                yield items
+        async with self._places, self._jobs.job(prompt, sampling, reading) as items:
+            yield items
 
     async def score(self, request: Request, text: str) -> Scored:
         prompt = await self._admit(request)
-        check_text(self._folder.model, text)
+        check_text(self._model, text)
         vocabulary = self._folder.vocabulary
         ids = await trio.to_thread.run_sync(vocabulary.ids, text)
-        room = self._folder.model.context - len(prompt)
+        room = self._model.context - len(prompt)
         limit = min(len(ids) + 1, request.max_tokens + (len(ids) == request.max_tokens), room)  # the end is read, too
-        sampling = Sampling(limit, 0.0, 1.0, 0, told_apart(request), vocabulary.reading(ids))
+        sampling = Sampling(limit, 0.0, 1.0, 0, told_apart(request), Words(tuple(ids)))
         reading = ScoreReading(request, ids, vocabulary.spelt)
         async with self._places, self._jobs.job(prompt, sampling, reading) as items:
             async for scored in items:
@@ -89,7 +95,7 @@ class ExLlamaEngine:
     async def _admit(self, request: Request) -> list[int]:
         """The prompt's token ids, if the request is good and fits: the generator would only fail."""
         prompt = await self._render(request)
-        check_fit(len(prompt), request.max_tokens, self._folder.model.context)
+        check_fit(len(prompt), request.max_tokens, self._model.context)
         return prompt
 
     async def _render(self, request: Request) -> list[int]:
@@ -101,35 +107,34 @@ class ExLlamaEngine:
 
 
 @asynccontextmanager
-async def open_exllama(settings: ExLlama, make: MakeBackend | None = None) -> AsyncIterator[ExLlamaEngine]:
-    """Load a model, by `make`, or onto this machine's GPUs.
+async def open_exllama(settings: ExLlama, start: OpenGenerator | None = None) -> AsyncIterator[ExLlamaEngine]:
+    """Load a model, by `start`, or onto this machine's GPUs by a process of its own.
 
     Raises `ModelMissing`, `BadSettings`, or `EngineError` where it cannot be loaded. If the GPU fails, `EngineDied` is
-    raised out of the context: a broken CUDA context ends with its process alone.
+    raised out of the context.
     """
-    if make is None:  # before gigabytes are read for their digest
-        await trio.to_thread.run_sync(check_machine, settings)
-        make = load_backend
+    if start is None:
+        check_installed(settings)
+        start = open_generator
     folder = await trio.to_thread.run_sync(read_folder, settings)
-    trio_token = trio.lowlevel.current_trio_token()
 
-    def report(said: Report) -> None:  # in the owner's thread
-        trio_token.run_sync_soon(jobs.take, said)
+    def report(said: Report) -> None:
+        jobs.take(said)
 
-    async with open_template(folder.template, folder.marks) as template:
-        owner = await trio.to_thread.run_sync(Owner, partial(make, settings, folder), report)
-        jobs = Jobs(owner)
-        try:
-            async with _ended_by(jobs.over):
-                yield ExLlamaEngine(folder, template, jobs, settings.slots)
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(owner.close)
+    async with (
+        open_template(folder.template, folder.marks) as template,
+        start(Open(settings, folder.stop), report) as generator,
+    ):
+        jobs = Jobs(generator)
+        digest = await trio.to_thread.run_sync(weights_digest, folder.weights)
+        model = msgspec.structs.replace(folder.model, digest=digest)
+        async with _ended_by(jobs.over):
+            yield ExLlamaEngine(folder, model, template, jobs, settings.slots)
 
 
 @asynccontextmanager
 async def _ended_by(over: trio.Event) -> AsyncIterator[None]:
-    """Cancel the body once the GPU has failed, and raise `EngineDied` in its place."""
+    """Cancel the body once the generator is over, and raise `EngineDied` in its place."""
 
     async def watch(scope: trio.CancelScope) -> None:
         await over.wait()

@@ -37,6 +37,7 @@ class Folder:
         stop: Sequence[int],
         tokenizer: Any,
         vocabulary: Vocabulary,
+        weights: Sequence[Path],
     ) -> None:
         self.model = model
         self.template = template
@@ -45,6 +46,8 @@ class Folder:
         self.stop = tuple(stop)
         """Ids that end an answer."""
         self.vocabulary = vocabulary
+        self.weights = weights
+        """The files that say which model this is; see `weights_digest`."""
         added = tokenizer.get_added_tokens_decoder()
         self._hidden = frozenset(number for number, token in added.items() if token.special)
         self._tokenizer = tokenizer
@@ -67,9 +70,7 @@ class Folder:
 
 
 def read_folder(settings: ExLlama) -> Folder:
-    """Reads all weights where their digest is not known yet. Raises `ModelMissing`, `BadSettings`, `EngineError`."""
-    from inference.exllama.rules import Vocabulary
-
+    """All but the weights, whose digest is not in the model's description. Raises `ModelMissing`, `BadSettings`."""
     folder = Path(settings.folder)
     config = _json(folder / "config.json")
     _check_context(settings, config)
@@ -81,7 +82,7 @@ def read_folder(settings: ExLlama) -> Folder:
         id=settings.id,
         family=settings.family,
         quantisation=_quantisation(config),
-        digest=weights_digest(weights),
+        digest="",
         context=settings.context,
         # A string that is banned is one that a schema, or the name of a tool, may ask for.
         features=(CONTINUE, SCORE, *(() if settings.banned else (TOOLS, SCHEMA)), LOGPROBS),
@@ -92,8 +93,15 @@ def read_folder(settings: ExLlama) -> Folder:
         stop.add(end)
     if not stop:
         raise BadSettings(f"{folder}/generation_config.json must say which token ends an answer: eos_token_id")
-    vocabulary = Vocabulary(tokenizer.to_str(), sorted(stop))
-    return Folder(model, _template(folder, said), marks, sorted(stop), tokenizer, vocabulary)
+    vocabulary = read_vocabulary(settings, sorted(stop))
+    return Folder(model, _template(folder, said), marks, sorted(stop), tokenizer, vocabulary, weights)
+
+
+def read_vocabulary(settings: ExLlama, stop: Sequence[int]) -> Vocabulary:
+    """`stop` are the ids that end an answer. Raises `ModelMissing`, `BadSettings`."""
+    from inference.exllama.rules import Vocabulary
+
+    return Vocabulary(_read(Path(settings.folder) / "tokenizer.json", _TOKENIZER_MAX_BYTES).decode(), stop)
 
 
 def weights_digest(files: Sequence[Path]) -> str:

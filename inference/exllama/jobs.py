@@ -1,4 +1,4 @@
-"""The jobs that the owner's thread has, and the answers that wait for them: where both sides meet, in Trio's thread."""
+"""The jobs that the generator has, and the answers that wait for them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from inference.answer import Answer
-from inference.errors import EngineDied, EngineError
+from inference.errors import BadRequest, EngineDied, EngineError
 from inference.exllama.backend import Sampling, Step
-from inference.exllama.owner import Broken, Gone, Owner, Progress, Refused, Report
+from inference.exllama.orders import Broken, Cancel, Gone, NotHeld, Progress, Refused, Report, Start
+from inference.exllama.process import Generator
 
 Item = TypeVar("Item", covariant=True)
 
@@ -31,7 +32,8 @@ class Reader(Protocol[Item]):
 class _Job:
     def __init__(self, reader: Reader[Any], max_tokens: int) -> None:
         self.answer: Answer[Any] = Answer(max_tokens + 2)
-        self.over = trio.Event()  # the generator has forgotten it
+        self.over = trio.Event()
+        self.is_called_off = False
         self._reader = reader
 
     def take(self, step: Step) -> None:
@@ -50,20 +52,21 @@ class _Job:
         if self._reader.done:
             self.answer.end()
 
-    def fail(self, error: EngineError) -> None:
+    def end(self, error: EngineError | None) -> None:
+        """The generator has forgotten it."""
         self.answer.end(error)
         self.over.set()
 
 
 class Jobs:
-    """Hands jobs to the owner and its reports to whom they concern."""
+    """Hands jobs to the generator and its reports to whom they concern."""
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
         self._numbers = itertools.count(1)
         self._jobs: dict[int, _Job] = {}
         self.over = trio.Event()
-        """The GPU failed: nothing more comes of this process."""
+        """The GPU failed, or the generator's process: nothing more comes of it."""
 
     @asynccontextmanager
     async def job(
@@ -73,12 +76,12 @@ class Jobs:
         self.check()
         number, job = next(self._numbers), _Job(reader, sampling.max_tokens)
         self._jobs[number] = job
-        self._owner.start(number, prompt, sampling)
+        self._generator.order(Start(number, [*prompt], sampling))
         try:
             yield job.answer
         finally:
             if not job.over.is_set():
-                self._owner.cancel(number)
+                self._call_off(number, job)
                 with trio.CancelScope(shield=True):  # one token, or one chunk of a prompt
                     await job.over.wait()
             del self._jobs[number]
@@ -89,22 +92,19 @@ class Jobs:
             raise EngineDied("the GPU failed; the engine must be started anew")
 
     def take(self, report: Report) -> None:
-        """What the owner's thread said."""
+        """What the generator said."""
         match report:
             case Progress(steps):
                 for step in steps:
                     self._step(step)
-            case Gone(number):
-                if job := self._jobs.get(number):
-                    job.over.set()
-            case Refused(number, error):
-                if job := self._jobs.get(number):
-                    job.fail(EngineError(f"the generator refused the request with {error}"))
             case Broken(error, lost, over):
                 for number in self._jobs if over else self._jobs.keys() & lost:
-                    self._jobs[number].fail(EngineError(f"the generator failed with {error}"))
+                    self._jobs[number].end(EngineError(f"the generator failed with {error}"))
                 if over:
                     self.over.set()
+            case Gone(number) | NotHeld(number) | Refused(number):
+                if job := self._jobs.get(number):
+                    job.end(_why(report))
 
     def _step(self, step: Step) -> None:
         job = self._jobs.get(step.job)
@@ -112,4 +112,19 @@ class Jobs:
             return
         job.take(step)
         if job.answer.ended and not step.end:  # a stop string: its place need not wait for whoever reads the answer
-            self._owner.cancel(step.job)
+            self._call_off(step.job, job)
+
+    def _call_off(self, number: int, job: _Job) -> None:
+        if not job.is_called_off:
+            job.is_called_off = True
+            self._generator.order(Cancel(number))
+
+
+def _why(report: Gone | NotHeld | Refused) -> EngineError | None:
+    match report:
+        case NotHeld():
+            return BadRequest("an answer cannot be held to that schema")
+        case Refused(error=error):
+            return EngineError(f"the generator refused the request with {error}")
+        case Gone():
+            return None

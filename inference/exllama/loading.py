@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from inference.errors import BadSettings, EngineError
 from inference.exllama.backend import Backend
+from inference.exllama.orders import Open
 from inference.exllama.settings import PAGE_TOKENS, ExLlama
-
-if TYPE_CHECKING:
-    from inference.exllama.folder import Folder
 
 _LIBRARIES = {2: ("exllamav2", "exllama"), 3: ("exllamav3", "exllama3")}
 _MAX_SLOTS = 256
@@ -20,6 +17,15 @@ _MAX_DRAFT_TOKENS = 7  # the generators look at eight tokens of a sequence in a 
 
 def check_machine(settings: ExLlama) -> None:
     """Raises `BadSettings` for what is missing on this machine, or cannot be asked of any."""
+    check_installed(settings)
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BadSettings("ExLlama needs an NVIDIA GPU, and PyTorch finds none here; --engine llamacpp needs none")
+
+
+def check_installed(settings: ExLlama) -> None:
+    """The same, as far as it is known without loading anything."""
     _check(settings)
     library, extra = _LIBRARIES[settings.version]
     missing = next(
@@ -27,20 +33,18 @@ def check_machine(settings: ExLlama) -> None:
     )
     if missing:
         raise BadSettings(f"{missing} is not installed: pip install 'bombyx[{extra}]', with the PyTorch of your CUDA")
-    import torch
-
-    if not torch.cuda.is_available():
-        raise BadSettings("ExLlama needs an NVIDIA GPU, and PyTorch finds none here; --engine llamacpp needs none")
 
 
-def load_backend(settings: ExLlama, folder: Folder) -> Backend:
+def load_backend(opening: Open) -> Backend:
     """A loaded model. Blocks for seconds, and for minutes where kernels are compiled first.
 
-    Raises `BadSettings` where these cannot be, `EngineError` where the model cannot be loaded.
+    Raises `BadSettings` where the machine lacks something, `EngineError` where the model cannot be loaded.
     """
+    settings = opening.settings
+    check_machine(settings)
     backend = _backend(settings.version)
     try:
-        return backend(settings, folder.stop)
+        return backend(settings, opening.stop)
     except Exception as error:
         raise EngineError(_why(error, settings.folder)) from error
 

@@ -1,145 +1,127 @@
-"""The thread that alone touches a generator: orders go in by a queue, what its turns give comes out by a callback."""
+"""Runs a generator turn by turn: orders go in by a queue, what the turns give comes out by a callback."""
 
 from __future__ import annotations
 
 import queue
-import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
-from inference.exllama.backend import Backend, Sampling, Step, is_cuda_error
+from inference.errors import BadRequest
+from inference.exllama.backend import Backend, Held, Rule, Step, is_cuda_error
+from inference.exllama.orders import Broken, Cancel, Gone, NotHeld, Order, Progress, Refused, Report, Start
+
+_RULES_AT_ONCE = 2  # a grammar is made in a millisecond, and the worst in a second
 
 
-class Start(NamedTuple):
-    job: int
-    prompt: Sequence[int]
-    sampling: Sampling
+class _Ruled(NamedTuple):
+    """A job whose rule is made, or cannot be."""
 
-
-class Cancel(NamedTuple):
-    job: int
-
-
-class Progress(NamedTuple):
-    """What a turn gave."""
-
-    steps: list[Step]
-
-
-class Gone(NamedTuple):
-    """A job that was called off is forgotten, and what it held is free."""
-
-    job: int
-
-
-class Refused(NamedTuple):
-    """A job could not be queued, though it had been checked; the others are none the worse."""
-
-    job: int
-    error: str  # a class's name: what it says may quote the prompt
-
-
-class Broken(NamedTuple):
-    """The generator failed, and with it its jobs. It was made anew, unless `over`: then the process must be."""
-
-    error: str
-    jobs: frozenset[int]
-    over: bool
-
-
-Report = Progress | Gone | Refused | Broken
+    start: Start
+    rule: Rule | Exception
 
 
 class Owner:
-    """Runs a back end until it is closed. `report` is called in its thread, and must be quick and never raise."""
+    """Of a back end, which it alone touches, in the thread that calls `run`. `report` is called there, and must be
+    quick and never raise. Orders come from any thread.
+    """
 
-    def __init__(self, open_backend: Callable[[], Backend], report: Callable[[Report], None]) -> None:
-        """Loads the model: blocks for seconds to minutes, and raises what `open_backend` raises."""
+    def __init__(self, backend: Backend, make_rule: Callable[[Held], Rule], report: Callable[[Report], None]) -> None:
+        self._backend = backend
+        self._make_rule = make_rule
         self._report = report
-        self._orders: queue.SimpleQueue[Start | Cancel | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[Order | _Ruled | None] = queue.SimpleQueue()
         self._jobs: set[int] = set()
-        self._loaded: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, args=(open_backend,), name="exllama", daemon=True)
-        self._thread.start()
-        if error := self._loaded.get():
-            raise error
+        self._unruled: set[int] = set()  # jobs whose rule is being made
 
-    def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
-        """Its end is reported as a step's, or as `Refused` or `Broken`, if it is not cancelled before."""
-        self._orders.put(Start(job, prompt, sampling))
-
-    def cancel(self, job: int) -> None:
-        """Answered by `Gone`, whether or not the job has ended by itself. A turn may pass before."""
-        self._orders.put(Cancel(job))
+    def order(self, order: Order) -> None:
+        """A turn may pass before it is carried out."""
+        self._orders.put(order)
 
     def close(self) -> None:
-        """Unload the model. Blocks for a turn."""
+        """Have `run` return."""
         self._orders.put(None)
-        self._thread.join()
 
-    def _run(self, open_backend: Callable[[], Backend]) -> None:
-        try:
-            backend = open_backend()
-        except BaseException as error:
-            self._loaded.put(error)
-            return
-        self._loaded.put(None)
-        with suppress(_Over):  # what unloads a model would wait for a GPU that does not answer
-            while self._obey(backend):
-                self._turn(backend)
-            backend.close()
+    def run(self) -> None:
+        """Until it is closed, or there can be no other turn."""
+        with ThreadPoolExecutor(_RULES_AT_ONCE) as pool, suppress(_Over):
+            while self._obey(pool):
+                self._turn()
 
-    def _obey(self, backend: Backend) -> bool:
+    def _obey(self, pool: ThreadPoolExecutor) -> bool:
         """Carry out what was ordered, waiting for an order only if there is nothing else to do."""
         while not self._jobs or not self._orders.empty():
-            order = self._orders.get()
-            if order is None:
-                return False
-            if isinstance(order, Cancel):
-                self._end(backend, order.job)
-            else:
-                self._begin(backend, order)
+            match self._orders.get():
+                case None:
+                    return False
+                case Cancel(job):
+                    self._end(job)
+                case Start(job, sampling=sampling) as start if sampling.held:
+                    self._unruled.add(job)
+                    pool.submit(self._rule, start, sampling.held)  # others need not wait for it
+                case Start() as start:
+                    self._begin(start, None)
+                case _Ruled(start, rule):
+                    self._ruled(start, rule)
         return True
 
-    def _begin(self, backend: Backend, order: Start) -> None:
+    def _rule(self, start: Start, held: Held) -> None:
         try:
-            backend.start(order.job, order.prompt, order.sampling)
+            self._orders.put(_Ruled(start, self._make_rule(held)))
         except Exception as error:
-            self._report(Refused(order.job, type(error).__name__))
-        else:
-            self._jobs.add(order.job)
+            self._orders.put(_Ruled(start, error))
 
-    def _end(self, backend: Backend, job: int) -> None:
+    def _ruled(self, start: Start, rule: Rule | Exception) -> None:
+        if start.job not in self._unruled:
+            return  # it was cancelled meanwhile
+        self._unruled.remove(start.job)
+        if isinstance(rule, BadRequest):
+            self._report(NotHeld(start.job))
+        elif isinstance(rule, Exception):
+            self._report(Refused(start.job, type(rule).__name__))
+        else:
+            self._begin(start, rule)
+
+    def _begin(self, start: Start, rule: Rule | None) -> None:
+        try:
+            self._backend.start(start.job, start.prompt, start.sampling, rule)
+        except Exception as error:
+            self._report(Refused(start.job, type(error).__name__))
+        else:
+            self._jobs.add(start.job)
+
+    def _end(self, job: int) -> None:
         """Ending one may move the others' pages, so that the GPU may fail here, too."""
+        self._unruled.discard(job)
         try:
             if job in self._jobs:
                 self._jobs.remove(job)
-                backend.cancel(job)
+                self._backend.cancel(job)
         except Exception as error:
-            self._mend(backend, error)
+            self._mend(error)
         finally:
             self._report(Gone(job))
 
-    def _turn(self, backend: Backend) -> None:
+    def _turn(self) -> None:
         try:
-            steps = backend.turn()
+            steps: list[Step] = self._backend.turn()
         except Exception as error:
-            self._mend(backend, error)
+            self._mend(error)
             return
         self._jobs.difference_update(step.job for step in steps if step.end)
         if steps:
             self._report(Progress(steps))
 
-    def _mend(self, backend: Backend, error: Exception) -> None:
+    def _mend(self, error: Exception) -> None:
         """Raises `_Over` where there can be no other turn."""
         traceback.print_tb(error.__traceback__)  # never the message: it may quote a prompt
         lost, self._jobs = frozenset(self._jobs), set()
         over = is_cuda_error(error)
         try:
             if not over:
-                backend.rebuild()
+                self._backend.rebuild()
         except Exception:
             over = True
         self._report(Broken(type(error).__name__, lost, over))

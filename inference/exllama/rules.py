@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from inference.errors import BadRequest, BadSettings
+from inference.exllama.backend import Held, Rule, Words
 
 # Between the parts of a JSON text, as llama.cpp's grammars have it: without a bound, a model may fill its answer so.
 _JSON: Any = {"whitespace_pattern": r" |\n[ \t]{0,20}", "coerce_one_of": True}
 # What it says of a mistake would quote the answer. All else are the library's own limits, under which the worst grammar
-# that was tried took half a second to make, and 25 ms for a token. Where they are too little, the answer ends.
+# that was tried took a second to make, and 80 ms for a token. Where they are too little, the answer ends.
 _LIMITS: dict[str, Any] = {"log_level": 0, "limits": LLParserLimits(verbose_errors=False)}
 
 
@@ -38,17 +38,15 @@ class Vocabulary:
     def spelt(self, token: int) -> bytes:
         return self._tokenizer.decode_bytes([token])
 
-    def held_to(self, schema: dict[str, Any]) -> InGrammar:
-        """An answer that is JSON of that schema. Takes half a second at most. Raises `BadRequest`."""
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)
+    def rule(self, held: Held) -> Rule:
+        """Takes a millisecond, and a second at most. Raises `BadRequest` for a schema that no answer can be held to."""
+        if isinstance(held, Words):
+            return InWords(held.ids, self._stop, self._tokenizer.vocab_size)
+        grammar = LLMatcher.grammar_from_json_schema(held.text, overrides=_JSON)
         matcher = LLMatcher(self._tokenizer, grammar, **_LIMITS)
         if matcher.is_error():
             raise BadRequest("an answer cannot be held to that schema")
         return InGrammar(matcher)
-
-    def reading(self, ids: Sequence[int]) -> InText:
-        """An answer that is this text, and then ends."""
-        return InText(ids, self._stop, self._tokenizer.vocab_size)
 
 
 class InGrammar:
@@ -64,7 +62,7 @@ class InGrammar:
         self._matcher.consume_token(token)
 
 
-class InText:
+class InWords:
     """See `inference.exllama.backend.Rule`."""
 
     def __init__(self, ids: Sequence[int], stop: Sequence[int], size: int) -> None:

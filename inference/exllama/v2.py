@@ -66,7 +66,7 @@ class V2:
         self._generator = self._make()
         self._generator.warmup()
 
-    def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
+    def start(self, job: int, prompt: Sequence[int], sampling: Sampling, rule: Rule | None) -> None:
         started = ExLlamaV2DynamicJob(
             input_ids=torch.tensor([prompt], dtype=torch.long),
             # The generator ends as many tokens earlier as it may guess ahead (0.3.2: `receive_sample`).
@@ -75,8 +75,8 @@ class V2:
             seed=sampling.seed,
             stop_conditions=self._stop,
             return_logits=sampling.top_logprobs is not None,
-            banned_strings=(list(self._settings.banned) or None) if sampling.rule is None else None,  # takes but one
-            filters=[] if sampling.rule is None else [_Held(self._model, self._tokenizer, sampling.rule)],
+            banned_strings=(list(self._settings.banned) or None) if rule is None else None,  # it takes but one of both
+            filters=[] if rule is None else [_Held(self._model, self._tokenizer, rule)],
             identifier=job,
         )
         self._generator.enqueue(started)
@@ -99,12 +99,6 @@ class V2:
         self._jobs.clear()
         self._retire()
         self._generator = self._make()
-
-    def close(self) -> None:
-        self._retire()
-        self._model.unload()
-        if "draft_model" in self._drafting:
-            self._drafting["draft_model"].unload()
 
     def _make(self) -> Any:
         generator = ExLlamaV2DynamicGenerator(

@@ -10,7 +10,7 @@ from exllamav3 import Cache, CacheLayer_fp16, CacheLayer_quant, Config, Generato
 from exllamav3.generator.sampler import ComboSampler
 from exllamav3.model.lora import LoRA
 
-from inference.exllama.backend import End, Sampling, Step
+from inference.exllama.backend import End, Rule, Sampling, Step
 from inference.exllama.logits import likely
 from inference.exllama.settings import PAGE_TOKENS, ExLlama
 
@@ -57,7 +57,7 @@ class V3:
         self._jobs: dict[int, Any] = {}
         self._generator = self._make()
 
-    def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
+    def start(self, job: int, prompt: Sequence[int], sampling: Sampling, rule: Rule | None) -> None:
         started = Job(
             input_ids=torch.tensor([prompt], dtype=torch.long),
             max_new_tokens=sampling.max_tokens,
@@ -87,12 +87,6 @@ class V3:
         self._jobs.clear()
         self._generator.close()
         self._generator = self._make()
-
-    def close(self) -> None:
-        self._generator.close()
-        self._model.unload()
-        if "draft_model" in self._drafting:
-            self._drafting["draft_model"].unload()
 
     def _make(self) -> Any:
         return Generator(

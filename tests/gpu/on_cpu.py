@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from folders import embedded_folder
 
 from inference.engine import Engine
 from inference.exllama.engine import open_exllama
+from inference.exllama.process import open_generator
 from inference.exllama.settings import ExLlama
 from inference.models import embedded_model
 
@@ -190,22 +192,24 @@ def _rotate(x: Any, places: Any, config: Any) -> Any:
     return torch.cat([low * cos - high * sin, high * cos + low * sin], dim=-1)
 
 
+def kept() -> Path:
+    """The folder of the compiled sampler."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bombyx" / "sampler"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 @asynccontextmanager
-async def open_on_cpu(folder: Path, **settings: Any) -> AsyncIterator[Engine]:
-    """The engine as it is, with the embedded model; `folder` is its folder, or becomes it."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bombyx" / "sampler"
-    kept.mkdir(parents=True, exist_ok=True)
-    compile_sampler(kept)
-    import torch
+async def open_on_cpu(folder: Path, *words: str, **settings: Any) -> AsyncIterator[Engine]:
+    """The engine as it is, with the embedded model; `folder` is its folder, or becomes it.
 
-    from inference.exllama import v2
-
-    torch.set_num_threads(1)  # or the tests beside this one would wait
-    v2.load = load
+    `words` are for `generator_on_cpu.py`.
+    """
     if not (folder / "config.json").exists():
         embedded_folder(Path(embedded_model().path), folder)
     given = {"folder": str(folder), "id": "embedded", "family": "smollm", "slots": 2, "context": 512, **settings}
-    async with open_exllama(ExLlama(**given), lambda settings, read: v2.V2(settings, read.stop)) as engine:
+    program = [str(Path(__file__).parent / "generator_on_cpu.py"), *words]
+    async with open_exllama(ExLlama(**given), partial(open_generator, program=program)) as engine:
         yield engine
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import on_cpu
 import pytest
 import trio
-from on_cpu import Model, open_on_cpu
+from on_cpu import open_on_cpu
 
 from inference.engine import Delta, Engine, Finished, Message, Request
 from inference.errors import EngineError
@@ -84,17 +84,8 @@ async def test_a_schema_binds_its_own_answer_alone(folder: Path) -> None:
         assert not alone[0].startswith("[")
 
 
-async def test_after_a_fault_the_generator_works_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    faults = [ValueError("in mid-answer")]
-    forward = Model.forward_chunk
-
-    def failing(*given: Any, **rest: Any) -> dict[str, Any]:
-        if faults and not rest.get("preprocess_only"):
-            raise faults.pop()
-        return forward(*given, **rest)
-
-    async with open_on_cpu(folder) as engine:
-        monkeypatch.setattr(Model, "forward_chunk", failing)
+async def test_after_a_fault_the_generator_works_again(folder: Path) -> None:
+    async with open_on_cpu(folder, "failing") as engine:
         with pytest.raises(EngineError, match="the generator failed with ValueError"):
             await answer(engine, ask("What is the capital of France?"))
         text, finished = await answer(engine, ask("What is the capital of France?"))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import signal
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,13 +33,16 @@ from inference.engine import (
     Request,
     Tool,
 )
-from inference.errors import BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
+from inference.errors import BadRequest, BadSettings, ContextOverflow, EngineDied, EngineError, ModelMissing
 from inference.exllama import engine as engine_module
-from inference.exllama.backend import End, Likely, Sampling, Step, is_cuda_error
-from inference.exllama.engine import ExLlamaEngine, open_exllama
+from inference.exllama.backend import End, Held, Likely, Rule, Sampling, Schema, Step, is_cuda_error
+from inference.exllama.engine import ExLlamaEngine, OpenGenerator, open_exllama
 from inference.exllama.folder import Folder, _adapter, _safetensors, read_folder, weights_digest
+from inference.exllama.orders import Open, Report
+from inference.exllama.owner import Owner
+from inference.exllama.process import open_generator
 from inference.exllama.reading import Reading, Spelling
-from inference.exllama.rules import InText, Vocabulary
+from inference.exllama.rules import InWords, Vocabulary
 from inference.exllama.settings import ExLlama
 from inference.records import Call, Logprobs, RecordReader
 from inference.worker import open_worker
@@ -70,11 +76,12 @@ class Said(Vocabulary):
     def spelt(self, token: int) -> bytes:
         return chr(token).encode()
 
-    def held_to(self, schema: dict[str, Any]) -> Any:
-        return self.reading(self.ids(schema.get("pattern") or json.dumps(CALL)))
-
-    def reading(self, ids: Sequence[int]) -> InText:
-        return InText(ids, (0,), 128)
+    def rule(self, held: Held) -> InWords:
+        if not isinstance(held, Schema):
+            return InWords(held.ids, (0,), 128)
+        if (pattern := json.loads(held.text).get("pattern")) == "(":
+            raise BadRequest("secret")
+        return InWords(self.ids(pattern or json.dumps(CALL)), (0,), 128)
 
 
 CALL = {"name": "weather", "arguments": {"city": "Paris"}}
@@ -84,7 +91,7 @@ class Spelt(Folder):
     """A folder without files."""
 
     def __init__(self, context: int = 64) -> None:
-        super().__init__(structs.replace(MODEL, context=context), TEMPLATE, {}, (0,), Letters(), Said())
+        super().__init__(structs.replace(MODEL, context=context), TEMPLATE, {}, (0,), Letters(), Said(), ())
 
     def spelling(self, prompt: Sequence[int]) -> Spelling:
         return Spelling(chr, chr, frozenset())
@@ -99,7 +106,7 @@ class Told:
 
     def __init__(self) -> None:
         self._trio_token = trio.lowlevel.current_trio_token()
-        self.jobs: dict[int, tuple[list[int], int, Sampling]] = {}
+        self.jobs: dict[int, tuple[list[int], int, Sampling, Rule | None]] = {}
         self.cancelled: list[int] = []
         self.samplings: list[Sampling] = []
         self.faults: queue.SimpleQueue[Exception] = queue.SimpleQueue()
@@ -107,13 +114,12 @@ class Told:
         self.built = 1
         self.cannot_rebuild = False
         self.cannot_cancel = False
-        self.closed = False
 
-    def start(self, job: int, prompt: Sequence[int], sampling: Sampling) -> None:
+    def start(self, job: int, prompt: Sequence[int], sampling: Sampling, rule: Rule | None) -> None:
         if self.refuses:
             raise AssertionError("it quotes the prompt")
         self.samplings.append(sampling)
-        self.jobs[job] = [*prompt, *[ord(".")] * sampling.max_tokens], sampling.max_tokens, sampling
+        self.jobs[job] = [*prompt, *[ord(".")] * sampling.max_tokens], sampling.max_tokens, sampling, rule
 
     def cancel(self, job: int) -> None:
         self.cancelled.append(job)
@@ -128,15 +134,15 @@ class Told:
         if not self.faults.empty():
             raise self.faults.get()
         steps = []
-        for job, (left, tokens, sampling) in [*self.jobs.items()]:
+        for job, (left, tokens, sampling, rule) in [*self.jobs.items()]:
             token = left.pop(0)
-            if sampling.rule:
-                token = sampling.rule.allowed().index(1)
-                sampling.rule.take(token)
+            if rule:
+                token = rule.allowed().index(1)
+                rule.take(token)
             end: End = "stop" if token == 0 else "length" if tokens == 1 else ""
             likely = Likely(-0.5, ((token, -0.5), (7, -1.0))) if sampling.top_logprobs else None
             steps.append(Step(job, (token,) if token else (), end, 3, (likely,) if likely else ()))
-            self.jobs[job] = left, tokens - 1, sampling
+            self.jobs[job] = left, tokens - 1, sampling, rule
             if end:
                 del self.jobs[job]
         return steps
@@ -147,20 +153,35 @@ class Told:
         self.built += 1
         self.jobs.clear()
 
-    def close(self) -> None:
-        self.closed = True
-
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "read_folder", lambda _: Spelt())
 
 
+def in_thread(told: Told, make_rule: Callable[[Held], Rule] | None = None) -> OpenGenerator:
+    """In this process, where a test can look at it."""
+
+    @asynccontextmanager
+    async def start(_: Open, report: Callable[[Report], None]) -> AsyncIterator[Owner]:
+        trio_token = trio.lowlevel.current_trio_token()
+        owner = Owner(told, make_rule or Said().rule, lambda said: trio_token.run_sync_soon(report, said))
+        thread = threading.Thread(target=owner.run, daemon=True)
+        thread.start()
+        try:
+            yield owner
+        finally:
+            owner.close()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(thread.join)
+
+    return start
+
+
 @asynccontextmanager
-async def opened(told: Told) -> AsyncIterator[ExLlamaEngine]:
-    async with open_exllama(SETTINGS, lambda *_: told) as engine:
+async def opened(told: Told, make_rule: Callable[[Held], Rule] | None = None) -> AsyncIterator[ExLlamaEngine]:
+    async with open_exllama(SETTINGS, in_thread(told, make_rule)) as engine:
         yield engine
-    assert told.closed
 
 
 def ask(content: str = "abc", max_tokens: int = 6, **rest: Any) -> Request:
@@ -256,6 +277,33 @@ class TestEngine:
             assert not told.jobs
             assert engine.capacity() == Capacity(2, 2)
 
+    async def test_a_schema_of_which_no_rule_can_be_made_is_refused(self) -> None:
+        async with opened(Told()) as engine:
+            with pytest.raises(BadRequest, match=r"cannot be held to that schema$"):
+                await answer(engine, ask(schema='{"pattern": "("}'))
+            assert engine.capacity() == Capacity(2, 2)
+
+    async def test_others_need_not_wait_for_a_rule_to_be_made(self) -> None:
+        asked, made = threading.Event(), threading.Event()
+
+        def slow(held: Held) -> Rule:
+            asked.set()
+            made.wait()
+            return Said().rule(held)
+
+        told = Told()
+        held = ask(max_tokens=20, schema='{"pattern": "[1]"}')
+        async with opened(told, slow) as engine:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer, engine, held)
+                await trio.to_thread.run_sync(asked.wait)
+                assert (await answer(engine, ask()))[0] == "abc|.."
+                nursery.cancel_scope.cancel()
+            assert engine.capacity() == Capacity(2, 2), "and it can be left meanwhile"
+            made.set()
+            assert (await answer(engine, held))[0] == "[1]"
+        assert [sampling.held is not None for sampling in told.samplings] == [False, True]
+
     async def test_a_call_that_is_required_is_a_record(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = Request(
             model="a/b",
@@ -317,7 +365,7 @@ class TestEngine:
         told.faults.put(RuntimeError("CUDA error: an illegal memory access was encountered"))
         with pytest.raises(EngineDied, match="the GPU failed"):
             await self.asked_until_it_ends(told, failing_with="RuntimeError")
-        assert (told.built, told.closed) == (1, False), "nothing more is asked of that GPU"
+        assert told.built == 1, "nothing more is asked of that GPU"
 
     async def test_what_cannot_be_made_anew_ends_the_engine_too(self) -> None:
         told = Told()
@@ -405,18 +453,87 @@ def test_the_cache_comes_in_whole_pages() -> None:
     assert ExLlama(folder="", id="", family="", slots=3, context=300, cache_tokens=10).total_tokens == 512
 
 
+def echo(*words: str) -> OpenGenerator:
+    return partial(open_generator, program=[str(Path(__file__).parent / "echo_generator.py"), *words])
+
+
 @pytest.mark.slow
-async def test_after_a_cuda_error_the_next_request_has_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_PROGRAM", [str(Path(__file__).parent / "exllama_child.py")])
-    async with open_worker(SETTINGS) as engine:
-        first = engine.pid
-        with pytest.raises(EngineError):  # its own word for it, or the process's end, whichever comes first
-            await answer(engine, ask("abc!"))
-        with trio.fail_after(20):
-            while engine.pid == first:  # noqa: ASYNC110 - a process that ends has no event to wait for
-                await trio.sleep(0.02)
-        assert (await answer(engine, ask()))[0] == "abc|.."
-        assert engine.pid not in (None, first)
+@pytest.mark.usefixtures("folder")
+class TestProcess:
+    """With a generator that says its prompt again, in the process where a real one is."""
+
+    async def test_it_answers_and_is_over_with_the_engine(self) -> None:
+        async with open_exllama(SETTINGS, echo()) as engine:
+            assert (await answer(engine, ask()))[0] == "abc|.."
+            assert (await answer(engine, ask(max_tokens=9, schema='{"pattern": "[1]"}')))[0] == "[1]"
+            (pid,) = children()
+        assert not children()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    async def test_its_end_is_the_engines(self) -> None:
+        with pytest.raises(EngineDied):
+            await self.killed_in_an_answer()
+
+    async def killed_in_an_answer(self) -> None:
+        async with open_exllama(SETTINGS, echo()) as engine:
+            async with engine.generate(ask("abc", 40)) as items:
+                await anext(items)
+                (pid,) = children()
+                os.kill(pid, signal.SIGKILL)
+                with pytest.raises(EngineError):
+                    _ = [item async for item in items]
+            await trio.sleep_forever()
+
+    async def test_what_keeps_it_from_loading_is_told(self) -> None:
+        with pytest.raises(BadSettings, match="no GPU for that"):
+            async with open_exllama(SETTINGS, echo("unloadable")):
+                pass
+        with pytest.raises(EngineDied, match="while it started"):
+            async with open_exllama(SETTINGS, echo("dying")):
+                pass
+
+    async def test_it_ends_with_its_owner_while_it_loads(self) -> None:
+        with trio.move_on_after(1):
+            async with open_exllama(SETTINGS, echo("loading")):
+                raise AssertionError
+        assert not children()
+
+    async def test_after_a_cuda_error_the_next_request_has_other_processes(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "_PROGRAM", [str(Path(__file__).parent / "exllama_child.py")])
+        async with open_worker(SETTINGS) as engine:
+            first = engine.pid
+            with pytest.raises(EngineError):  # its own word for it, or the process's end, whichever comes first
+                await answer(engine, ask("abc!"))
+            with trio.fail_after(20):
+                while engine.pid == first:  # noqa: ASYNC110 - a process that ends has no event to wait for
+                    await trio.sleep(0.02)
+            assert (await answer(engine, ask()))[0] == "abc|.."
+            second = engine.pid
+            assert second not in (None, first)
+            generator = children(second)
+            assert generator
+            os.kill(second, signal.SIGKILL)
+            with trio.fail_after(20):
+                while any(map(is_alive, generator)):  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+
+
+def children(of: int | None = None) -> list[int]:
+    """Of a process, or of this one: generators that live."""
+    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in found if is_alive(pid, of or os.getpid())]
+
+
+def is_alive(pid: int, owner: int | None = None) -> bool:
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
+        is_generator = b"echo_generator" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return is_generator and state != "Z" and owner in (None, int(parent))
 
 
 @pytest.mark.skipif(not on_gpu.unavailable(), reason="there is a GPU")

@@ -12,7 +12,7 @@ from folders import tokenizer_json
 from gguf import Gguf
 
 from inference.errors import BadRequest, BadSettings
-from inference.exllama.backend import Rule
+from inference.exllama.backend import Rule, Schema, Words
 from inference.exllama.rules import Vocabulary
 from inference.models import embedded_model
 
@@ -22,6 +22,10 @@ END = 2  # <|im_end|>
 @pytest.fixture(scope="module")
 def vocabulary() -> Vocabulary:
     return Vocabulary(tokenizer_json(Gguf(Path(embedded_model().path)).facts), [END])
+
+
+def schema(said: dict[str, Any]) -> Schema:
+    return Schema(json.dumps(said))
 
 
 def allowed(rule: Rule) -> list[int]:
@@ -59,7 +63,7 @@ def drawn(vocabulary: Vocabulary, rule: Rule, dice: Random) -> str:
 )
 def test_whatever_may_be_said_is_json_of_the_schema(vocabulary: Vocabulary, schema: dict[str, Any]) -> None:
     for seed in range(20):
-        assert_is(json.loads(drawn(vocabulary, vocabulary.held_to(schema), Random(seed))), schema)
+        assert_is(json.loads(drawn(vocabulary, vocabulary.rule(Schema(json.dumps(schema))), Random(seed))), schema)
 
 
 def assert_is(value: Any, schema: dict[str, Any]) -> None:
@@ -84,14 +88,14 @@ def assert_is(value: Any, schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ['{"a":1}', '{"a": 1}', '{\n  "a": 1\n}'])
 def test_json_may_be_written_in_one_line_or_in_several(vocabulary: Vocabulary, text: str) -> None:
-    rule = vocabulary.held_to({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]})
+    rule = vocabulary.rule(schema({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}))
     for token in [*vocabulary.ids(text), END]:
         assert token in allowed(rule)
         rule.take(token)
 
 
 def test_blanks_come_to_an_end(vocabulary: Vocabulary) -> None:
-    rule = vocabulary.held_to({"type": "object"})
+    rule = vocabulary.rule(schema({"type": "object"}))
     for token in vocabulary.ids("{\n" + 20 * " "):
         rule.take(token)
     assert all(vocabulary.spelt(token).strip() for token in allowed(rule))
@@ -100,15 +104,15 @@ def test_blanks_come_to_an_end(vocabulary: Vocabulary) -> None:
 @pytest.mark.parametrize("pattern", ["(?=a)b", r"(a)\1", "("])
 def test_what_no_grammar_can_be_made_of_is_refused(vocabulary: Vocabulary, pattern: str) -> None:
     with pytest.raises(BadRequest, match=r"cannot be held to that schema$"):
-        vocabulary.held_to({"type": "string", "pattern": pattern})
+        vocabulary.rule(schema({"type": "string", "pattern": pattern}))
 
 
 def test_what_is_too_much_may_only_end_and_nothing_is_said_of_it(
     vocabulary: Vocabulary, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    endless = vocabulary.held_to({"$ref": "#/$defs/x", "$defs": {"x": {"$ref": "#/$defs/x"}}})
+    endless = vocabulary.rule(schema({"$ref": "#/$defs/x", "$defs": {"x": {"$ref": "#/$defs/x"}}}))
     assert allowed(endless) == [END]
-    astray = vocabulary.held_to({"type": "object"})
+    astray = vocabulary.rule(schema({"type": "object"}))
     astray.take(vocabulary.ids("secret")[0])
     assert allowed(astray) == [END]
     assert "".join(capfd.readouterr()) == ""
@@ -119,7 +123,7 @@ def test_a_text_is_read_as_it_stands(vocabulary: Vocabulary, text: str) -> None:
     ids = vocabulary.ids(text)
     assert END not in ids, "what looks like a mark is none"
     assert b"".join(map(vocabulary.spelt, ids)) == text.encode()
-    rule = vocabulary.reading(ids)
+    rule = vocabulary.rule(Words(tuple(ids)))
     for token in [*ids, END]:
         assert allowed(rule) == [token]
         rule.take(token)
