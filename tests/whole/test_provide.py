@@ -7,12 +7,16 @@ import signal
 import subprocess
 
 import pytest
+import trio
+from handovers import BARGAIN
 from local import SCRIPTED, Local, Provider, start_provider
 from processes import MARK, ROOT, Process, Processes
 from typist import typed
 
 from inference.engine import Delta, Message, Request
 from inference.script import answer as script
+from p2p.config import AskConfig, Config
+from p2p.embed import Client
 
 LONG = "Tell me of the whole life of a moth."
 WORDS = 300
@@ -75,6 +79,28 @@ def test_told_to_stop_it_ends_its_answers_and_begins_none(network: Local, proces
     newcomer.close_stdin()
     assert newcomer.wait().code == 0
     assert processes.left() == []
+
+
+async def test_while_it_ends_an_answer_its_client_is_answered_by_another(network: Local, processes: Processes) -> None:
+    leaving = start_provider(processes, network.file, "leaving", *PATIENT, *BARGAIN)
+    home = processes.directory / "client"
+    assert processes.run("p2p.node", "wallet", "fund", "--network", network.file, "--home", home).code == 0
+    ask = AskConfig(model=SCRIPTED, allow=(leaving.peer, network.provider.peer))
+    async with Client(Config(home=str(home), network=str(network.file), ask=ask)) as one:
+        before = await one.complete("What is silk?", max_tokens=8)
+        assert before.provider == leaving.peer, "the cheaper one"
+        async with one.chat(LONG, max_tokens=WORDS) as answer:
+            await anext(answer)  # what is not read is not paid, and does not go on
+            leaving.process.signal(signal.SIGTERM)
+            draining = await trio.to_thread.run_sync(leaving.process.record, "draining")
+            assert draining["answers"] == 1
+            after = await one.complete("And who makes it?", max_tokens=8)
+            assert (after.provider, after.failovers) == (network.provider.peer, 0)
+            assert leaving.process.code is None
+            async for _ in answer:
+                pass
+    assert (answer.text, answer.provider, answer.failovers) == (WHOLE, leaving.peer, 0)
+    assert (await trio.to_thread.run_sync(leaving.process.wait)).code == 0
 
 
 def test_told_twice_it_ends_at_once(network: Local, processes: Processes) -> None:
