@@ -21,15 +21,16 @@ from pathlib import Path
 import trio
 from handovers import BARGAIN
 from local import SCRIPTED, Provider, start_bare
-from processes import LIMIT_S, ROOT, Processes
+from processes import LIMIT_S, ROOT, Process, Processes
 
 from inference.models import EMBEDDED_ID
 from p2p.config import AskConfig, Config
 from p2p.embed import Client
 from p2p.errors import EngineError, Error
 
-CLIENTS = 4
-STREAMS = 2 * CLIENTS
+CLIENTS = 2
+STREAMS = 4 * CLIENTS
+SLOTS = 2 * STREAMS  # nobody gets more than half of what is free
 BEGUN = 3  # pieces of each answer that have come when the engine is killed
 BACK_WITHIN_S = 10.0
 LATE_MAX_S = 0.05
@@ -143,33 +144,37 @@ def p99(values: Sequence[float]) -> float:
 
 
 class Street:
-    """Providers whose engines are killed, and one client for the eight."""
+    """Providers whose engines are killed, and clients who share the eight answers. Starting takes most of a short run:
+    providers come up while the readers do.
+    """
 
     def __init__(self, processes: Processes, setting: Setting) -> None:
         self._processes, self._setting = processes, setting
         self._network, self._key = processes.directory / "network.json", ""
         if setting.others:
             start_bare(processes)
-            providers = [self._start("cheap", "--faucet", *BARGAIN), self._start("standby", "--faucet")]
+            self._starting = [self._start("cheap", "--faucet", *BARGAIN), self._start("standby", "--faucet")]
         else:
             self._key = str(processes.directory / "relay" / "swarm.key")
             unpaid = ("--unpaid", "--network-out", self._network, "--home", processes.directory / "relay")
             processes.serve("p2p.node", "relay", *unpaid).records("ready")
-            providers = [self._start("only", "--swarm-key", self._key)]
-        self._providers = {one.peer: one for one in providers}
+            self._starting = [self._start("only", "--swarm-key", self._key)]
+        self._providers: dict[str, Provider] = {}
 
-    def _start(self, name: str, *flags: str) -> Provider:
+    def _start(self, name: str, *flags: str) -> tuple[Process, Path]:
         home = self._processes.directory / name
         mine: tuple[str | Path, ...] = ("--network", self._network, "--home", home, *flags)
-        offer = ("--engine", self._setting.engine, "--slots", str(STREAMS), "--context", "1024")
+        offer = ("--engine", self._setting.engine, "--slots", str(SLOTS), "--context", "1024")
         path = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
         environment = {"HEARTBEAT": str(home / "beats.json"), "PYTHONPATH": path}
-        process = self._processes.serve("heartbeat", "provide", *mine, *offer, environment=environment)
-        return Provider(process, home, process.records("ready")[0])
+        return self._processes.serve("heartbeat", "provide", *mine, *offer, environment=environment), home
 
     async def kill_again_and_again(self) -> Sequence[Kill]:
         async with AsyncExitStack() as stack:
             crowd = [await self._client(stack, f"reader{number}") for number in range(CLIENTS)]
+            for process, home in self._starting:
+                (ready,) = await trio.to_thread.run_sync(process.records, "ready")
+                self._providers[ready["peer"]] = Provider(process, home, ready)
             probes = {peer: await self._client(stack, peer, peer) for peer in self._providers}
             for client in probes.values():
                 await client.complete(QUESTION, max_tokens=4)  # a channel is open
@@ -187,7 +192,7 @@ class Street:
         readers, begun_at = [Reader() for _ in range(STREAMS)], time.time()
         with trio.fail_after(LIMIT_S):
             async with trio.open_nursery() as nursery:
-                for reader, client in zip(readers, 2 * crowd, strict=True):
+                for reader, client in zip(readers, STREAMS // CLIENTS * crowd, strict=True):
                     nursery.start_soon(reader.read, client, self._setting.tokens)
                 for reader in readers:
                     await reader.begun.wait()
