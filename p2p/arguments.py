@@ -50,7 +50,8 @@ examples:
 
 MODELS = f"""\
 examples:
-  {PROGRAM} models list                   the models that are known by name, and where their figures are from
+  {PROGRAM} models list                   yours and those that are known by name: what they take, whether that fits
+  {PROGRAM} models list own.gguf          a file of yours among them
   {PROGRAM} models fit                    what fits into the memory and the GPUs here
   {PROGRAM} models fit Qwen/Qwen3-8B --slots 4 --context 8192 --quantisation Q8_0
   {PROGRAM} models fit own.gguf folder    a GGUF file and a folder of safetensors, side by side
@@ -464,7 +465,7 @@ def _peers(parser: argparse.ArgumentParser) -> None:
 
 def _models(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=("list", "fit"), default="list")
-    what = "of fit: a .gguf file, a folder of .safetensors, or a model of the list; several are to fit together"
+    what = "a .gguf file, a folder of .safetensors, or a model of the list; for fit, several are to fit together"
     parser.add_argument("names", nargs="*", metavar="MODEL", help=what)
     for flag, what in {"slots": "answers side by side (2)", "context": "tokens for each slot (2048)"}.items():
         parser.add_argument(f"--{flag}", dest=f"provide.{flag}", metavar="N", help=what)

@@ -1,10 +1,10 @@
-"""`models` on the command line: which models are known, and which of them fit into this machine, term by term."""
+"""`models` on the command line: which models are at hand or known, and which of them fit here, term by term."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import msgspec
 from rich.markup import escape
 from trio.to_thread import run_sync
 
-from inference.catalogue import catalogue
+from inference.catalogue import Known, catalogue
+from inference.errors import ModelMissing
 from inference.fitting import (
     CACHE_BITS,
     ON_CPU,
@@ -29,6 +30,7 @@ from inference.fitting import (
 from inference.gpu import gpus
 from inference.local_models import read_model
 from inference.memory import available_memory
+from inference.models import embedded_model
 from p2p.console import Session
 from p2p.errors import LocalError, Unavailable
 from p2p.foreign import translated
@@ -45,15 +47,21 @@ class Place:
     room: int
     overhead: Overhead
 
+    @property
+    def short(self) -> str:
+        return self.name.partition(",")[0]
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model with weights of a certain size."""
+    """A model with weights of a certain size. Of files nothing says what family they are."""
 
     name: str
     quantisation: str
     architecture: Architecture
     weights: Term
+    family: str = "-"
+    source: str = "its files"
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,12 @@ class Wanted:
             one.architecture, one.weights, place.overhead, context=self.context, slots=self.slots, cache=self.cache
         )
 
+    def taken(self, one: Candidate, place: Place) -> int:
+        return total(self.terms(one, place))
+
+    def fits(self, one: Candidate, place: Place) -> bool:
+        return self.taken(one, place) <= place.room and self.context <= one.architecture.context
+
     def longest(self, one: Candidate, place: Place) -> int:
         return longest_context(
             one.architecture, one.weights, place.overhead, slots=self.slots, cache=self.cache, budget=place.room
@@ -76,35 +90,74 @@ class Wanted:
 
 
 async def run(session: Session) -> None:
-    """List the models that are known, or say what fits. Raises `Unavailable` where what was named does not fit."""
-    if session.options.action == "list":
-        _list(session)
-        return
-    wanted = _wanted(session)
+    """List models, or say what fits. Raises `Unavailable` where what was named to `fit` does not."""
+    wanted, quantisation = _wanted(session), _quantisation(session)
     places = await run_sync(_places, session.options.memory, wanted.slots)
-    if session.options.names:
-        with translated():
-            named = [await run_sync(_named, name, session.options.quantisation) for name in session.options.names]
+    with translated():
+        named = [await run_sync(_named, name, quantisation) for name in session.options.names]
+        if session.options.action == "list":
+            own = await run_sync(_own, session.config.provide.model)
+            known = [_known(one, quantisation) for one in catalogue()]
+            _list(session, [*own, *named, *known], wanted, places)
+            return
+    if not places:
+        raise LocalError("this system does not say how much memory there is: give it as --memory 16GiB")
+    if named:
         _tell_named(session, named, wanted, places)
     else:
         _tell_all(session, wanted, places)
 
 
-def _list(session: Session) -> None:
-    known = catalogue()
+def _list(session: Session, models: Sequence[Candidate], wanted: Wanted, places: Sequence[Place]) -> None:
     if session.options.json:
-        as_json = [msgspec.to_builtins(one) | {"parameters": one.architecture.parameters} for one in known]
-        session.print_json(as_json)
+        session.print_json([_listed_as_json(one, wanted, places) for one in models])
         return
-    headings = ("model", "family", "billions", "layers", "heads", "experts", "context", "source")
-    session.story.columns(headings, [_listed(one.id, one.family, one.architecture, one.source) for one in known])
+    rows = [_listed(one, wanted, places) for one in models]
+    headings = ("model", "family", "billions", "experts", "context", "weights in", "MiB", "fits", "source")
+    session.story.columns(headings, rows)
+    what = f"{wanted.slots} slots of {wanted.context:,} tokens, cached in {wanted.cache}"
+    session.story.say(f"MiB to serve {what}, and where there is room for that now. `models fit MODEL` shows each term.")
 
 
-def _listed(name: str, family: str, model: Architecture, source: str) -> Sequence[str]:
+def _listed(one: Candidate, wanted: Wanted, places: Sequence[Place]) -> Sequence[str]:
+    """In the first place where it fits, or else in the last."""
+    fitting = next((place for place in places if wanted.fits(one, place)), None)
+    told = fitting or (places[-1] if places else None)
+    model = one.architecture
     experts = f"{model.experts_used} of {model.experts}" if model.experts else "-"
-    heads = f"{model.heads}, {model.kv_heads} cached"
-    size = f"{model.parameters / 1e9:.2f}"
-    return name, family, size, str(model.layers), heads, experts, f"{model.context:,}", escape(source)
+    return (
+        escape(one.name),
+        one.family,
+        f"{model.parameters / 1e9:.2f}",
+        experts,
+        f"{model.context:,}",
+        one.quantisation,
+        _mib(wanted.taken(one, told)) if told else "-",
+        escape(fitting.short) if fitting else "no" if places else "unknown",
+        escape(one.source),
+    )
+
+
+def _listed_as_json(one: Candidate, wanted: Wanted, places: Sequence[Place]) -> dict[str, Any]:
+    return {
+        "id": one.name,
+        "family": one.family,
+        "source": one.source,
+        "architecture": msgspec.to_builtins(one.architecture),
+        "parameters": one.architecture.parameters,
+        "quantisation": one.quantisation,
+        "slots": wanted.slots,
+        "context": wanted.context,
+        "places": [
+            {
+                "place": place.name,
+                "room": place.room,
+                "taken": wanted.taken(one, place),
+                "fits": wanted.fits(one, place),
+            }
+            for place in places
+        ],
+    }
 
 
 def _wanted(session: Session) -> Wanted:
@@ -115,16 +168,22 @@ def _wanted(session: Session) -> Wanted:
     return Wanted(session.config.provide.context, session.config.provide.slots, cache)
 
 
+def _quantisation(session: Session) -> str:
+    """Raises `LocalError`."""
+    quantisation: str = session.options.quantisation
+    if quantisation not in WEIGHT_BITS:
+        raise LocalError(f"--quantisation {quantisation}: {', '.join(WEIGHT_BITS)}")
+    return quantisation
+
+
 def _places(memory: str | None, slots: int) -> Sequence[Place]:
-    """Raises `LocalError` where nothing can be found out."""
+    """None where nothing can be found out. Raises `LocalError` for a size that is none."""
     if memory is not None:
         return [Place("memory as given", _bytes(memory), ON_CPU)]
     found = [Place(f"GPU {number}, {gpu.name}", gpu.free, ON_GPU) for number, gpu in enumerate(gpus())]
     available = available_memory(ON_CPU.threads_for(slots))
     if available is not None:
         found.append(Place(f"memory, by the processor ({available.by})", available.bytes, ON_CPU))
-    if not found:
-        raise LocalError("this system does not say how much memory there is: give it as --memory 16GiB")
     return found
 
 
@@ -140,14 +199,32 @@ def _named(name: str, quantisation: str) -> Candidate:
     """A file or folder of the user's, or a model of the catalogue. Raises `LocalError` or `ModelMissing`."""
     path = Path(name).expanduser()
     if path.exists():
-        found = read_model(path)
-        return Candidate(found.name, "as it is", found.architecture, found.weights)
-    if quantisation not in WEIGHT_BITS:
-        raise LocalError(f"--quantisation {quantisation}: {', '.join(WEIGHT_BITS)}")
+        return _at(path)
     for known in catalogue():
         if known.id == name:
-            return Candidate(name, quantisation, known.architecture, weights_of(known.architecture, quantisation))
+            return _known(known, quantisation)
     raise LocalError(f"{name} is neither a file here nor in the catalogue: see `models list`")
+
+
+def _at(path: Path) -> Candidate:
+    found = read_model(path)
+    return Candidate(found.name, "as it is", found.architecture, found.weights)
+
+
+def _known(one: Known, quantisation: str) -> Candidate:
+    weights = weights_of(one.architecture, quantisation)
+    return Candidate(one.id, quantisation, one.architecture, weights, one.family, one.source)
+
+
+def _own(model: str) -> Sequence[Candidate]:
+    """What `provide` would serve, if it is here: the file or folder that is configured, or the embedded model."""
+    if model:
+        return [_at(Path(model).expanduser())]
+    try:
+        weights = embedded_model()
+    except ModelMissing:
+        return []
+    return [replace(_at(Path(weights.path)), name=weights.id, family=weights.family)]
 
 
 def _tell_named(session: Session, named: Sequence[Candidate], wanted: Wanted, places: Sequence[Place]) -> None:
@@ -230,11 +307,9 @@ def _tell_all(session: Session, wanted: Wanted, places: Sequence[Place]) -> None
 def _fitting(wanted: Wanted, place: Place) -> Iterator[tuple[Candidate, tuple[Term, ...]]]:
     for known in catalogue():
         for quantisation in WEIGHT_BITS:  # the largest first
-            weights = weights_of(known.architecture, quantisation)
-            one = Candidate(known.id, quantisation, known.architecture, weights)
-            terms = wanted.terms(one, place)
-            if total(terms) <= place.room and wanted.context <= known.architecture.context:
-                yield one, terms
+            one = _known(known, quantisation)
+            if wanted.fits(one, place):
+                yield one, wanted.terms(one, place)
                 break
 
 
