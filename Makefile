@@ -18,6 +18,7 @@ COMPILED := import chain.tonledger, p2p.gateway.command, p2p.net.libp2p_host, p2
 # with, a second implementation of the protocol.
 NODE_FOLDERS := chain/contract p2p/gateway/page tests/browser tests/chain/sandbox tests/interop
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
+EXTRAS := $(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print(*extras["exllama"], *extras["gpu"], sep="\n")'
 SETUPTOOLS_PIN := sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt
 
 # $(call quietly,line,command): print the line, and what the command says only where it fails.
@@ -48,7 +49,7 @@ proof: .venv/.packages .venv/.fuzz ## run everything at its full count and write
 bench: .venv/.tools ## run the benchmarks
 	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script" $(ARGS); done
 
-gpu: .venv/.tools ## on a machine with a GPU: run ExLlama's tests there and measure it, into docs/BENCHMARKS.md
+gpu: .venv/.gpu ## on a machine with a GPU: run ExLlama's tests there and measure it, into docs/BENCHMARKS.md
 	@PYTHONPATH=. $(BIN)/python tests/gpu/run.py $(ARGS)
 
 contract: .venv/.packages ## compile the channel contract anew
@@ -91,6 +92,13 @@ clean: ## remove all that the other targets made
 .venv/.fuzz: requirements/fuzz.txt .venv/.tools
 	@echo "Installing the fuzzer"; $(PIP_INSTALL) $(PINNED) -r $< >/dev/null 2>&1 || echo "There is none for this machine" >&2
 	@touch $@
+
+# Not pinned: PyTorch has to fit the machine's CUDA, and whoever wants another installs it into .venv first.
+.venv/.gpu: .venv/.tools
+	@if command -v nvidia-smi >/dev/null; then \
+		echo "Installing PyTorch and ExLlama, unless they are there: several gigabytes"; \
+		$(EXTRAS) | $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile -r /dev/stdin && touch $@; \
+	fi
 
 .venv/.project: pyproject.toml .venv/.pins
 	$(call quietly,Installing Bombyx itself,$(PIP_INSTALL) --editable .)

@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import signal
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+import on_cpu
 import trio
 from llama_server import open_upstream_in_a_worker
+from on_cpu import open_on_cpu
 
 from inference.engine import Capacity, Engine, Message, Request
 from inference.errors import EngineDied
@@ -125,14 +128,18 @@ async def _after_pieces(engine: Engine, request: Request, pieces: int) -> float:
 def run(seed: int, count: int) -> Sequence[str]:
     """The table of `make proof`."""
     times = "to get away, median | worst | until its place is free, median | worst"
-    rows = [f"| engine, in a process of its own | left in the middle | sooner | {times} |"]
+    rows = [f"| engine, in processes of its own | left in the middle | sooner | {times} |"]
     rows.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     with TemporaryDirectory() as folder:
-        openers = {
+        openers: dict[str, Callable[[], AbstractAsyncContextManager[Engine]]] = {
             "scripted": partial(open_worker, Scripted(slots=2, tokens_per_s=500, ttft_s=0.02)),
             "llamacpp": partial(open_worker, LlamaCpp(slots=2, context=512)),
             "upstream, a llama-server": partial(open_upstream_in_a_worker, Path(folder)),
         }
+        if reason := on_cpu.unavailable():
+            rows.append(f"| exllama without its GPU, nor a worker | not run: {reason} | | | | | |")
+        else:
+            openers["exllama without its GPU, nor a worker"] = partial(open_on_cpu, Path(folder) / "exllama")
         for name, opener in openers.items():
 
             async def cancelled() -> tuple[Left, list[float]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 TESTS = ROOT / "tests"
 PAGE = ROOT / "docs" / "BENCHMARKS.md"
-FOLDERS = ("p2p", "p2p/protocol", "p2p/net", "inference", "whole", "chain", "bench", "fuzz", "vectors", "proof")
+FOLDERS = ("p2p", "p2p/protocol", "p2p/net", "inference", "whole", "chain", "bench", "fuzz", "gpu", "vectors", "proof")
 sys.path[:0] = [str(ROOT), *(str(TESTS / folder) for folder in FOLDERS)]
 
 HANDOVERS = 50
@@ -170,8 +170,9 @@ def engine_cancels(seed: int) -> Sequence[str]:
 
     return [
         f"{ENGINE_CANCELS} answers of each engine, four at a time where there are two places, were left after some",
-        "pieces or some time of up to 0.3 s, by dice. Then all places were free, and an answer as before. Nobody waits",
-        f"for the engine to stop; how long that takes was seen {leaving.ALONE} times with nothing else under way.",
+        "pieces or some time of up to 0.3 s, by dice. Then all places were free, and an answer as before. Behind a",
+        "worker nobody waits for the engine to stop; how long that takes was seen",
+        f"{leaving.ALONE} times with nothing else under way.",
         "",
         *leaving.run(seed, ENGINE_CANCELS),
     ]
