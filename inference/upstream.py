@@ -20,8 +20,10 @@ from msgspec.structs import replace
 from inference.admission import check_features, check_fit, check_request, check_text, find_model
 from inference.answer import Answer
 from inference.completions import CHAT, CompletionReader, answer_body, read_reply
+from inference.embeddings import embed_texts
 from inference.engine import (
     CONTINUE,
+    EMBED,
     ESTIMATES,
     LOGPROBS,
     SCHEMA,
@@ -34,13 +36,14 @@ from inference.engine import (
     Request,
     Scored,
     Tool,
+    Usage,
 )
 from inference.errors import BadSettings, EngineError, ModelMissing, ServerRefused
 from inference.eventstream import EventStream
 from inference.hermes import in_prose
 from inference.nursery import open_background
 from inference.prompt_counts import PromptCounts
-from inference.records import Call, Logprobs, Record, RecordReader
+from inference.records import Call, Logprobs, Record, RecordReader, written
 
 if TYPE_CHECKING:
     from inference.upstream_http import UpstreamHttp
@@ -132,6 +135,8 @@ class UpstreamEngine:
 
     async def prefill(self, request: Request, tokens: int) -> int:
         prompt_tokens = await self._admit(request)
+        if request.embed:
+            return min(tokens, prompt_tokens)
         async with self._places:
             await self._counts.work_through(self._names[request.model], self._sent(request))
         return prompt_tokens
@@ -139,6 +144,9 @@ class UpstreamEngine:
     @asynccontextmanager
     async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[Delta | Finished]]:
         prompt_tokens = await self._admit(request)
+        if request.embed:
+            yield await self._embed(request, prompt_tokens)
+            return
         async with self._places:
             job = self._job(request, prompt_tokens)
             self._nursery.start_soon(job.run, self._http, self._body(request))
@@ -148,6 +156,17 @@ class UpstreamEngine:
                 job.scope.cancel()
                 with trio.CancelScope(shield=True):  # the connection is closed: nothing is waited for
                     await job.over.wait()
+
+    async def _embed(self, request: Request, prompt_tokens: int) -> Answer[Delta | Finished]:
+        name, within_s = self._names[request.model], self._settings.first_token_s
+        async with self._places:
+            vectors, told = await embed_texts(self._http, name, request, within_s=within_s)
+        answer: Answer[Delta | Finished] = Answer(len(vectors) + 1)
+        for vector in vectors:
+            answer.put(Delta(written(vector), 0))
+        answer.put(Finished("stop", Usage(told or prompt_tokens, 0, 0)))
+        answer.end()
+        return answer
 
     async def score(self, request: Request, text: str) -> Scored:
         await self._admit(request)
@@ -189,7 +208,9 @@ class UpstreamEngine:
             if SCHEMA in forms and TOOLS not in forms:
                 self._in_prose.add(model.id)
                 forms += [TOOLS] * await self._gives(info, TOOLS)
-            features = (*[CONTINUE] * continues, *forms, *[ESTIMATES] * (not (exact_prompts and exact_answers)))
+            embeds, exact_texts = await self._embeds(model.name)
+            exact = exact_prompts and exact_answers and exact_texts
+            features = (*[CONTINUE] * continues, *forms, *[EMBED] * embeds, *[ESTIMATES] * (not exact))
             self._models = (*self._models[:-1], self._info(model, *features))
 
     def _info(self, model: ServedModel, *features: str) -> ModelInfo:
@@ -230,6 +251,13 @@ class UpstreamEngine:
             return False, exact
         alike = _text(continued) == _text(rest) and finished.usage.prompt_tokens == counted
         return alike and trimmed < blank, exact
+
+    async def _embeds(self, name: str) -> tuple[bool, bool]:
+        """Whether it makes vectors of texts, and whether their tokens are counted wherever there are any."""
+        try:
+            return True, await self._counts.learn(name, embed=True)
+        except EngineError:
+            return False, True
 
     async def _gives(self, model: ModelInfo, form: str) -> bool:
         """Whether an answer of that form is what comes when it is asked for."""

@@ -25,13 +25,21 @@ class UpstreamHttp:
         self._client = client
         self._root = root
 
-    async def call(self, method: str, path: str, body: object = None, *, within_s: float) -> bytes:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        within_s: float,
+        reply_max_bytes: int = _REPLY_MAX_BYTES,
+    ) -> bytes:
         """The reply, whole. Raises `ServerRefused` or `EngineError`."""
         reply = bytearray()
 
         def take(received: bytes) -> bool:
             reply.extend(received)
-            if len(reply) > _REPLY_MAX_BYTES:
+            if len(reply) > reply_max_bytes:
                 raise EngineError(f"the server's reply to {path} is too large")
             return False
 

@@ -54,12 +54,15 @@ async def open_upstream_in_a_worker(folder: Path) -> AsyncIterator[Worker]:
             yield engine
 
 
-def _params(params: Any, key: str) -> Any:
+def _params(xllamacpp: Any, key: str) -> Any:
+    params = xllamacpp.CommonParams()
     params.model.path = embedded_model().path
     params.model_alias = {NAME}
     params.api_keys = [key]
     params.n_parallel, params.n_ctx = 2, 1024
-    params.n_batch = params.n_ubatch = 64
+    params.n_batch = params.n_ubatch = 64  # the longest text that it embeds
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.cache_ram_mib = params.verbosity = 0
     params.ui = False
@@ -70,7 +73,7 @@ def main() -> None:
     """Print the address once the model is loaded, and serve until standard input ends."""
     import xllamacpp
 
-    server = xllamacpp.Server(_params(xllamacpp.CommonParams(), sys.stdin.readline().strip()))
+    server = xllamacpp.Server(_params(xllamacpp, sys.stdin.readline().strip()))
     sys.stdout.write(f"{server.listening_address}\n")
     sys.stdout.flush()
     sys.stdin.read()

@@ -44,6 +44,8 @@ class Recorded:
     continues: bool = True
     trims: bool = False
     context: int | None = 4096
+    embeds: bool = False
+    vectors: bytes = b""  # sent for texts as it stands, if there is any
     instead: tuple[bytes, ...] = ()
     status: int = 200
     drops: bool = False  # after `instead`, without ending the reply
@@ -109,6 +111,9 @@ class Recorded:
         match path:
             case "/v1/models":
                 reply: dict[str, Any] = {"object": "list", "data": [{"id": NAME, "max_model_len": self.context}]}
+            case "/tokenize" if self.tokenizer is not None and "prompt" in body:
+                reply = {"count": tokens_of(body["prompt"]), "tokens": [1] * tokens_of(body["prompt"])}
+                reply["tokens"] += [1] * self.tokenizer
             case "/tokenize" if self.tokenizer is not None:
                 reply = {
                     "count": self._prompt_tokens(body) + self.tokenizer,
@@ -119,6 +124,13 @@ class Recorded:
                 reply = {"choices": [{"message": {"content": "one"}, "finish_reason": "length"}]}
                 if self.counts != "never":
                     reply["usage"] = {"prompt_tokens": self._prompt_tokens(body), "completion_tokens": 1}
+            case "/v1/embeddings" if self.embeds and self.vectors:
+                return 200, iter([self.vectors])
+            case "/v1/embeddings" if self.embeds:
+                vectors = [{"index": at, "embedding": [3.0, 4.0 * len(text)]} for at, text in enumerate(body["input"])]
+                reply = {"data": vectors[::-1]}
+                if self.counts != "never":
+                    reply["usage"] = {"prompt_tokens": sum(map(tokens_of, body["input"]))}
             case _:
                 return 404, iter([b'{"detail": "Not Found"}'])
         return 200, iter([json.dumps(reply).encode()])

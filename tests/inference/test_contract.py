@@ -329,7 +329,7 @@ async def open_exllama_in_a_worker(folder: Path) -> AsyncIterator[Engine]:
         yield engine
 
 
-OF_A_SERVER = (CONTINUE, SCHEMA, LOGPROBS, TOOLS)
+OF_A_SERVER = (CONTINUE, SCHEMA, LOGPROBS, TOOLS, EMBED)
 OF_EXLLAMA = (CONTINUE, SCORE, TOOLS, SCHEMA, LOGPROBS)
 ALL = (*OF_EXLLAMA, EMBED)
 
