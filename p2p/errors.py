@@ -66,6 +66,10 @@ class NoFunds(PaymentError):
     """The wallet or its owner's limits allow no deposit. Channels that are open already may still pay."""
 
 
+class EmptyWallet(NoFunds):
+    """The wallet holds too little."""
+
+
 class EngineError(Error):
     """The model's engine failed or refused the request."""
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from chain import errors as chain
 from inference import errors as inference
-from p2p.errors import EngineError, LocalError, NoFunds, PaymentError, Refused, Unavailable
+from p2p.errors import EmptyWallet, EngineError, LocalError, NoFunds, PaymentError, Refused, Unavailable
 
 TABLE: tuple[tuple[type[Exception], type[PaymentError | LocalError | Unavailable | EngineError]], ...] = (
     (chain.LedgerUnavailable, Unavailable),
@@ -16,7 +16,7 @@ TABLE: tuple[tuple[type[Exception], type[PaymentError | LocalError | Unavailable
     (chain.WalletUnusable, LocalError),
     (chain.ChargesUnusable, LocalError),
     (chain.BadAddress, LocalError),
-    (chain.InsufficientFunds, NoFunds),
+    (chain.InsufficientFunds, EmptyWallet),
     (chain.LimitReached, NoFunds),
     (chain.ChainError, PaymentError),
     (inference.ModelMissing, LocalError),

@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from p2p.errors import EngineError, Error, LocalError, PaymentError, Refused, RemoteError, Unavailable
+from p2p.errors import EmptyWallet, EngineError, Error, LocalError, PaymentError, Refused, RemoteError, Unavailable
 from p2p.funding import TooManyChannels
 
 RETRY_AFTER_S = 5
+ADD_MONEY = (
+    "on the gateway's machine, `python -m p2p.node wallet show` says where to send GRAM to, and on a devnet "
+    "`python -m p2p.node wallet fund` adds play money"
+)
 
 INVALID, QUOTA, SERVER = "invalid_request_error", "insufficient_quota", "server_error"
 
@@ -92,7 +96,8 @@ def failure_of(error: Error, *, charged: bool = False, extra: Mapping[str, Any] 
         return error.failure
     status, kind, code, soon = _row(error)
     after_s = (getattr(error, "retry_after_s", None) or RETRY_AFTER_S) if soon and not charged else None
-    return Failure(status, kind, code, str(error), retry_after_s=after_s, extra=extra or {})
+    message = f"{error}: {ADD_MONEY}" if isinstance(error, EmptyWallet) else str(error)
+    return Failure(status, kind, code, message, retry_after_s=after_s, extra=extra or {})
 
 
 def _row(error: Error) -> tuple[int, str, str, bool]:

@@ -17,7 +17,7 @@ from inference.engine import Delta, Finished, Request
 from inference.script import answer as script
 from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
 from p2p.budget import Budget
-from p2p.errors import EngineError, NoFunds, Refused, RemoteError, Unavailable
+from p2p.errors import EmptyWallet, EngineError, Refused, RemoteError, Unavailable
 from p2p.failover import PROVIDERS_MAX, LastingAnswer
 from p2p.protocol.advert_book import FAILURE_S
 from p2p.protocol.price import Prices, Tokens, cost_nano
@@ -274,7 +274,7 @@ async def test_who_has_no_money_at_all_is_told_at_once(tmp_path: Path, autojump_
         for name in ("one", "other"):
             await market.seller(name=name)
         impoverish(market, client)
-        with pytest.raises(NoFunds, match="the wallet holds"):
+        with pytest.raises(EmptyWallet, match="the wallet holds"):
             await bought(client)
         assert len(client.diary.of("no_deal")) == 1
 

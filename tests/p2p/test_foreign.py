@@ -16,7 +16,7 @@ CASES: list[tuple[Exception, type[errors.Error]]] = [
     (chain.errors.NetworkMismatch("x"), errors.LocalError),
     (chain.errors.BookUnusable("x"), errors.LocalError),
     (chain.errors.WalletUnusable("x"), errors.LocalError),
-    (chain.errors.InsufficientFunds("x"), errors.NoFunds),
+    (chain.errors.InsufficientFunds("x"), errors.EmptyWallet),
     (chain.errors.LimitReached("x"), errors.NoFunds),
     (chain.errors.ChannelUnusable("x"), errors.PaymentError),
     (chain.errors.BadVoucher("x"), errors.PaymentError),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from p2p.errors import EngineError, Error, LocalError, PaymentError, Refused, RemoteError, Unavailable
+from p2p.errors import EmptyWallet, EngineError, Error, LocalError, PaymentError, Refused, RemoteError, Unavailable
 from p2p.funding import TooManyChannels
 from p2p.gateway.failures import failure_of, invalid, model_not_found
 from p2p.protocol.price import Prices
@@ -41,6 +43,12 @@ def test_what_is_said(error: Error, status: int, code: str, retry_after_s: int |
     assert told == {"message": str(error), "type": failure.kind, "param": failure.param, "code": code}
     again = {"x-should-retry": "false"} if retry_after_s is None else {"retry-after": str(retry_after_s)}
     assert failure.headers == again
+
+
+def test_who_finds_the_wallet_empty_is_told_how_to_add_money() -> None:
+    failure = failure_of(EmptyWallet("the wallet holds 0 nano of the 7 needed"))
+    assert (failure.status, failure.code) == (402, "insufficient_quota")
+    assert re.match(r"the wallet holds 0 nano of the 7 needed: .* wallet show` .* wallet fund` ", failure.message)
 
 
 @pytest.mark.parametrize("error", [Unavailable("gone"), EngineError("it died"), RemoteError("flood")])
