@@ -10,7 +10,7 @@ from chain.book import Book
 from chain.keeper import BookKeeper
 from inference.engine import Message, Request
 from p2p.budget import Budget
-from p2p.buying import Deal, Experience, Negotiations, candidate, prompt_tokens_bound
+from p2p.buying import Consent, Deal, Experience, Negotiations, candidate, consent_to_any, prompt_tokens_bound
 from p2p.discovery import Directory, Found
 from p2p.errors import PaymentError, Refused
 from p2p.foreign import translated
@@ -74,12 +74,15 @@ class Agreeing:
         free: bool = False,
         held: Sequence[Held] = (),
         budget: Budget | None = None,
+        consent: Consent = consent_to_any,
     ) -> Deal:
         """A price for this request with one of these providers, or by one of the standing quotes that are `held`, or a
         place in somebody's allowance if it is to be `free`. The prompt's size may be known better than by its text.
         A `budget` of its own decides which providers will do and how they compare; deposits stay as they are.
+        Whatever quote is to be accepted, `consent` is asked first.
 
-        Raises `Refused`, `RemoteError`, `Unavailable`, or `PaymentError` if no channel would suit any of them.
+        Raises `Refused`, `RemoteError`, `Unavailable`, `PaymentError` if no channel would suit any of them, or what
+        `consent` raises.
         """
         bound = prompt_tokens_bound(request)
         if prompt_tokens_max is not None:
@@ -100,7 +103,7 @@ class Agreeing:
 
         experience = await self._experience([*found, *(one.found for one in held)], request.messages)
         standing = [one.among(found) for one in held]
-        return await self._negotiate(found, ask, need, experience, standing, free=free)
+        return await self._negotiate(found, ask, need, experience, standing, free=free, consent=consent)
 
     async def held(self, request: Request, budget: Budget | None = None) -> Sequence[Held]:
         """The standing quotes under which this request may be answered, of providers that are not known to be away.
@@ -159,6 +162,7 @@ class Agreeing:
         held: Sequence[Held] = (),
         *,
         free: bool = False,
+        consent: Consent = consent_to_any,
     ) -> Deal:
         objections = _not_given(found, ask()) if free else await self._objections(found)
         unsuitable = {peer: why for peer, why in objections.items() if why}
@@ -177,6 +181,7 @@ class Agreeing:
             clock=self._clock,
             trace=self._trace,
             free=free,
+            consent=consent,
         )
         return await negotiations.agree(found, ask, unsuitable=unsuitable, held=held)
 

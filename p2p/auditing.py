@@ -19,7 +19,8 @@ from chain.voucher import Signer
 from inference.engine import SCORE, Engine, ModelInfo, Request
 from inference.nursery import open_background
 from p2p.answer import Answer
-from p2p.errors import Error
+from p2p.buying import worst_cost_nano
+from p2p.errors import Error, Refused
 from p2p.foreign import translated
 from p2p.peer import LightPeer
 from p2p.protocol.audit import (
@@ -35,6 +36,7 @@ from p2p.protocol.audit import (
     with_earlier,
 )
 from p2p.protocol.audit_prompts import synthetic
+from p2p.protocol.negotiate import Quote
 from p2p.protocol.receipt import Receipt
 from p2p.protocol.reputation import Evidence, Kind
 from p2p.protocol.wire import sign
@@ -160,11 +162,13 @@ class Auditor:
         if not found:
             self._trace("audit_skipped", peer=provider, why="it is not there any more")
             return
-        deal = await self._peer.agree(found, request)
-        spent_nano = await self._track_record.audits_cost_today_nano()
-        if spent_nano + deal.worst_cost_nano(request) > self._budget.nano_per_day:
-            self._trace("audit_skipped", peer=provider, why=f"{spent_nano} nano were spent on audits today")
-            return
+
+        async def consent(quote: Quote) -> None:
+            spent_nano = await self._track_record.audits_cost_today_nano()
+            if spent_nano + worst_cost_nano(quote, request) > self._budget.nano_per_day:
+                raise Refused("over_budget", f"{spent_nano} nano were spent on audits today")
+
+        deal = await self._peer.agree(found, request, consent=consent)
         self._trace("auditing", peer=provider)
         answer: Answer | None = None
         try:

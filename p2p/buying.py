@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from p2p.keys import verify_by_peer
 from p2p.protocol.advert import ModelOffer
 from p2p.protocol.haggling import Haggling
 from p2p.protocol.market import STRANGER, Candidate, LeftOut, Need, Score, Standing, choose, explain, nobody, rank, sift
-from p2p.protocol.negotiate import PROTOCOL, Ask, Buyer, Counter, Quote, State, ToClient
+from p2p.protocol.negotiate import PROTOCOL, Accept, Ask, Buyer, Counter, Quote, State, ToClient
 from p2p.protocol.price import FREE, Prices
 from p2p.protocol.strategy import BuyerStrategy
 from p2p.protocol.unpaid import NO_KEY
@@ -44,6 +44,19 @@ def prompt_tokens_bound(request: Request) -> int:
     return template + sum(16 + -(-len(text.encode()) // 2) for text in texts)
 
 
+def worst_cost_nano(quote: Quote, request: Request) -> int:
+    """What `request` costs at most by this quote. A standing quote covers larger requests, too."""
+    return quote.cost_at_most_nano(prompt_tokens_bound(request), request.max_tokens)
+
+
+# Asked about a quote before it is accepted. Raises `Refused` where what it may cost is too much.
+Consent = Callable[[Quote], Awaitable[None]]
+
+
+async def consent_to_any(_quote: Quote) -> None:
+    """Of who has set no limit."""
+
+
 NOBODY: Mapping[str, str] = {}
 
 
@@ -62,10 +75,6 @@ class Deal:
     @property
     def provider(self) -> str:
         return self.quote.provider
-
-    def worst_cost_nano(self, request: Request) -> int:
-        """What it costs at most. A standing quote covers larger requests, too."""
-        return self.quote.cost_at_most_nano(prompt_tokens_bound(request), request.max_tokens)
 
     @property
     def rtt_ms(self) -> int:
@@ -126,6 +135,7 @@ class Negotiations:
         clock: Callable[[], float],
         trace: Trace,
         free: bool = False,
+        consent: Consent = consent_to_any,
     ) -> None:
         """What is to be `free` is asked for, and compared, as such with those who give it."""
         self._host = host
@@ -139,6 +149,7 @@ class Negotiations:
         self._draw = draw
         self._clock = clock
         self._trace = trace
+        self._consent = consent
         self._talks: list[_Talk] = []
         self._refusals: list[Error] = []
         self._left_out: dict[str, LeftOut] = {}
@@ -154,7 +165,8 @@ class Negotiations:
         """One agreement; `ask` makes one for each provider, with a fresh nonce. Who is `unsuitable`, and why, is not
         asked, and neither is who gave a standing quote that is `held`.
 
-        Raises `Refused` when nobody wants to, with the last reason that was given.
+        Raises `Refused` when nobody wants to, with the last reason that was given, and what `consent` raises: a
+        provider keeps a place for whoever accepts, so nothing is accepted that will not be used.
         """
         for one in found:
             if one.peer in unsuitable:
@@ -170,12 +182,12 @@ class Negotiations:
                     raise nobody(list(self._left_out.values()))
                 chosen = choose(ranked, self._draw)
                 if taken := standing.get(chosen.candidate.peer):
+                    await self._consent(taken.quote)
                     return self._deal(chosen, ranked, taken.quote, taken.signed, taken.quote.prices, held=taken)
                 talk = next(talk for talk in self._talks if talk.found.peer == chosen.candidate.peer)
                 deal = await self._settle_on(talk, chosen, ranked)
                 if deal is not None:
                     return deal
-                self._talks.remove(talk)
             raise self._nobody()
 
     async def _gather(self, found: Sequence[Found], ask: Callable[[], Ask], streams: AsyncExitStack) -> None:
@@ -236,15 +248,18 @@ class Negotiations:
             self._failed(peer, str(error))
 
     async def _settle_on(self, talk: _Talk, chosen: Score, ranked: Sequence[Score]) -> Deal | None:
-        """Haggle, then accept; `None` if the provider will not."""
+        """Haggle, then accept; `None` if the provider will not. Raises what `consent` raises."""
         haggling = Haggling(talk.buyer, self._strategy, self._need.prices_max)
         try:
-            while isinstance(message := haggling.say(self._clock()), Counter):
-                await self._counter(talk, message)
-            await talk.say(message, self._clock)
+            accept = await self._haggle(talk, haggling)
         except Error as error:
-            self._lose(talk.found, error, "no_deal")
-            await talk.messages.reset()
+            await self._leave(talk, error)
+            return None
+        await self._consent(talk.quote)
+        try:
+            await talk.say(accept, self._clock)
+        except Error as error:
+            await self._leave(talk, error)
             return None
         assert talk.buyer.state is State.AGREED
         assert talk.buyer.signed is not None
@@ -263,6 +278,16 @@ class Negotiations:
         deal = Deal(quote, signed, first_prices, why, ranked, left_out, held)
         self._trace("agreed", peer=deal.provider, prices=_plain(deal.quote.prices), free=deal.quote.free, why=deal.why)
         return deal
+
+    async def _haggle(self, talk: _Talk, haggling: Haggling) -> Accept:
+        while isinstance(message := haggling.say(self._clock()), Counter):
+            await self._counter(talk, message)
+        return message
+
+    async def _leave(self, talk: _Talk, error: Error) -> None:
+        self._talks.remove(talk)
+        self._lose(talk.found, error, "no_deal")
+        await talk.messages.reset()
 
     async def _counter(self, talk: _Talk, message: Counter) -> None:
         before = talk.quote.prices

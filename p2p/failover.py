@@ -17,11 +17,12 @@ from inference.engine import Request
 from inference.nursery import open_background
 from p2p.answer import Answer
 from p2p.budget import Budget
-from p2p.buying import Deal
+from p2p.buying import Deal, worst_cost_nano
 from p2p.discovery import Found
 from p2p.errors import EngineError, Error, NoFunds, Refused, RemoteError, Unavailable
 from p2p.funding import TooManyChannels
 from p2p.patience import patiently
+from p2p.protocol.negotiate import Quote
 from p2p.standing_quotes import Held
 from p2p.trace import Trace
 
@@ -178,11 +179,20 @@ class LastingAnswer(Reading[str]):
         if not found and not held:  # another process was faster
             self.found = found = await self._peer.find(request.model)
         bound, budget = self._prompt_tokens_bound(), self._budget
-        deal = await self._peer.agree(found, request, bound, free=free, held=held, budget=budget)
-        worst_nano = self.cost_nano + deal.worst_cost_nano(request)
-        if budget.answer_max_nano is not None and worst_nano > budget.answer_max_nano:
-            raise Refused("over_budget", f"it could cost {worst_nano} nano in all: more than answer_max_nano allows")
-        await self._allow(worst_nano)
+
+        async def consent(quote: Quote) -> None:
+            worst_nano = self.cost_nano + worst_cost_nano(quote, request)
+            if budget.answer_max_nano is not None and worst_nano > budget.answer_max_nano:
+                raise Refused(
+                    "over_budget", f"it could cost {worst_nano} nano in all: more than answer_max_nano allows"
+                )
+            await self._allow(worst_nano)
+
+        try:
+            deal = await self._peer.agree(found, request, bound, free=free, held=held, budget=budget, consent=consent)
+        except Error:
+            await self._allow(self.cost_nano)
+            raise
         self._agreed(deal)
         return deal
 
@@ -221,8 +231,8 @@ async def open_lasting_answer(
 ) -> AsyncIterator[LastingAnswer]:
     """The answer to `request`, by a standing quote or from whom `peer` finds; `agreed` is told of each deal.
 
-    Before each deal `allow` is told what all parts may cost then, and may raise `Refused`. Leaving the context early
-    cancels the answer and pays what was done.
+    Before each deal `allow` is told what all parts may cost then, and may raise `Refused`; where no deal comes of it,
+    it is told what they cost so far. Leaving the context early cancels the answer and pays what was done.
 
     Raises as `LightPeer.find`; later errors come from iterating.
     """

@@ -20,7 +20,7 @@ from inference.records import EMBEDDING_BYTES_MAX
 from p2p.agreeing import Agreeing
 from p2p.answer import Answer
 from p2p.budget import Budget
-from p2p.buying import Deal
+from p2p.buying import Consent, Deal, consent_to_any, worst_cost_nano
 from p2p.closing import Closing
 from p2p.demands import publish
 from p2p.discovery import Directory, Found
@@ -141,9 +141,12 @@ class LightPeer:
         free: bool = False,
         held: Sequence[Held] = (),
         budget: Budget | None = None,
+        consent: Consent = consent_to_any,
     ) -> Deal:
         """See `Agreeing.agree`."""
-        return await self._agreeing.agree(found, request, prompt_tokens_max, free=free, held=held, budget=budget)
+        return await self._agreeing.agree(
+            found, request, prompt_tokens_max, free=free, held=held, budget=budget, consent=consent
+        )
 
     async def held(self, request: Request, budget: Budget | None = None) -> Sequence[Held]:
         """See `Agreeing.held`."""
@@ -242,9 +245,10 @@ class LightPeer:
                             await self._standing_quotes.heed(held, answer.refusal)
 
     def _paying(self, deal: Deal, request: Request, *, fund: bool) -> AbstractAsyncContextManager[Payer]:
-        if deal.quote.unpaid:
+        quote = deal.quote
+        if quote.unpaid:
             return nullcontext(unpaid_payer())
-        return self._payers.lease(deal.provider, deal.quote.channel, deal.worst_cost_nano(request), fund=fund)
+        return self._payers.lease(deal.provider, quote.channel, worst_cost_nano(quote, request), fund=fund)
 
     @contextmanager
     def heard_by(self, hear: Callable[[Request, Answer], None]) -> Iterator[None]:
@@ -275,7 +279,7 @@ class LightPeer:
 
         A `budget` of its own is for choosing providers and for the most that the answer may cost; what is deposited in
         channels goes by the peer's. Before each deal `allow` gets the most that all parts may cost then, in nano, and
-        raises `Refused` if that is too much.
+        raises `Refused` if that is too much. It gets what they cost so far where no deal comes of it.
         """
         return open_lasting_answer(
             self, request, budget=budget or self.budget, free=free, allow=allow, agreed=agreed, trace=self._trace

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from functools import partial
 
 import trio
 
@@ -57,14 +56,16 @@ class Buying:
         budget = narrowed(self._peer.budget, key.may.wishes, wishes)
         limits = [(key.name, key.may.budget_nano_per_day)] if key.name else []
         limits.append((EVERYBODY, self._day_max_nano))
-        names, day, reserved_nano, cost_nano = [name for name, _ in limits], self._keys.today(), 0, 0
+        names, day, reserved_nano = [name for name, _ in limits], self._keys.today(), 0
 
         async def allow(worst_nano: int) -> None:
             nonlocal reserved_nano
             more_nano = worst_nano - reserved_nano
             if more_nano > 0:
                 await trio.to_thread.run_sync(self._keys.spend, limits, day, more_nano)
-                reserved_nano = worst_nano
+            elif more_nano < 0:
+                await trio.to_thread.run_sync(self._keys.give_back, names, day, -more_nano)
+            reserved_nano = worst_nano
 
         answer: LastingAnswer | None = None
         try:
@@ -72,7 +73,5 @@ class Buying:
                 yield answer
         finally:
             cost_nano = answer.cost_nano if answer is not None else 0
-            if reserved_nano > cost_nano:
-                with trio.CancelScope(shield=True):
-                    give_back = partial(self._keys.give_back, names, day, reserved_nano - cost_nano)
-                    await trio.to_thread.run_sync(give_back)
+            with trio.CancelScope(shield=True):
+                await allow(min(reserved_nano, cost_nano))
