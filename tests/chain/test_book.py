@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain import locks
+from chain import locks, schema
 from chain.book import EVIDENCE_PER_PEER, Book
 from chain.channel import State
 from chain.errors import BookUnusable, ChannelUnusable, NetworkMismatch
@@ -575,3 +575,15 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_promised(path: Path) -> Non
         assert known.authorised_nano >= max(promised, default=rounds * 7)
         assert known.delivered_nano == known.authorised_nano
         assert known.claim == claim(known.authorised_nano)
+
+
+def test_a_book_in_a_folder_that_is_not_there_is_one_clear_line(path: Path) -> None:
+    nowhere = path.parent / "none" / path.name
+    with pytest.raises(BookUnusable, match=r"^cannot create .*/none/.*: No such file or directory$"):
+        Book(nowhere, "payer", DEVNET)
+    with (
+        pytest.raises(BookUnusable, match=r"^the book cannot be used: unable to open database file$"),
+        schema.open_to_write(nowhere, DEVNET),
+    ):
+        pass
+    assert not nowhere.parent.exists()
