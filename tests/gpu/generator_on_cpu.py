@@ -1,4 +1,4 @@
-"""The generator's process with the real ExLlamaV2 and `on_cpu`'s forward pass: `python generator_on_cpu.py [failing]`.
+"""The generator's process with a real ExLlama and a forward pass of ours: `python generator_on_cpu.py [failing]`.
 
 `failing` has it fail once, in the middle of the first answer.
 """
@@ -12,22 +12,22 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
-import on_cpu  # noqa: E402
+import v2_on_cpu  # noqa: E402
+import v3_on_cpu  # noqa: E402
+from llama import Llama  # noqa: E402
 
 from inference.exllama import generator  # noqa: E402
 from inference.exllama.backend import Backend  # noqa: E402
 from inference.exllama.orders import Open  # noqa: E402
 
+LIBRARIES = {2: v2_on_cpu, 3: v3_on_cpu}
+
 
 def load(opening: Open) -> Backend:
-    on_cpu.compile_sampler(on_cpu.kept())
     import torch
 
-    from inference.exllama import v2
-
     torch.set_num_threads(1)  # or the tests beside this one would wait
-    v2.load = on_cpu.load
-    backend = v2.V2(opening.settings, opening.stop)
+    backend = LIBRARIES[opening.settings.version].open_backend(opening)
     if sys.argv[1:] == ["failing"]:
         fail_once()
     return backend
@@ -35,14 +35,14 @@ def load(opening: Open) -> Backend:
 
 def fail_once() -> None:
     faults = [ValueError("in mid-answer")]
-    forward = on_cpu.Model.forward_chunk
+    logits = Llama.logits
 
-    def failing(*given: Any, **rest: Any) -> dict[str, Any]:
-        if faults and not rest.get("preprocess_only"):
+    def failing(llama: Llama, hidden: Any) -> Any:
+        if faults:
             raise faults.pop()
-        return forward(*given, **rest)
+        return logits(llama, hidden)
 
-    vars(on_cpu)["Model"].forward_chunk = failing
+    Llama.logits = failing  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

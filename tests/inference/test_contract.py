@@ -15,11 +15,13 @@ import on_cpu
 import on_gpu
 import pytest
 import trio
+import v3_on_cpu
 from folders import embedded_folder
 from leaving import killed, random_cancels, until_free
 from llama_server import open_upstream_in_a_worker
 from msgspec import structs
 from on_cpu import open_on_cpu
+from v3_on_cpu import open_v3_on_cpu
 
 from inference.engine import (
     CONTINUE,
@@ -353,6 +355,18 @@ ALL = (*OF_EXLLAMA, EMBED)
             OF_EXLLAMA,
             id="exllama without its GPU, guessing ahead",
             marks=[SLOW, pytest.mark.skipif(bool(on_cpu.unavailable()), reason=on_cpu.unavailable())],
+        ),
+        pytest.param(
+            open_v3_on_cpu,
+            OF_EXLLAMA,
+            id="exllama 3 without its GPU",
+            marks=[SLOW, pytest.mark.skipif(bool(v3_on_cpu.unavailable()), reason=v3_on_cpu.unavailable())],
+        ),
+        pytest.param(
+            partial(open_v3_on_cpu, draft="ngram"),
+            OF_EXLLAMA,
+            id="exllama 3 without its GPU, guessing ahead",
+            marks=[SLOW, pytest.mark.skipif(bool(v3_on_cpu.unavailable()), reason=v3_on_cpu.unavailable())],
         ),
         pytest.param(
             open_exllama_in_a_worker,
