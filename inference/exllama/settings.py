@@ -42,7 +42,8 @@ class ExLlama(msgspec.Struct, frozen=True, kw_only=True, tag="exllama"):
     @property
     def total_tokens(self) -> int:
         """The cache's size: whole pages."""
-        slot = _pages(self.context + self.speculation_tokens)
+        spare = 1 if self.version == 3 else 0  # it keeps one token free in each answer's pages, and one in all
+        slot = _pages(self.context + self.speculation_tokens + spare)
         return max(slot, _pages(self.cache_tokens) if self.cache_tokens else self.slots * slot)
 
 

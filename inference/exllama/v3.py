@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from exllamav3 import Cache, CacheLayer_fp16, CacheLayer_quant, Config, Generator, Job, Model, Tokenizer
+from exllamav3.generator.filter import Filter
 from exllamav3.generator.sampler import ComboSampler
 from exllamav3.model.lora import LoRA
 
-from inference.exllama.backend import End, Rule, Sampling, Step
-from inference.exllama.logits import likely
+from inference.exllama.backend import End, Rule, Sampling, Step, is_cuda_error
+from inference.exllama.logits import allowed, likely
 from inference.exllama.settings import PAGE_TOKENS, ExLlama
 
 _BITS = {"q8": 8, "q6": 6, "q4": 4}
@@ -65,7 +66,9 @@ class V3:
             seed=sampling.seed,
             stop_conditions=self._stop,
             return_logits=sampling.top_logprobs is not None,
-            banned_strings=list(self._settings.banned) or None,
+            # What is banned and is all that is allowed would leave nothing.
+            banned_strings=(list(self._settings.banned) or None) if rule is None else None,
+            filters=[] if rule is None else [_Held(self._tokenizer, rule)],
             identifier=job,
         )
         self._generator.enqueue(started)
@@ -77,7 +80,11 @@ class V3:
             self._generator.cancel(started)
 
     def turn(self) -> list[Step]:
-        steps = [step(result) for result in self._generator.iterate() if result["stage"] in ("streaming", "error")]
+        results = self._generator.iterate()
+        for result in results:  # a prompt's errors are told as its own, whatever they are
+            if result["stage"] == "error" and is_cuda_error(result["error"]):
+                raise result["error"]
+        steps = [step(result) for result in results if result["stage"] in ("streaming", "error")]
         for one in steps:
             if one.end:
                 del self._jobs[one.job]
@@ -99,6 +106,31 @@ class V3:
         )
 
 
+class _Held(Filter):
+    """A rule, as the generator asks for it. The mask is made by another thread, while the GPU works."""
+
+    def __init__(self, tokenizer: Any, rule: Rule) -> None:
+        super().__init__(tokenizer, trigger_token=None, prefix_str=None, eos_after_completed=False)
+        self._rule = rule
+
+    def reset(self) -> None:
+        """The answer's first token is next, as it is for the rule: without banned strings, nothing is taken back."""
+
+    def accept_token(self, token: int) -> None:
+        self._rule.take(token)
+
+    def is_completed(self) -> bool:
+        """A rule ends with a token that stops the answer, and the generator ends it then."""
+        return False
+
+    def get_next_logit_mask(self) -> Any:
+        """What is added to the logits, which come in as many as the padded vocabulary has."""
+        there = allowed(self._rule)[: self.vocab_size]
+        mask = torch.full((1, self.vocab_size), float("-inf"), dtype=torch.half)
+        mask[0, : len(there)][there] = 0
+        return mask
+
+
 def sampler(sampling: Sampling) -> Any:
     """What is not named here is off by the library's own defaults."""
     return ComboSampler(temperature=sampling.temperature, top_p=sampling.top_p, top_k=0, min_p=0.0)
@@ -114,11 +146,13 @@ def step(result: dict[str, Any]) -> Step:
     if result["eos"]:
         end = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
         if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
-            ids, logits = _given(result.get("held", {}))
-            given.append((ids[:-1], logits))
+            given.append(_given(result.get("held", {})))
     told = [one for ids, logits in given if logits is not None for one in likely(logits, ids, job.top_logprobs)]
+    tokens = [one for ids, _ in given for one in ids]
+    if result.get("eos_reason") == "stop_token":
+        tokens.pop()
     cached_tokens = job.cached_pages * PAGE_TOKENS + job.cached_tokens
-    return Step(job.identifier, tuple(one for ids, _ in given for one in ids), end, cached_tokens, tuple(told))
+    return Step(job.identifier, tuple(tokens), end, cached_tokens, tuple(told))
 
 
 def _given(part: dict[str, Any]) -> tuple[list[int], Any]:

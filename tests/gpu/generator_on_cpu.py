@@ -1,6 +1,6 @@
-"""The generator's process with a real ExLlama and a forward pass of ours: `python generator_on_cpu.py [failing]`.
+"""The generator's process with a real ExLlama and a forward pass of ours: `python generator_on_cpu.py [FAULT]`.
 
-`failing` has it fail once, in the middle of the first answer.
+`failing` has it fail once, in the middle of the first answer; `dead` has its GPU fail at the first prompt.
 """
 
 from __future__ import annotations
@@ -27,22 +27,24 @@ def load(opening: Open) -> Backend:
     import torch
 
     torch.set_num_threads(1)  # or the tests beside this one would wait
-    backend = LIBRARIES[opening.settings.version].open_backend(opening)
-    if sys.argv[1:] == ["failing"]:
-        fail_once()
+    backend: Backend = LIBRARIES[opening.settings.version].open_backend(opening)
+    match sys.argv[1:]:
+        case ["failing"]:
+            fail_once("logits", ValueError("in mid-answer"))
+        case ["dead"]:
+            fail_once("forward", RuntimeError("CUDA error: pretended"))
     return backend
 
 
-def fail_once() -> None:
-    faults = [ValueError("in mid-answer")]
-    logits = Llama.logits
+def fail_once(step: str, error: Exception) -> None:
+    faults, whole = [error], getattr(Llama, step)
 
-    def failing(llama: Llama, hidden: Any) -> Any:
+    def failing(*given: Any) -> Any:
         if faults:
             raise faults.pop()
-        return logits(llama, hidden)
+        return whole(*given)
 
-    Llama.logits = failing  # type: ignore[method-assign]
+    setattr(Llama, step, failing)
 
 
 if __name__ == "__main__":

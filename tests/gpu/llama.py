@@ -78,7 +78,8 @@ class Llama:
         size = (-1, PAGE_TOKENS, self.key_heads, self.width)
         attended = flash_attn_with_kvcache(
             self._turned(q, places),
-            *(part.view(size) for part in cache),
+            cache[0].view(size),
+            cache[1].view(size),
             self._turned(k, places),
             v,
             cache_seqlens=lengths,

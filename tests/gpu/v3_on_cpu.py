@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +60,7 @@ def offer_extension() -> None:
         setattr(extension, name, None)
     sys.modules["exllamav3_ext"] = extension
     with _without_triton():
-        import exllamav3.architecture.architectures  # which is imported with the first model, else
+        import_module("exllamav3.architecture.architectures")  # else with the first model
         from exllamav3.generator import generator, job
         from exllamav3.model.model import Model
     generator.torch = job.torch = _Unpinned("torch")

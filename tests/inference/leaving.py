@@ -16,10 +16,9 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-import on_cpu
 import trio
 from llama_server import open_upstream_in_a_worker
-from on_cpu import open_on_cpu
+from on_cpu import UNAVAILABLE, open_on_cpu
 
 from inference.engine import Capacity, Engine, Message, Request
 from inference.errors import EngineDied
@@ -136,7 +135,7 @@ def run(seed: int, count: int) -> Sequence[str]:
             "llamacpp": partial(open_worker, LlamaCpp(slots=2, context=512)),
             "upstream, a llama-server": partial(open_upstream_in_a_worker, Path(folder)),
         }
-        if reason := on_cpu.unavailable():
+        if reason := UNAVAILABLE[2]:
             rows.append(f"| exllama without its GPU, nor a worker | not run: {reason} | | | | | |")
         else:
             openers["exllama without its GPU, nor a worker"] = partial(open_on_cpu, Path(folder) / "exllama")
