@@ -12,6 +12,7 @@ from handovers import BARGAIN
 from local import SCRIPTED, Local, Provider, start_provider
 from processes import MARK, ROOT, Process, Processes
 from typist import typed
+from worker_kills import engine_of
 
 from inference.engine import Delta, Message, Request
 from inference.script import answer as script
@@ -90,13 +91,16 @@ async def test_while_it_ends_an_answer_its_client_is_answered_by_another(network
         before = await one.complete("What is silk?", max_tokens=8)
         assert before.provider == leaving.peer, "the cheaper one"
         async with one.chat(LONG, max_tokens=WORDS) as answer:
-            await anext(answer)  # what is not read is not paid, and does not go on
+            await anext(answer)
+            engine = engine_of(leaving.process, processes)
+            os.kill(engine, signal.SIGSTOP)  # so that it is certainly not over
             leaving.process.signal(signal.SIGTERM)
             draining = await trio.to_thread.run_sync(leaving.process.record, "draining")
             assert draining["answers"] == 1
             after = await one.complete("And who makes it?", max_tokens=8)
             assert (after.provider, after.failovers) == (network.provider.peer, 0)
             assert leaving.process.code is None
+            os.kill(engine, signal.SIGCONT)
             async for _ in answer:
                 pass
     assert (answer.text, answer.provider, answer.failovers) == (WHOLE, leaving.peer, 0)

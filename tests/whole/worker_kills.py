@@ -198,17 +198,13 @@ class Street:
                     await reader.begun.wait()
                 assert all(reader.error is None for reader in readers), [reader.error for reader in readers]
                 (victim,) = {reader.provider for reader in readers if reader.provider}
-                engine, killed_at = self._engine_of(victim), time.time()
+                engine = engine_of(self._providers[victim].process, self._processes)
+                killed_at = time.time()
                 os.kill(engine, signal.SIGKILL)
                 for reader in readers:
                     await reader.heard.wait()  # before, whoever asks is told that all places are taken
                 again_at, refused = await _answered(probes[victim])
         return Kill(readers, killed_at, begun_at, again_at, refused)
-
-    def _engine_of(self, peer: str) -> int:
-        node = self._providers[peer].process.pid
-        (pid,) = (pid for pid, command in self._processes.living().items() if _is_engine(pid, command, node))
-        return pid
 
     def late_s(self, kills: Sequence[Kill]) -> Sequence[tuple[float, float]]:
         """Ends the providers."""
@@ -223,6 +219,12 @@ class Street:
                 if any(kill.begun_at <= at <= kill.again_at for kill in kills)
             ]
         return found
+
+
+def engine_of(node: Process, processes: Processes) -> int:
+    """The process of a provider's engine."""
+    (pid,) = (pid for pid, command in processes.living().items() if _is_engine(pid, command, node.pid))
+    return pid
 
 
 def _is_engine(pid: int, command: str, parent: int) -> bool:
