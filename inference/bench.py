@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from rich.table import Table
 from inference import link
 from inference.errors import BadSettings, EngineError, ModelMissing
 from inference.load import Load, Taken, put_on
+from inference.pipes import processes_of
 from inference.worker import Worker, open_worker
 
 EXAMPLES = """\
@@ -99,19 +99,14 @@ async def bench(spec: link.Spec, loads: Sequence[Load], heard: Callable[[int, fl
         )
 
 
-def _pids(engine: Worker) -> list[int]:
-    """The engine's processes, which are of one session."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(ProcessLookupError):
-            found += [int(path.name)] * (os.getsid(int(path.name)) == engine.pid)
-    return found
-
-
 def _memory_mib(engine: Worker) -> int:
     """By Linux's books."""
-    statuses = [Path(f"/proc/{pid}/status").read_text().splitlines() for pid in _pids(engine)]
-    return sum(int(line.split()[1]) for lines in statuses for line in lines if line.startswith("VmHWM")) >> 10
+    found = 0
+    for pid in processes_of(engine.pid or 0):
+        with suppress(OSError):  # it ended meanwhile
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            found += sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return found >> 10
 
 
 def _gpu_mib(engine: Worker) -> int | None:
@@ -120,7 +115,7 @@ def _gpu_mib(engine: Worker) -> int | None:
         return None
     query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
     said = subprocess.run(query, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed words
-    rows, ours = [line.split(", ") for line in said.splitlines()], {str(pid) for pid in _pids(engine)}
+    rows, ours = [line.split(", ") for line in said.splitlines()], {str(pid) for pid in processes_of(engine.pid or 0)}
     found = [int(row[1]) for row in rows if row[0] in ours and row[1].isdigit()]
     return sum(found) if found else None  # in a container processes may go by other numbers
 

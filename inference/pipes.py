@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -66,3 +66,14 @@ def ended_by_kernel(pipe: int) -> Iterator[None]:
         yield
     finally:
         fcntl.fcntl(pipe, fcntl.F_SETFL, flags)
+
+
+def processes_of(session: int) -> list[int]:
+    """Those that live, by Linux's books."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, _, of = path.read_text().rpartition(") ")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found.append(int(path.parent.name))
+    return found

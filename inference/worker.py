@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -20,7 +22,7 @@ from inference.errors import EngineDied, EngineError
 from inference.exllama.settings import ExLlama
 from inference.frames import Inbox, drain, encode
 from inference.nursery import open_background
-from inference.pipes import spawn
+from inference.pipes import processes_of, spawn
 
 _MAX_JOBS = 1024
 _PATIENCE_S = 2.0  # a request waits this long for a restart; beyond, it is refused at once
@@ -28,6 +30,7 @@ _HEALTH_S = 5.0
 _START_S = 300.0
 _COMPILE_S = 3600.0  # kernels, at the first start on a machine with few cores
 _END_S = 2.0
+_SESSION_END_S = 10.0
 _PROGRAM = ["-m", "inference.child"]
 
 _from_worker: msgspec.msgpack.Decoder[link.FromWorker] = msgspec.msgpack.Decoder(link.FromWorker)
@@ -256,6 +259,17 @@ async def _end(process: trio.Process) -> None:
         process.kill()
         await process.wait()
         await _pipe(process.stdout).aclose()
+        await _session_ends(process.pid)
+
+
+async def _session_ends(session: int) -> None:
+    """What the worker started goes with it, and is waited for: it may have a GPU's memory."""
+    with trio.move_on_after(_SESSION_END_S):
+        while living := processes_of(session):
+            for pid in living:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await trio.sleep(0.01)
 
 
 def _pipe(stream: Pipe | None) -> Pipe:

@@ -52,19 +52,21 @@ def main(load: Callable[[Open], Backend] = load_backend) -> None:
 
 
 def _listen(told: BinaryIO, owner: Owner) -> None:
-    while (order := receive(told, _orders)) is not None:
-        owner.order(order)
-    owner.close()
-    time.sleep(_ENOUGH_S)
-    os._exit(0)
+    try:
+        while (order := receive(told, _orders)) is not None:
+            owner.order(order)
+    finally:
+        owner.close()
+        time.sleep(_ENOUGH_S)
+        os._exit(0)
 
 
 def _say(said: BinaryIO, what: Ready | link.Failed | Report) -> None:
     try:
         said.write(encode(what))
         said.flush()
-    except OSError:  # our owner is gone
-        os._exit(0)
+    except (OSError, EngineError):  # our owner is gone, or there is what cannot be said
+        os._exit(1)
 
 
 if __name__ == "__main__":

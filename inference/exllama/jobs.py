@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -49,6 +50,9 @@ class _Job:
                 self.answer.put(item)
         except EngineError as error:
             self.answer.end(error)
+        except Exception as error:  # a fault of ours must not end the others' answers
+            traceback.print_tb(error.__traceback__)  # and never the message: it may quote a prompt
+            self.answer.end(EngineError(f"the engine failed with {type(error).__name__}"))
         if self._reader.done:
             self.answer.end()
 
@@ -75,8 +79,8 @@ class Jobs:
         """Have an answer made. Leaving cancels it, and waits until its place in the generator is free."""
         self.check()
         number, job = next(self._numbers), _Job(reader, sampling.max_tokens)
-        self._jobs[number] = job
         self._generator.order(Start(number, [*prompt], sampling))
+        self._jobs[number] = job
         try:
             yield job.answer
         finally:

@@ -8,18 +8,20 @@ from importlib.util import find_spec
 from inference.errors import BadSettings, EngineError
 from inference.exllama.backend import Backend
 from inference.exllama.orders import Open
-from inference.exllama.settings import PAGE_TOKENS, ExLlama
+from inference.exllama.settings import PAGE_TOKENS, QUERIES, ExLlama
 
 _LIBRARIES = {2: ("exllamav2", "exllama"), 3: ("exllamav3", "exllama3")}
 _MAX_SLOTS = 256
-_MAX_DRAFT_TOKENS = 7  # the generators look at eight tokens of a sequence in a turn
+_MAX_DRAFT_TOKENS = QUERIES - 1
 
 
 def check_machine(settings: ExLlama) -> None:
     """Raises `BadSettings` for what is missing on this machine, or cannot be asked of any."""
     check_installed(settings)
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # one of CUDA's libraries, say
+        raise BadSettings(f"PyTorch cannot be loaded: {_first_line(error)}") from error
     if not torch.cuda.is_available():
         raise BadSettings("ExLlama needs an NVIDIA GPU, and PyTorch finds none here; --engine llamacpp needs none")
 
@@ -68,9 +70,8 @@ def _backend(version: int) -> Callable[[ExLlama, Sequence[int]], Backend]:
         from inference.exllama.v3 import V3
     except (ImportError, OSError, RuntimeError) as error:
         # No CUDA_HOME is an OSError; a compiler that is missing or fails is a RuntimeError, of a thousand lines.
-        first = str(error).partition("\n")[0][:200]
         raise BadSettings(
-            f"{_LIBRARIES[version][0]} cannot build its kernels with nvcc, g++ and ninja: {first}"
+            f"{_LIBRARIES[version][0]} cannot build its kernels with nvcc, g++ and ninja: {_first_line(error)}"
         ) from error
     return V3
 
@@ -78,4 +79,8 @@ def _backend(version: int) -> Callable[[ExLlama, Sequence[int]], Backend]:
 def _why(error: Exception, folder: str) -> str:
     if type(error).__name__ == "OutOfMemoryError":
         return f"the GPU has no memory for {folder} and its cache: give fewer --slots or less --context"
-    return f"ExLlama cannot load {folder}: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+    return f"ExLlama cannot load {folder}: {type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]

@@ -7,8 +7,8 @@ and reads the cache about three times as often: it copies each sequence's pages 
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
-from types import ModuleType
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ def flash_attn_with_kvcache(
         assert v is not None
         _store(k_cache, v_cache, k, v, lengths, block_table.long())
         lengths = lengths + queries
-    keys, values = (_rows(cache, block_table.long()) for cache in (k_cache, v_cache))
+    keys, values = (_rows(cache, block_table.long(), lengths) for cache in (k_cache, v_cache))
     last = lengths[:, None] - queries + torch.arange(queries, device=q.device)
     seen = _seen(last, keys.shape[2], window_size[0])
     attend = _few if queries <= _FEW_QUERIES or softcap else _many
@@ -79,12 +79,11 @@ def offer() -> None:
     """Stand in for flash-attn, unless it is installed. Before ExLlamaV2 is imported, which looks for both names."""
     if find_spec("flash_attn") is not None:
         return
-    module = ModuleType("flash_attn", __doc__)
+    module, kernels = (module_from_spec(ModuleSpec(name, None)) for name in ("flash_attn", "flash_attn_2_cuda"))
     module.__dict__["__version__"] = _VERSION
     for function in (flash_attn_with_kvcache, flash_attn_func, flash_attn_varlen_func):
         setattr(module, function.__name__, function)
-    sys.modules["flash_attn"] = module
-    sys.modules["flash_attn_2_cuda"] = ModuleType("flash_attn_2_cuda")
+    sys.modules |= {"flash_attn": module, "flash_attn_2_cuda": kernels}
 
 
 def _store(
@@ -102,11 +101,16 @@ def _store(
     v_cache[page, positions % size] = v
 
 
-def _rows(cache: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:
-    """Each sequence's pages in a row: (batch, kv heads, tokens, width)."""
+def _rows(cache: torch.Tensor, pages: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Each sequence's pages in a row: (batch, kv heads, tokens, width).
+
+    What is beyond its end is another's or nobody's, and may be no number, which no weight of 0 would hide.
+    """
     batch, count = pages.shape
     _, size, heads, width = cache.shape
-    return cache[pages].reshape(batch, count * size, heads, width).transpose(1, 2)
+    rows = cache[pages].reshape(batch, count * size, heads, width)
+    beyond = torch.arange(count * size, device=cache.device) >= lengths[:, None]
+    return rows.masked_fill_(beyond[..., None, None], 0).transpose(1, 2)
 
 
 def _seen(last: torch.Tensor, length: int, window: int) -> torch.Tensor:
@@ -125,7 +129,7 @@ def _few(
     batch, heads, queries, width = q.shape
     shared = heads // k.shape[1]
     grouped = q.reshape(batch, k.shape[1], shared * queries, width)
-    scores = (grouped @ k.transpose(2, 3)).float() * scale
+    scores = ((grouped * scale) @ k.transpose(2, 3)).float()  # scaled first: float16 ends at 65,504
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
     hidden = ~seen.expand(batch, shared, queries, -1).reshape(batch, 1, shared * queries, -1)

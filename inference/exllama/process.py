@@ -85,4 +85,5 @@ async def _hear(inbox: Inbox[Ready | link.Failed | Report], report: Callable[[Re
             report(said)
     except EngineDied:
         pass
-    report(Broken("its process's end", frozenset(), over=True))
+    finally:  # also where we are no longer to hear: jobs wait for an end
+        report(Broken("its process's end", frozenset(), over=True))

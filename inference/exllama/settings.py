@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+QUERIES = 8  # tokens of one answer that the generators look at in a turn, at most
 PAGE_TOKENS = 256  # the generators' caches come in pages of so many, in version 2 and 3
 
 
@@ -43,8 +44,19 @@ class ExLlama(msgspec.Struct, frozen=True, kw_only=True, tag="exllama"):
     def total_tokens(self) -> int:
         """The cache's size: whole pages."""
         spare = 1 if self.version == 3 else 0  # it keeps one token free in each answer's pages, and one in all
-        slot = _pages(self.context + self.speculation_tokens + spare)
-        return max(slot, _pages(self.cache_tokens) if self.cache_tokens else self.slots * slot)
+        slot = _pages(self.sequence_tokens + spare)
+        wanted = _pages(self.cache_tokens) if self.cache_tokens else self.slots * slot
+        return max(slot, wanted, _pages(QUERIES * self.slots))
+
+    @property
+    def sequence_tokens(self) -> int:
+        """How many a prompt and its answer may have, with what is guessed ahead."""
+        return self.context + self.speculation_tokens
+
+    @property
+    def chunk(self) -> int:
+        """How many of a prompt's tokens are worked on at once: of a small cache no more than it has."""
+        return min(self.chunk_tokens, self.total_tokens)
 
 
 def _pages(tokens: int) -> int:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from inference.exllama import paged
-from inference.exllama.backend import End, Rule, Sampling, Step
-from inference.exllama.logits import allowed, likely
-from inference.exllama.settings import PAGE_TOKENS, ExLlama
+from inference.exllama import paged, results
+from inference.exllama.backend import Rule, Sampling, Step
+from inference.exllama.logits import allowed
+from inference.exllama.results import gives
+from inference.exllama.settings import QUERIES, ExLlama
 
 paged.offer()  # the library looks for flash-attn when it is imported
 from exllamav2 import (  # noqa: E402
@@ -29,13 +30,21 @@ from exllamav2.generator.filters import ExLlamaV2Filter  # noqa: E402
 _CACHES = {"fp16": ExLlamaV2Cache, "q8": ExLlamaV2Cache_Q8, "q6": ExLlamaV2Cache_Q6, "q4": ExLlamaV2Cache_Q4}
 
 
-def load(folder: str, settings: ExLlama, context: int) -> tuple[Any, Any]:
-    """A model on the GPUs, and its cache."""
+def configured(folder: str, settings: ExLlama) -> Any:
+    """What the library reads of a model's folder, and what is asked of it.
+
+    Whatever is worked on at once must not be more than a sequence may have: loading takes it for one.
+    """
     config = ExLlamaV2Config(folder)
-    config.max_seq_len = context
-    config.max_input_len = settings.chunk_tokens
-    config.max_attention_size = settings.chunk_tokens**2
-    model = ExLlamaV2(config)
+    config.max_input_len = max(settings.chunk, QUERIES * settings.slots)
+    config.max_attention_size = config.max_input_len**2
+    config.max_seq_len = max(settings.sequence_tokens, config.max_input_len)
+    return config
+
+
+def load(folder: str, settings: ExLlama) -> tuple[Any, Any]:
+    """A model on the GPUs, and its cache."""
+    model = ExLlamaV2(configured(folder, settings))
     make_cache = _CACHES[settings.cache]
     if settings.gpu_split_gib:
         model.load(list(settings.gpu_split_gib))
@@ -45,21 +54,33 @@ def load(folder: str, settings: ExLlama, context: int) -> tuple[Any, Any]:
     return model, cache
 
 
+def make_generator(model: Any, cache: Any, tokenizer: Any, settings: ExLlama, **drafting: Any) -> Any:
+    return ExLlamaV2DynamicGenerator(
+        model=model,
+        cache=cache,
+        tokenizer=tokenizer,
+        max_seq_len=settings.sequence_tokens,
+        max_batch_size=settings.slots,  # without it, logits for 256 sequences are kept
+        max_chunk_size=settings.chunk,
+        max_q_size=QUERIES,
+        **drafting,
+    )
+
+
 class V2:
     """See `Backend`."""
 
     def __init__(self, settings: ExLlama, stop: Sequence[int]) -> None:
         """Loads the model; `stop` are the ids that end an answer."""
-        context = settings.context + settings.speculation_tokens
         self._settings = settings
         self._stop = list(stop)
-        self._model, self._cache = load(settings.folder, settings, context)
+        self._model, self._cache = load(settings.folder, settings)
         self._tokenizer = ExLlamaV2Tokenizer(self._model.config)
         self._drafting: dict[str, Any] = {}
         if settings.draft == "ngram":
             self._drafting = {"use_ngram_draft": True, "num_draft_tokens": settings.draft_tokens}
         elif settings.draft:
-            model, cache = load(settings.draft, settings, context)
+            model, cache = load(settings.draft, settings)
             self._drafting = {"draft_model": model, "draft_cache": cache, "num_draft_tokens": settings.draft_tokens}
         self._loras = [ExLlamaV2Lora.from_directory(self._model, folder) for folder in settings.lora_folders]
         self._jobs: dict[int, Any] = {}
@@ -88,8 +109,7 @@ class V2:
             self._generator.cancel(started)
 
     def turn(self) -> list[Step]:
-        results = [result for result in self._generator.iterate() if result["stage"] == "streaming"]
-        steps = [step(result) for result in results]
+        steps = [step(result) for result in self._generator.iterate() if result["stage"] == "streaming"]
         for one in steps:
             if one.end:
                 del self._jobs[one.job]
@@ -101,14 +121,7 @@ class V2:
         self._generator = self._make()
 
     def _make(self) -> Any:
-        generator = ExLlamaV2DynamicGenerator(
-            model=self._model,
-            cache=self._cache,
-            tokenizer=self._tokenizer,
-            max_batch_size=self._settings.slots,  # without it, logits for 256 sequences are kept
-            max_chunk_size=self._settings.chunk_tokens,
-            **self._drafting,
-        )
+        generator = make_generator(self._model, self._cache, self._tokenizer, self._settings, **self._drafting)
         if self._loras:
             generator.set_loras(self._loras)
         return generator
@@ -176,27 +189,7 @@ def sampler(sampling: Sampling) -> Any:
 
 def step(result: dict[str, Any]) -> Step:
     """What one of the generator's results says of its job."""
-    job = result["job"]
-    given = [_given(result)]
-    if (taken_back := _ids(result.get("suppressed_tokens"))) and given[0][0]:
-        given[0][0][-len(taken_back) :] = []  # of a banned string; 0.3.2 hands them out with what came before
-    end: End = ""
-    if result["eos"]:
-        end = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
-        if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
-            given.append(_given(result.get("held", {})))
-    told = [one for ids, logits in given if logits is not None for one in likely(logits, ids, job.top_logprobs)]
-    tokens = [one for ids, _ in given for one in ids]
-    if result.get("eos_reason") == "stop_token":
-        tokens.pop()
-    cached_tokens = job.cached_pages * PAGE_TOKENS + job.cached_tokens
-    return Step(job.identifier, tuple(tokens), end, cached_tokens, tuple(told))
-
-
-def _given(part: dict[str, Any]) -> tuple[list[int], Any]:
-    """Ids and, where they were asked for, logits."""
-    return _ids(part.get("token_ids")), part.get("logits")
-
-
-def _ids(tensor: Any) -> list[int]:
-    return [] if tensor is None else [int(one) for one in tensor[0].tolist()]
+    ids, logits = gives(result)
+    if taken_back := len(results.ids(result.get("suppressed_tokens"))):
+        ids = ids[:-taken_back]  # of a banned string; 0.3.2 hands them out with what came before
+    return results.step(result, (ids, logits))

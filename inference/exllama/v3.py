@@ -11,9 +11,10 @@ from exllamav3.generator.filter import Filter
 from exllamav3.generator.sampler import ComboSampler
 from exllamav3.model.lora import LoRA
 
-from inference.exllama.backend import End, Rule, Sampling, Step, is_cuda_error
-from inference.exllama.logits import allowed, likely
-from inference.exllama.settings import PAGE_TOKENS, ExLlama
+from inference.exllama import results
+from inference.exllama.backend import Rule, Sampling, Step, is_cuda_error
+from inference.exllama.logits import allowed
+from inference.exllama.settings import ExLlama
 
 _BITS = {"q8": 8, "q6": 6, "q4": 4}
 _NGRAM_MIN = 3  # tokens that must have come before in the same order, for what followed them to be a guess
@@ -34,7 +35,7 @@ def load(folder: str, settings: ExLlama) -> tuple[Any, Any, Any]:
         **quantised,
     )
     split = {"use_per_device": list(settings.gpu_split_gib)} if settings.gpu_split_gib else {}
-    model.load(max_chunk_size=settings.chunk_tokens, max_batch_size=settings.slots, **split)
+    model.load(max_chunk_size=settings.chunk, max_batch_size=settings.slots, **split)
     return model, cache, config
 
 
@@ -80,11 +81,11 @@ class V3:
             self._generator.cancel(started)
 
     def turn(self) -> list[Step]:
-        results = self._generator.iterate()
-        for result in results:  # a prompt's errors are told as its own, whatever they are
+        given = self._generator.iterate()
+        for result in given:  # a prompt's errors are told as its own, whatever they are
             if result["stage"] == "error" and is_cuda_error(result["error"]):
                 raise result["error"]
-        steps = [step(result) for result in results if result["stage"] in ("streaming", "error")]
+        steps = [step(result) for result in given if result["stage"] in ("streaming", "error")]
         for one in steps:
             if one.end:
                 del self._jobs[one.job]
@@ -101,7 +102,7 @@ class V3:
             cache=self._cache,
             tokenizer=self._tokenizer,
             max_batch_size=self._settings.slots,
-            max_chunk_size=self._settings.chunk_tokens,
+            max_chunk_size=self._settings.chunk,
             **self._drafting,
         )
 
@@ -138,27 +139,6 @@ def sampler(sampling: Sampling) -> Any:
 
 def step(result: dict[str, Any]) -> Step:
     """What one of the generator's results says of its job. A job that failed by itself leaves the others be."""
-    job = result["job"]
     if result["stage"] == "error":
-        return Step(job.identifier, (), "failed")
-    given = [_given(result)]
-    end: End = ""
-    if result["eos"]:
-        end = "length" if result["eos_reason"] == "max_new_tokens" else "stop"
-        if result["eos_reason"] == "stop_token":  # is held back, with what may have ended inside a character
-            given.append(_given(result.get("held", {})))
-    told = [one for ids, logits in given if logits is not None for one in likely(logits, ids, job.top_logprobs)]
-    tokens = [one for ids, _ in given for one in ids]
-    if result.get("eos_reason") == "stop_token":
-        tokens.pop()
-    cached_tokens = job.cached_pages * PAGE_TOKENS + job.cached_tokens
-    return Step(job.identifier, tuple(tokens), end, cached_tokens, tuple(told))
-
-
-def _given(part: dict[str, Any]) -> tuple[list[int], Any]:
-    """Ids and, where they were asked for, logits."""
-    return _ids(part.get("token_ids")), part.get("logits")
-
-
-def _ids(tensor: Any) -> list[int]:
-    return [] if tensor is None else [int(one) for one in tensor[0].tolist()]
+        return Step(result["job"].identifier, (), "failed")
+    return results.step(result, results.gives(result))

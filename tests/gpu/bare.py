@@ -68,21 +68,14 @@ def rate(generator: Any, folder: Folder, load: Load) -> float:
 
 def main(path: str, counts: str, seconds: str, tokens: str) -> None:
     from exllamav2 import ExLlamaV2Tokenizer
-    from exllamav2.generator import ExLlamaV2DynamicGenerator
 
     from inference.exllama import v2
 
     loads = [Load(streams=int(count), seconds=float(seconds), tokens=int(tokens)) for count in counts.split(",")]
     asked = settings(path, max(load.streams for load in loads))
     folder = read_folder(asked)
-    model, cache = v2.load(path, asked, asked.context)
-    generator = ExLlamaV2DynamicGenerator(
-        model=model,
-        cache=cache,
-        tokenizer=ExLlamaV2Tokenizer(model.config),
-        max_batch_size=asked.slots,
-        max_chunk_size=asked.chunk_tokens,
-    )
+    model, cache = v2.load(path, asked)
+    generator = v2.make_generator(model, cache, ExLlamaV2Tokenizer(model.config), asked)
     generator.warmup()
     rate(generator, folder, Load(streams=1, seconds=2.0, tokens=8))  # what is done once is done now
     found = {load.streams: rate(generator, folder, load) for load in loads}

@@ -59,3 +59,37 @@ def test_attention_is_what_it_is_defined_as(queries: int, window: int, softcap: 
                 scores = softcap * torch.tanh(scores / softcap) if softcap else scores
                 expected = torch.softmax(scores, 0) @ values[first:last, shared]
                 torch.testing.assert_close(found[row, at, head], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_large_numbers_stay_within_what_float16_holds() -> None:
+    import torch
+
+    from inference.exllama.paged import flash_attn_with_kvcache
+
+    cache = torch.full((1, PAGE, 1, 128), 40.0, dtype=torch.float16)
+    found = flash_attn_with_kvcache(
+        torch.full((1, 1, 1, 128), 40.0, dtype=torch.float16),
+        cache,
+        torch.ones_like(cache),
+        cache_seqlens=torch.tensor([3]).int(),
+        block_table=torch.tensor([[0]]).int(),
+        softmax_scale=128**-0.5,
+    )
+    assert torch.equal(found, torch.ones_like(found))
+
+
+@pytest.mark.parametrize("queries", [1, 40])
+def test_what_is_beyond_a_sequence_is_not_looked_at(queries: int) -> None:
+    import torch
+
+    from inference.exllama.paged import flash_attn_with_kvcache
+
+    k_cache, v_cache = (torch.full((2, PAGE, 1, WIDTH), float("nan")) for _ in range(2))
+    found = flash_attn_with_kvcache(
+        *(torch.ones(1, queries, 1, WIDTH), k_cache, v_cache),
+        *(torch.ones(1, queries, 1, WIDTH) for _ in range(2)),
+        cache_seqlens=torch.tensor([0]).int(),
+        block_table=torch.tensor([[1, 0]]).int(),
+        softmax_scale=1.0,
+    )
+    torch.testing.assert_close(found, torch.ones_like(found))

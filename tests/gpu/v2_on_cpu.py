@@ -110,12 +110,11 @@ def open_backend(opening: Open) -> Backend:
     return v2.V2(opening.settings, opening.stop)
 
 
-def load(folder: str, settings: Any, context: int) -> tuple[Model, Cache]:
+def load(folder: str, settings: Any) -> tuple[Model, Cache]:
     """In place of `inference.exllama.v2.load`."""
-    from exllamav2 import ExLlamaV2Config
+    from inference.exllama import v2
 
-    config = ExLlamaV2Config(folder)
-    config.max_seq_len = context
-    config.max_input_len = settings.chunk_tokens
+    config = v2.configured(folder, settings)
+    config.max_input_len = min(config.max_input_len, config.max_seq_len)  # as the library does when it loads
     config.arch = SimpleNamespace(lm=SimpleNamespace(mrope=False))
     return Model(config, Path(folder)), Cache(config, settings.total_tokens)
