@@ -50,7 +50,7 @@ bench: .venv/.tools ## run the benchmarks
 	@set -e; for script in $(sort $(wildcard tests/bench/*.py)); do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script" $(ARGS); done
 
 gpu: .venv/.gpu ## on a machine with a GPU: run ExLlama's tests there and measure it, into docs/BENCHMARKS.md
-	@PYTHONPATH=. $(BIN)/python tests/gpu/run.py $(ARGS)
+	@$(WITH_NODE) TORCH_EXTENSIONS_DIR="$(CURDIR)/.venv/kernels" PYTHONPATH=. $(BIN)/python tests/gpu/run.py $(ARGS)
 
 contract: .venv/.packages ## compile the channel contract anew
 	@$(WITH_NODE) node chain/contract/compile.mjs

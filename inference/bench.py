@@ -20,7 +20,7 @@ from rich.table import Table
 
 from inference import link
 from inference.errors import BadSettings, EngineError, ModelMissing
-from inference.load import Load, Taken, put_on
+from inference.load import Load, Taken, put_on, warming
 from inference.pipes import processes_of
 from inference.worker import Worker, open_worker
 
@@ -87,15 +87,20 @@ def _value(text: str) -> Any:
 
 
 async def bench(spec: link.Spec, loads: Sequence[Load], heard: Callable[[int, float], None]) -> Report:
-    """Put the loads on one engine, one after the other. `heard` is told which, and how much of it is over."""
+    """Put the loads on one engine, one after the other, once it has seen each for a moment.
+
+    `heard` is told which, and how much of it is over.
+    """
+    before_mib = await trio.to_thread.run_sync(_taken_mib)
     async with open_worker(spec) as engine:
-        await put_on(engine, Load(streams=1, tokens=8, seconds=2.0))  # what is done once is done now
+        for load in loads:
+            await put_on(engine, warming(load))
         taken = [await put_on(engine, load, partial(heard, at)) for at, load in enumerate(loads)]
         return Report(
             model=engine.models()[0].id,
             loads=tuple(taken),
             memory_mib=_memory_mib(engine),
-            gpu_mib=_gpu_mib(engine),
+            gpu_mib=_gpu_mib(engine, before_mib),
         )
 
 
@@ -109,15 +114,28 @@ def _memory_mib(engine: Worker) -> int:
     return found >> 10
 
 
-def _gpu_mib(engine: Worker) -> int | None:
-    """By NVIDIA's, if they are at hand."""
-    if shutil.which("nvidia-smi") is None:
-        return None
-    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
-    said = subprocess.run(query, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed words
-    rows, ours = [line.split(", ") for line in said.splitlines()], {str(pid) for pid in processes_of(engine.pid or 0)}
+def _gpu_mib(engine: Worker, before_mib: int) -> int | None:
+    """By NVIDIA's, if they are at hand; in a container they may have other numbers for processes, and what has been
+    taken since `before_mib` counts.
+    """
+    ours = {str(pid) for pid in processes_of(engine.pid or 0)}
+    rows = _ask_nvidia("compute-apps=pid,used_memory")
     found = [int(row[1]) for row in rows if row[0] in ours and row[1].isdigit()]
-    return sum(found) if found else None  # in a container processes may go by other numbers
+    return sum(found) or max(0, _taken_mib() - before_mib) or None
+
+
+def _taken_mib() -> int:
+    """Of all GPUs, by whomever."""
+    return sum(int(row[0]) for row in _ask_nvidia("gpu=memory.used") if row[0].isdigit())
+
+
+def _ask_nvidia(what: str) -> list[list[str]]:
+    """Rows of words; none where there is nobody to ask."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits"]
+    said = subprocess.run(query, capture_output=True, text=True, check=False).stdout  # noqa: S603 - fixed words
+    return [line.split(", ") for line in said.splitlines()]
 
 
 def table(report: Report) -> Table:

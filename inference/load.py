@@ -67,7 +67,7 @@ class _Clocked:
 async def put_on(engine: Engine, load: Load, heard: Callable[[float], None] = lambda _: None) -> Taken:
     """Ask for `load.seconds`, and leave what is not over by then. `heard` is told now and then how far that is.
 
-    No two prompts begin alike, so that nothing of one is cached for another. Raises `EngineError`.
+    No two prompts begin alike, but for what a template puts before them. Raises `EngineError`.
     """
     clocked, numbers = _Clocked(), itertools.count(1)
     model = engine.models()[0].id
@@ -101,10 +101,16 @@ async def put_on(engine: Engine, load: Load, heard: Callable[[float], None] = la
     )
 
 
+def warming(load: Load) -> Load:
+    """The same as it begins: what is done once for so many streams is done then."""
+    return msgspec.structs.replace(load, tokens=8, seconds=min(1.0, load.seconds))
+
+
 def question(model: str, load: Load, number: int) -> Request:
     """What a stream asks for; `number` is another for each question."""
     words = itertools.islice(itertools.cycle((f"{number}", *_WORDS)), load.prompt_words)
-    content = f"{number}. Write a long story with these words in it: {' '.join(words)}."
+    title = f"{number} of {load.streams} times {load.tokens}"  # or one load would find the last one's prompts cached
+    content = f"{title}. Write a long story with these words in it: {' '.join(words)}."
     return Request(
         model=model, messages=(Message("user", content),), max_tokens=load.tokens, temperature=0.8, seed=number
     )

@@ -2,7 +2,8 @@
 
     python tests/gpu/bare.py FOLDER STREAMS,STREAMS… SECONDS TOKENS
 
-There is nothing around it: no worker, no pipe, no chat template, no text. All else is as our back end has it.
+There is nothing around it: no worker, no pipe, no text of the answers. All else is as our back end has it, and the
+prompts are the same.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 sys.path[:0] = [str(ROOT)]
 
+import msgspec  # noqa: E402
+
 from inference.exllama.backend import Sampling  # noqa: E402
 from inference.exllama.folder import Folder, read_folder  # noqa: E402
 from inference.exllama.settings import ExLlama  # noqa: E402
-from inference.load import Load, question  # noqa: E402
+from inference.load import Load, question, warming  # noqa: E402
+from inference.template_process import environment  # noqa: E402
 
 CONTEXT = 1024
 
@@ -37,12 +41,14 @@ def rate(generator: Any, folder: Folder, load: Load) -> float:
 
     from inference.exllama.v2 import sampler
 
-    numbers = itertools.count(1)
+    numbers, template = itertools.count(1), environment().from_string(folder.template)
 
     def begin() -> None:
         asked = question(folder.model.id, load, next(numbers))
+        messages = msgspec.to_builtins(asked.messages)
+        prompt = template.render(messages=messages, add_generation_prompt=True, **folder.marks)
         job = ExLlamaV2DynamicJob(
-            input_ids=torch.tensor([folder.encode(asked.messages[0].content)]),
+            input_ids=torch.tensor([folder.encode(prompt)]),
             max_new_tokens=asked.max_tokens,
             gen_settings=sampler(Sampling(asked.max_tokens, asked.temperature, asked.top_p, asked.seed)),
             seed=asked.seed,
@@ -77,7 +83,8 @@ def main(path: str, counts: str, seconds: str, tokens: str) -> None:
     model, cache = v2.load(path, asked)
     generator = v2.make_generator(model, cache, ExLlamaV2Tokenizer(model.config), asked)
     generator.warmup()
-    rate(generator, folder, Load(streams=1, seconds=2.0, tokens=8))  # what is done once is done now
+    for load in loads:
+        rate(generator, folder, warming(load))
     found = {load.streams: rate(generator, folder, load) for load in loads}
     sys.stdout.write(json.dumps(found) + "\n")
 
