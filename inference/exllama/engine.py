@@ -18,7 +18,7 @@ from inference.exllama.jobs import Jobs
 from inference.exllama.loading import check_installed
 from inference.exllama.orders import Open, Report
 from inference.exllama.process import Generator, open_generator
-from inference.exllama.reading import Reading, ScoreReading
+from inference.exllama.reading import NoReading, Reading, ScoreReading
 from inference.exllama.settings import ExLlama
 from inference.hermes import as_prose, forced
 from inference.nursery import open_background
@@ -55,9 +55,7 @@ class ExLlamaEngine:
     async def prefill(self, request: Request, tokens: int) -> int:
         part = (await self._admit(request))[: max(1, tokens)]
         # The generator works through a prompt only in order to go on: one token is drawn, and thrown away.
-        one = msgspec.structs.replace(request, max_tokens=1, stop=(), top_logprobs=None)
-        reading = Reading(one, len(part), self._folder.spelling(part))
-        async with self._places, self._jobs.job(part, Sampling(1, 0.0, 1.0, 0), reading) as items:
+        async with self._places, self._jobs.job(part, Sampling(1, 0.0, 1.0, 0), NoReading()) as items:
             async for _ in items:
                 pass
         return len(part)

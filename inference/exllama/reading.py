@@ -90,6 +90,17 @@ class Reading:
         return [Finished(reason, Usage(self._prompt_tokens, cached, self._completion_tokens))]
 
 
+class NoReading:
+    """Of what the generator says only because it must."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def feed(self, step: Step) -> list[Delta]:
+        self.done = bool(step.end)
+        return []
+
+
 class ScoreReading:
     """One text that the generator was made to say."""
 

@@ -135,10 +135,12 @@ def run(seed: int, count: int) -> Sequence[str]:
             "llamacpp": partial(open_worker, LlamaCpp(slots=2, context=512)),
             "upstream, a llama-server": partial(open_upstream_in_a_worker, Path(folder)),
         }
-        if reason := UNAVAILABLE[2]:
-            rows.append(f"| exllama without its GPU, nor a worker | not run: {reason} | | | | | |")
-        else:
-            openers["exllama without its GPU, nor a worker"] = partial(open_on_cpu, Path(folder) / "exllama")
+        for version, reason in UNAVAILABLE.items():
+            name = f"exllama {version} without its GPU, nor a worker"
+            if reason:
+                rows.append(f"| {name} | not run: {reason} | | | | | |")
+            else:
+                openers[name] = partial(open_on_cpu, Path(folder) / "exllama", version=version)
         for name, opener in openers.items():
 
             async def cancelled() -> tuple[Left, list[float]]:

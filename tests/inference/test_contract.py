@@ -206,7 +206,9 @@ WEATHER = Tool("weather", "The weather of a city", PARAMETERS)
 
 
 async def check_a_schema(ask: Asker) -> None:
-    text, finished = await ask.text(ask.request("How is the weather in Paris?", 60, schema=PARAMETERS))
+    asked = ask.request("How is the weather in Paris?", 60, schema=PARAMETERS)
+    assert await ask.engine.prefill(asked, 5) >= 5
+    text, finished = await ask.text(asked)
     assert finished.reason == "stop"
     assert json.loads(text).keys() == {"city"}
     cut, finished = await ask.text(ask.request("How is the weather in Paris?", 1, schema=PARAMETERS))
