@@ -195,8 +195,8 @@ def worker_kills(_seed: int) -> Sequence[str]:
         with tempfile.TemporaryDirectory() as directory, Processes(Path(directory)) as processes:
             reports.append(kills.run_kills(processes, setting))
     lines = [
-        f"{kills.STREAMS} answers of {kills.CLIENTS} clients over libp2p are under way at a provider when the process",
-        "of its engine gets a SIGKILL, where no other provider is there, and where one can go on. What is known is the",
+        f"{kills.STREAMS} answers of {kills.ALONE.clients} clients over libp2p are under way at a provider when the",
+        "process of its engine gets a SIGKILL, where no other provider is there, and where one can go on. Known is the",
         "error, or the first piece from another. Then the next answer is asked for. The loop's lag is that of the",
         "provider's node from the first question to that answer, looked at all the time: less what its thread waited",
         "for a core and what a hypervisor took of the cores, and plainly.",

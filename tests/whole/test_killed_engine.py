@@ -13,7 +13,7 @@ from p2p.errors import EngineError
 
 @pytest.mark.slow
 def test_after_kill_9_of_its_engine_all_eight_are_told_and_the_provider_answers_again(processes: Processes) -> None:
-    report = run_kills(processes, replace(ALONE, kills=1))
+    report = run_kills(processes, replace(ALONE, kills=1, clients=2))
     assert report.faults == []
     (kill,) = report.kills
     assert [type(reader.error) for reader in kill.readers] == STREAMS * [EngineError]

@@ -28,8 +28,7 @@ from p2p.config import AskConfig, Config
 from p2p.embed import Client
 from p2p.errors import EngineError, Error
 
-CLIENTS = 2
-STREAMS = 4 * CLIENTS
+STREAMS = 8
 SLOTS = 2 * STREAMS  # nobody gets more than half of what is free
 BEGUN = 3  # pieces of each answer that have come when the engine is killed
 BACK_WITHIN_S = 10.0
@@ -46,6 +45,7 @@ class Setting:
     tokens: int
     others: bool  # whether there is a provider that could go on
     kills: int
+    clients: int = 4  # who share the answers: what one sees fail too often, it leaves
 
 
 ALONE = Setting(engine="scripted", model=SCRIPTED, tokens=1000, others=False, kills=10)
@@ -171,7 +171,7 @@ class Street:
 
     async def kill_again_and_again(self) -> Sequence[Kill]:
         async with AsyncExitStack() as stack:
-            crowd = [await self._client(stack, f"reader{number}") for number in range(CLIENTS)]
+            crowd = [await self._client(stack, f"reader{number}") for number in range(self._setting.clients)]
             for process, home in self._starting:
                 (ready,) = await trio.to_thread.run_sync(process.records, "ready")
                 self._providers[ready["peer"]] = Provider(process, home, ready)
@@ -192,7 +192,7 @@ class Street:
         readers, begun_at = [Reader() for _ in range(STREAMS)], time.time()
         with trio.fail_after(LIMIT_S):
             async with trio.open_nursery() as nursery:
-                for reader, client in zip(readers, STREAMS // CLIENTS * crowd, strict=True):
+                for reader, client in zip(readers, STREAMS // len(crowd) * crowd, strict=True):
                     nursery.start_soon(reader.read, client, self._setting.tokens)
                 for reader in readers:
                     await reader.begun.wait()
