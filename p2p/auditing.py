@@ -8,6 +8,7 @@ known of the provider. Nothing here is in a user's way: what goes wrong with an 
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -38,12 +39,12 @@ from p2p.protocol.audit import (
 from p2p.protocol.audit_prompts import synthetic
 from p2p.protocol.negotiate import Quote
 from p2p.protocol.receipt import Receipt
-from p2p.protocol.reputation import Evidence, Kind
+from p2p.protocol.reputation import Evidence, Kind, weigh
 from p2p.protocol.wire import sign
 from p2p.trace import Trace, silent
 from p2p.track_record import TrackRecord
 
-WAITING_MAX = 32  # answers after which an audit may be due; more at a time are passed over
+WAITING_MAX = 16  # of a provider's answers, after which an audit may be due; more at a time are passed over
 
 KINDS = {
     Outcome.PASSED: Kind.AUDIT_PASSED,
@@ -76,6 +77,33 @@ class _Heard(NamedTuple):
     receipt: Receipt
 
 
+class _Waiting:
+    """Answers that nobody has considered yet, taken of one provider after the other: a busy one delays itself only."""
+
+    def __init__(self) -> None:
+        self._by_provider: dict[str, deque[_Heard]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_provider)
+
+    def add(self, heard: _Heard) -> bool:
+        """Whether there is room for it."""
+        queue = self._by_provider.setdefault(heard.receipt.provider, deque())
+        if len(queue) == WAITING_MAX:
+            return False
+        queue.append(heard)
+        return True
+
+    def take(self) -> _Heard:
+        """The oldest of the provider whose turn it is. There must be one."""
+        provider = next(iter(self._by_provider))
+        queue = self._by_provider.pop(provider)
+        heard = queue.popleft()
+        if queue:
+            self._by_provider[provider] = queue  # behind the others
+        return heard
+
+
 class Auditor:
     """Made by `open_auditor`."""
 
@@ -99,43 +127,43 @@ class Auditor:
         self._clock = clock
         self._draw = draw
         self._trace = trace
-        self._heard, self._waiting = trio.open_memory_channel[_Heard](WAITING_MAX)
-        self._pending = 0
-        self._settled = trio.Condition()
+        self._waiting, self._arrival = _Waiting(), trio.lowlevel.ParkingLot()
+        self._pending, self._rest = 0, trio.lowlevel.ParkingLot()
         self._engine: Engine | None = None
 
     def hear(self, request: Request, answer: Answer) -> None:
         """An answer of the user's is over."""
         if answer.receipt is None or not answer.whole or self._budget.share_percent == 0:
             return
-        try:
-            self._heard.send_nowait(_Heard(request, answer, answer.receipt))
-        except trio.WouldBlock:
-            self._trace("audit_skipped", peer=answer.deal.provider, why="too many wait")
-        else:
+        if self._waiting.add(_Heard(request, answer, answer.receipt)):
             self._pending += 1
+            self._arrival.unpark()
+        else:
+            self._trace("audit_skipped", peer=answer.deal.provider, why="too many wait")
 
     async def settled(self) -> None:
         """Wait until no audit is under way or due."""
-        async with self._settled:
-            while self._pending:
-                await self._settled.wait()
+        while self._pending:
+            await self._rest.park()
 
     async def run(self) -> None:
         """One audit after the other, forever."""
         async with AsyncExitStack() as stack:
-            async for heard in self._waiting:
+            while True:
+                while not self._waiting:
+                    await self._arrival.park()
+                heard = self._waiting.take()
                 try:
                     await self._consider(heard, stack)
                 except Error as error:
                     self._trace("audit_skipped", peer=heard.receipt.provider, why=str(error), reason=error.word)
-                async with self._settled:
-                    self._pending -= 1
-                    self._settled.notify_all()
+                self._pending -= 1
+                self._rest.unpark_all()
 
     async def _consider(self, heard: _Heard, stack: AsyncExitStack) -> None:
         provider = heard.receipt.provider
-        if not due(await self._track_record.of(provider), self._budget.share_percent, self._draw):
+        known = weigh(await self._track_record.of(provider), self._clock())
+        if not due(known, self._budget.share_percent, self._draw):
             return
         if self._engine is None:
             with translated():

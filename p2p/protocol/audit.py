@@ -17,9 +17,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from inference.engine import Figures, Scored
+from p2p.protocol.market import DISTRUSTED_PERMILLE
 from p2p.protocol.price import Tokens
 from p2p.protocol.receipt import Reason
-from p2p.protocol.reputation import AUDITS, Evidence, Kind
+from p2p.protocol.reputation import AUDITS, Evidence, Kind, Weighed, standing
 from p2p.protocol.wire import Bytes32, Name, Nat, PeerVerifier, Signed, SignedBody, open_signed
 
 TOKENS_MIN = 8  # fewer tell nothing
@@ -140,7 +141,7 @@ def with_earlier(finding: Finding, earlier: Iterable[Evidence], limits: Limits) 
     if finding.outcome is Outcome.FAILED:
         return finding
     tokens, strain = finding.tokens, finding.tokens * strain_permille(finding, limits)
-    for one in sorted((one for one in earlier if one.kind in AUDITS), key=lambda one: one.at, reverse=True):
+    for one in sorted((one for one in earlier if one.kind in AUDITS), key=lambda one: one.at)[::-1]:
         if tokens >= POOLED_TOKENS or one.kind is Kind.AUDIT_FAILED:
             break
         if one.strain_permille is not None:
@@ -195,12 +196,14 @@ def verify_verdict(signed: Signed, *, network: str, verify: PeerVerifier) -> Ver
     return open_signed(signed, Verdict, by=lambda body: body.auditor, network=network, verify=verify)
 
 
-def due(evidence: Sequence[Evidence], share_percent: float, draw: Callable[[int], int]) -> bool:
+def due(known: Sequence[Weighed], share_percent: float, draw: Callable[[int], int]) -> bool:
     """Whether a provider is to be audited after an answer, by what is known of it, and if so by chance.
 
-    Its first answers are audited, and the next after one that failed. `draw(n)` gives a random integer in [0, n).
+    Its first answers are audited, and the next after one that failed, until it is left out of the choice: more would
+    tell nothing new, and what is paid for them is better spent on others. `draw(n)` gives a random integer in [0, n).
     """
-    audits = sorted((one for one in evidence if one.kind in AUDITS), key=lambda one: one.at)
-    if len(audits) < FIRST_AUDITED or audits[-1].kind is Kind.AUDIT_FAILED:
+    audits = [one for one, _ in known if one.kind in AUDITS]  # the newest first
+    suspect = len(audits) < FIRST_AUDITED or audits[0].kind is Kind.AUDIT_FAILED
+    if suspect and standing(known).failure_permille < DISTRUSTED_PERMILLE:
         return True
     return draw(100_000) < 1000 * share_percent

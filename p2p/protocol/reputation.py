@@ -138,7 +138,7 @@ class Weighed(NamedTuple):
 
 def weigh(evidence: Iterable[Evidence], now: float) -> Sequence[Weighed]:
     """The newest first. Evidence from the future, as after a clock was set back, counts as fresh."""
-    newest = sorted(evidence, key=lambda one: one.at, reverse=True)
+    newest = sorted(evidence, key=lambda one: one.at)[::-1]  # of the same second too, the last one first
     return [Weighed(one, 0.5 ** (max(0.0, now - one.at) / HALF_LIFE_S)) for one in newest]
 
 

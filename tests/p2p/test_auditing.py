@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from market import DEPOSIT_NANO, PRICES, Customer, Market, Seller, clock, open_market, question, signer
 from trio.testing import MockClock
 
@@ -24,6 +25,8 @@ from p2p.protocol.strategy import FixedPrice, TakeIt
 from p2p.track_record import TrackRecord, evidence_of
 
 IMPOSTOR = Scripted(weights="a smaller one")
+# To whom opening a channel costs next to nothing, so that it does not keep it where it is.
+FREE_TO_GO = Budget(deposit_nano=DEPOSIT_NANO, channels_max=8, answers_per_channel=1 << 30, strategy=TakeIt())
 
 
 class Canned(ScriptedEngine):
@@ -99,9 +102,7 @@ async def test_what_is_not_the_models_answer_is_found_and_avoided(
         honest = await market.seller(name="honest")
         cheaper = FixedPrice(PRICES.scaled(8, 10))
         cheat = await market.seller(name="cheat", engine=engine(scripted), strategy=cheaper)
-        # To whom opening a channel costs next to nothing, so that it does not keep it where it is.
-        budget = Budget(deposit_nano=DEPOSIT_NANO, channels_max=8, answers_per_channel=1 << 30, strategy=TakeIt())
-        client = await market.customer(budget=budget)
+        client = await market.customer(budget=FREE_TO_GO)
         asked = []
         async with auditing(market, client) as auditor:
             for number in range(8):
@@ -118,6 +119,48 @@ async def test_what_is_not_the_models_answer_is_found_and_avoided(
         said = verify_verdict(verdict, network="devnet", verify=verify_by_peer)
         assert (said.provider, said.auditor, said.outcome) == (cheat.peer, client.host.peer, "failed")
         assert said.synthetic
+
+
+def slow_reader(seconds: float) -> Reader:
+    """Takes so long for each answer."""
+
+    class Slow(ScriptedEngine):
+        async def score(self, request: Request, text: str) -> Scored:
+            await trio.sleep(seconds)
+            return await super().score(request, text)
+
+    @asynccontextmanager
+    async def open_slow() -> AsyncIterator[ScriptedEngine]:
+        yield Slow(Scripted())
+
+    return Reader(open_slow, "scripted")
+
+
+async def test_what_is_known_to_be_false_is_not_paid_for_again(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_market(tmp_path) as market:
+        cheat, client = await market.seller(engine=ScriptedEngine(IMPOSTOR)), await market.customer()
+        hardly_any = AuditBudget(share_percent=0.001)
+        async with auditing(market, client, hardly_any, reader=slow_reader(60)) as auditor:
+            for number in range(12):
+                await ask(client, number)  # all of them before the first one is found to be false
+            await auditor.settled()
+        assert [one.kind for one in audits(client, cheat)] == [Kind.AUDIT_FAILED] * 5
+
+
+async def test_who_answers_most_does_not_keep_others_from_being_audited(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        busy, client = await market.seller(name="busy"), await market.customer(budget=FREE_TO_GO)
+        async with auditing(market, client, AuditBudget(share_percent=100), reader=slow_reader(60)) as auditor:
+            for number in range(6):
+                await ask(client, number)
+            cheaper = await market.seller(name="cheaper", strategy=FixedPrice(PRICES.scaled(1, 100)))
+            asked = [await ask(client, number) for number in range(6, 8)]
+            await auditor.settled()
+        assert asked == [cheaper.peer] * 2
+        order = [one["peer"] for one in client.diary.of("audited")]
+        assert order == [busy.peer, busy.peer, cheaper.peer, busy.peer, cheaper.peer] + [busy.peer] * 3
 
 
 class Doubting(ScriptedEngine):

@@ -256,12 +256,17 @@ def _disagreements(
         yield f"{delivered_nano} nano were delivered over all channels, and {paid_nano} are the sum of all answers"
 
 
-def faults(report: Report) -> Iterator[str]:
-    """Whatever did not hold."""
+def dishonesty(report: Report) -> Iterator[str]:
+    """What was lost, differs, or went to cheats."""
     yield from report.lost
     yield from report.disagreements
     if (share := report.cheats_share(report.latter)) >= CHEATS_MAX:
         yield f"in the last quarter the cheats have {share:.1%} of the traffic"
+
+
+def faults(report: Report) -> Iterator[str]:
+    """That, and what was paid too much. On a real model the honest ones are busy, and a dearer one may be worth it."""
+    yield from dishonesty(report)
     if (overpaid := report.bill(report.latter).overpaid) >= OVERPAID_MAX:
         yield f"in the last quarter {overpaid:.1%} too much was paid for tokens"
 

@@ -19,7 +19,10 @@ INTRODUCTION = [
     "counted. What was paid beyond that is *overpaid*. Apart from it are prompts that another provider had to read",
     "again, audits, and the chain's fees. *Traffic* is the tokens that were charged.",
 ]
-AND_EMBEDDED = "The same with the embedded model, where the impostor says scripted words:"
+AND_EMBEDDED = (
+    "The same with the embedded model, where the impostor says scripted words in no time. The honest ones share a\n"
+    "busy machine there, so that the dear one may be worth its price:"
+)
 
 
 def table(report: Report) -> Sequence[str]:

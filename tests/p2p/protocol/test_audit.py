@@ -38,7 +38,7 @@ from p2p.protocol.audit import (
 )
 from p2p.protocol.audit_prompts import synthetic
 from p2p.protocol.price import Tokens
-from p2p.protocol.reputation import Evidence, Kind
+from p2p.protocol.reputation import Evidence, Kind, weigh
 from p2p.protocol.wire import sign
 
 LIMITS = Limits(greedy=0.1, pooled=0.02, low=3.0, high=2.0)
@@ -239,13 +239,19 @@ PASSED, FAILED, UNCLEAR = Kind.AUDIT_PASSED, Kind.AUDIT_FAILED, Kind.AUDIT_UNCLE
         (evidence(PASSED, PASSED, PASSED, FAILED), True),
         (evidence(FAILED, FAILED, FAILED, PASSED, Kind.ANSWERED), False),
         (list(reversed(evidence(PASSED, PASSED, PASSED, FAILED))), True),
+        (evidence(*[FAILED] * 4), True),
+        (evidence(*[FAILED] * 5), False),
+        (evidence(*[Kind.MISCOUNTED] * 5), False),
     ],
 )
-def test_a_newcomer_is_audited_and_whoever_failed_and_others_by_chance(known: list[Evidence], always: bool) -> None:
+def test_newcomers_are_audited_and_who_failed_until_avoided_and_others_by_chance(
+    known: list[Evidence], always: bool
+) -> None:
     def never(_: int) -> int:
         return 99_999
 
-    assert due(known, 2, never) == always
-    drawn = sum(due(evidence(*[PASSED] * 3), 2, Random(seed).randrange) for seed in range(2000))
+    assert due(weigh(known, 100), 2, never) == always
+    sound = weigh(evidence(*[PASSED] * 3), 100)
+    drawn = sum(due(sound, 2, Random(seed).randrange) for seed in range(2000))
     assert 20 < drawn < 60
-    assert not due(evidence(*[PASSED] * 3), 0, lambda _: 0)
+    assert not due(sound, 0, lambda _: 0)
