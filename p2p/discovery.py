@@ -23,6 +23,7 @@ from p2p.host import Host, PeerAddress, Stream, Verdict
 from p2p.protocol.advert import PROTOCOL, Advert, ModelOffer, Pull, lookup_key, provider_keys
 from p2p.protocol.advert_book import MIN_RENEWAL_S, AdvertBook
 from p2p.protocol.wire import PeerVerifier, Signed, decode, encode
+from p2p.recent import Recent
 from p2p.stream import MessageStream, open_messages
 from p2p.trace import Trace, silent
 
@@ -36,6 +37,10 @@ RENEWAL_SPREAD = 0.25
 SETTLE_S = MIN_RENEWAL_S + 1.0
 PROBE_TIMEOUT_S = 5.0
 WITHDRAW_TIMEOUT_S = 2.0
+# Who announces something, and that a provider is there with so many free slots, is as good as new for so long. An
+# application asks many times a second; a choice by what was free long ago would send all of it to the same one.
+SEARCH_KEPT_S = 15.0
+PROBE_KEPT_S = 1.0
 MAX_FOUND = 32  # each of the two ways of finding may name so many
 MAX_PROBES_AT_ONCE = 16
 # While providers answer, the next is waited for so long, and all of them no longer than one could take alone.
@@ -171,18 +176,31 @@ class Directory:
         self._clock = clock
         self._trace = trace
         self.book = AdvertBook(network=network, verify=verify)
+        self._searches = Recent[Sequence[PeerAddress]](SEARCH_KEPT_S)
+        self._probes = Recent[tuple[Advert, int]](PROBE_KEPT_S)
 
     async def find(self, model: str | None, *, family: str = "") -> Sequence[Found]:
-        """Providers of `model` (or of anything) that are known or can be found, and that answer now.
+        """Providers of `model` (or of anything) that are known or can be found, and that answer now, or did just now.
 
         Of a `family` each of its models that a provider has.
 
         Raises `Unavailable` if none is known and the network cannot be asked.
         """
         now, sought = self._clock(), Sought(model, family)
-        known = self.book.candidates(model, now, MAX_FOUND, secrets.randbelow)
+        searched = sought.key not in self._searches
+        peers = await self._peers(sought)
+        found = await self._probe_all([peer for peer in peers if not self.book.failed(peer, now)], sought)
+        if not found:  # those that failed before; and if all did just now, the fault may have been ours
+            self._searches.clear()
+            found = await self._probe_all(peers if searched else await self._peers(sought), sought)
+        return sorted(found, key=lambda one: one.peer)
+
+    async def _peers(self, sought: Sought) -> Sequence[str]:
+        """Who is said to have it, whether they answer or not. Raises `Unavailable`."""
+        known = self.book.candidates(sought.model, self._clock(), MAX_FOUND, secrets.randbelow)
         try:
-            announced = await self._host.find_providers(sought.key, MAX_FOUND)
+            search = partial(self._host.find_providers, sought.key, MAX_FOUND)
+            announced = await self._searches.get(sought.key, search)
         except Unavailable:
             if not known:
                 raise
@@ -191,15 +209,13 @@ class Directory:
             self._host.learn(address)
         peers = dict.fromkeys([*known, *(address.peer for address in announced)])
         peers.pop(self._host.peer, None)
-        promising = [peer for peer in peers if not self.book.failed(peer, now)]
-        found = await self._probe_all(promising, sought)
-        if not found:  # those that failed before; and if all did just now, the fault may have been ours
-            found = await self._probe_all(list(peers), sought)
-        return sorted(found, key=lambda one: one.peer)
+        return list(peers)
 
     def fail(self, peer: str, why: str, kind: str = "probe_failed") -> None:
         """The peer is there no more, or not as it should be: others are asked first for a while."""
         self.book.fail(peer, self._clock())
+        self._probes.forget(peer)
+        self._searches.clear()  # others may have come
         self._trace(kind, peer=peer, why=why)
 
     async def probe(self, peer: str) -> tuple[Advert, int]:
@@ -271,7 +287,7 @@ class Directory:
         """The peer with what it offers of that; nothing if it has none, or does not answer in time."""
         try:
             with trio.fail_after(PROBE_TIMEOUT_S):
-                advert, rtt_ms = await self.probe(peer)
+                advert, rtt_ms = await self._probes.get(peer, partial(self.probe, peer))
         except (Error, trio.TooSlowError) as error:
             self.fail(peer, str(error) or "too slow")
             return ()

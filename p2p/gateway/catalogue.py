@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import trio
-
 from p2p.discovery import Found
 from p2p.errors import Unavailable
 from p2p.gateway.failures import model_not_found
 from p2p.peer import LightPeer
 from p2p.protocol.advert import ModelOffer
+from p2p.recent import Recent
 
 FRESH_S = 10.0
+EVERYBODY = ""
 
 
 class Catalogue:
@@ -22,21 +22,14 @@ class Catalogue:
 
     def __init__(self, peer: LightPeer) -> None:
         self._peer = peer
-        self._found: Sequence[Found] = ()
-        self._looked_at = float("-inf")
-        self._turn = trio.Lock()
+        self._looks = Recent[Sequence[Found]](FRESH_S)
 
     async def providers(self) -> Sequence[Found]:
         """Those that answered within the last seconds, each once. Raises `Error`; nobody there is nothing found."""
-        async with self._turn:
-            if trio.current_time() > self._looked_at + FRESH_S:
-                try:
-                    self._found = await self._peer.find()
-                except Unavailable:
-                    self._found = ()
-                # Where there is nobody, the next look may well find somebody.
-                self._looked_at = trio.current_time() if self._found else float("-inf")
-            return self._found
+        try:
+            return await self._looks.get(EVERYBODY, self._peer.find)
+        except Unavailable:  # where there is nobody, the next look may well find somebody
+            return ()
 
     async def models(self) -> Mapping[str, Sequence[ModelOffer]]:
         """By id, each with its offers."""
@@ -52,10 +45,10 @@ class Catalogue:
             return known[model]
         if not known:
             raise Unavailable("no provider answers; check the network, or start one: python -m p2p.node provide")
-        self._looked_at = float("-inf")  # somebody may have come since
-        if model in (known := await self.models()):
-            return known[model]
-        raise model_not_found(model)
+        try:
+            return [found.model for found in await self._peer.find(model)]  # somebody may have come since
+        except Unavailable:
+            raise model_not_found(model) from None
 
 
 def as_openai(model: str, offers: Sequence[ModelOffer], created: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from market import MODEL, PRICES, question
 from town import open_town
 
 from inference.nursery import open_background
+from p2p.discovery import PROBE_KEPT_S
 from p2p.host import Host, Stream
 from p2p.peer import LightPeer
 from p2p.protocol import session
@@ -113,7 +114,11 @@ async def measure(directory: Path, answers: int, rtt_s: float = RTT_S) -> dict[s
         town.client(seen_through, joins=far) as client,
     ):
         await _ask(client)  # a channel is open afterwards
-        found = {"agreed on": [await _sent(client, watched[0]) for _ in range(answers)]}
+        found: dict[str, list[Sent]] = {"agreed on": [], "agreed on just after another": []}
+        for _ in range(answers):
+            await trio.sleep(PROBE_KEPT_S)
+            for requests in found.values():
+                requests.append(await _sent(client, watched[0]))
         day = int(time.time()) + DAY_S
         await client.demand(Wanted(model=MODEL, per_day=max(2, answers), input_tokens=100, output_tokens=20, until=day))
         found["standing"] = [await _sent(client, watched[0]) for _ in range(answers)]

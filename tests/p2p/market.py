@@ -26,6 +26,7 @@ from inference.measure import Measured
 from inference.nursery import open_background
 from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
 from p2p.budget import Budget
+from p2p.discovery import SEARCH_KEPT_S
 from p2p.host import Host
 from p2p.keys import peer_id_of
 from p2p.manners import Pause
@@ -147,6 +148,7 @@ class Market:
         self._directory = directory
         self._nursery = nursery
         self._books: list[Book] = []
+        self._customers = 0
 
     async def seller(
         self,
@@ -192,6 +194,8 @@ class Market:
         )
         seller = Seller(name, host, plain, keeper, money, provider, diary, trio.CancelScope())
         await self._nursery.start(_run, seller)
+        if self._customers:
+            await trio.sleep(SEARCH_KEPT_S)  # those who have looked around already will look again
         return seller
 
     async def customer(
@@ -216,6 +220,7 @@ class Market:
             trace=diary,
         )
         await peer.load()
+        self._customers += 1
         return Customer(name, host, keeper, money, peer, diary)
 
     async def kill(self, one: Seller | Customer) -> None:

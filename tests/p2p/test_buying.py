@@ -20,7 +20,7 @@ from inference.scripted import Scripted
 from p2p import ranking
 from p2p.budget import Budget
 from p2p.buying import GRACE_S, MAX_ASKED, Deal, Experience, Negotiations
-from p2p.discovery import Found
+from p2p.discovery import PROBE_KEPT_S, Found
 from p2p.errors import PaymentError, Refused, RemoteError, Unavailable
 from p2p.host import HANDLER_TIMEOUT_S, Stream
 from p2p.protocol.market import Need, Objection, Standing
@@ -340,6 +340,7 @@ async def test_each_one_found_is_ranked_or_left_out_for_a_reason_and_shown(
         sellers, client = await three(market), await market.customer()
         busy = await market.seller(Scripted(slots=1), name="busy", prices=CHEAP)
         await haggle(client, allow={busy.peer})  # its one slot is promised
+        await trio.sleep(PROBE_KEPT_S)
         cheap, middle, dear = (one.peer for one in sellers)
         experience = Experience(opening_fee_nano=7, standings={middle: Standing(450)}, ready={dear})
         deal = await haggle(client, experience=experience, block={cheap})

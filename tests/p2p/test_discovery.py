@@ -18,9 +18,11 @@ from p2p.discovery import (
     FIRST_RENEWAL_S,
     GRACE_S,
     MAX_FOUND,
+    PROBE_KEPT_S,
     PROBE_TIMEOUT_S,
     RENEW_S,
     RENEWAL_SPREAD,
+    SEARCH_KEPT_S,
     SETTLE_S,
     TIDY_S,
     Announcer,
@@ -182,7 +184,7 @@ async def test_a_network_that_cannot_be_asked_leaves_those_that_are_known(autoju
         world.network.dht_is_down = True
         assert await world.find() == [peer("one")]
         world.network.kill(peer("one"))
-        assert await world.find() == []
+        await trio.sleep(PROBE_KEPT_S)
         with pytest.raises(Unavailable):
             await world.find()
 
@@ -350,8 +352,42 @@ async def test_where_nobody_else_is_left_those_that_failed_are_asked_again(autoj
         world.directory.fail(peer("one"), "again")
         assert await world.find() == [peer("two")]
         world.network.kill(peer("two"))
+        await trio.sleep(PROBE_KEPT_S)
         assert await world.find() == [peer("one")]
         assert host.peer == peer("one")
+
+
+async def test_who_asks_often_searches_and_probes_now_and_then(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        world.network.dht_is_down = True
+        with pytest.raises(Unavailable):
+            await world.find()
+        world.network.dht_is_down = False
+        await world.announce("one")
+        for _ in range(10):
+            assert await world.find() == [peer("one")]
+            assert await world.find(None) == [peer("one")]
+        assert len(world.client.streams) == 1
+        await world.announce("two")
+        assert await world.find() == [peer("one")], "nobody has looked for it yet"
+        await trio.sleep(SEARCH_KEPT_S)
+        assert await world.find() == sorted([peer("one"), peer("two")])
+        assert len(world.client.streams) == 3
+
+
+async def test_one_that_failed_since_it_was_probed_is_asked_whether_it_is_there(autojump_clock: MockClock) -> None:
+    async with open_world() as world:
+        await world.announce("one")
+        await world.announce("two")
+        assert await world.find() == sorted([peer("one"), peer("two")])
+        world.network.kill(peer("one"))
+        world.directory.fail(peer("one"), "it broke off")
+        assert await world.find() == [peer("two")]
+        world.network.kill(peer("two"))
+        world.directory.fail(peer("two"), "it broke off")
+        assert await world.find() == []
+        await world.announce("three")
+        assert await world.find() == [peer("three")], "who finds nobody looks again at once"
 
 
 async def test_where_nobody_answers_all_are_asked_once_more(autojump_clock: MockClock) -> None:

@@ -14,4 +14,5 @@ from p2p.protocol import advert, negotiate, session
 async def test_with_a_standing_quote_a_session_is_all_that_is_opened(tmp_path: Path) -> None:
     found = await measure(tmp_path, answers=2, rtt_s=0)
     assert {one.streams for one in found["standing"]} == {(session.PROTOCOL,)}
+    assert {one.streams for one in found["agreed on just after another"]} == {(negotiate.PROTOCOL, session.PROTOCOL)}
     assert {one.streams for one in found["agreed on"]} == {(advert.PROTOCOL, negotiate.PROTOCOL, session.PROTOCOL)}

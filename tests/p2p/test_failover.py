@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 from market import DEPOSIT_NANO, MODEL, Customer, Market, Seller, open_market, question
 from msgspec import structs
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chain.wallet import WALLET_MARGIN_NANO
 from inference.engine import Delta, Finished, Request
@@ -141,8 +142,8 @@ async def test_one_that_is_still_there_receipts_its_part(
 ) -> None:
     async with open_market(tmp_path) as market:
         standby, client = await standing_by(market)
-        before = trio.current_time()
         cheap = await market.seller(scripted, name="cheap")
+        before = trio.current_time()
         purchase = await bought(client)
         assert purchase.text == whole()
         first, second = purchase.parts
@@ -232,8 +233,10 @@ async def test_whoever_comes_later_is_looked_for_when_nobody_is_left(tmp_path: P
         cheap, client = await market.seller(name="cheap"), await market.customer()
 
         async def changing_of_the_guard() -> None:
-            await market.seller(name="late")
-            await market.kill(cheap)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(market.seller, name="late"))
+                await wait_all_tasks_blocked()
+                await market.kill(cheap)
 
         purchase = await bought(client, at_tokens={40: changing_of_the_guard})
         assert purchase.text == whole()

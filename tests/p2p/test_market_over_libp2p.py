@@ -76,8 +76,9 @@ async def test_a_provider_that_goes_away_in_the_middle(tmp_path: Path) -> None:
         async with client.answer(await client.agree(await client.find(MODEL), request), request) as answer:
             await anext(answer)
             going.cancel()
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unavailable) as caught:
                 await read(answer)
+        client.give_up(answer.deal.provider, caught.value)
         (known,) = await client.channels()
         assert 0 < known.delivered_nano <= known.authorised_nano
         await gone.wait()

@@ -15,6 +15,7 @@ from inference.engine import Request
 from inference.scripted import Scripted
 from p2p import ranking
 from p2p.budget import Budget
+from p2p.discovery import PROBE_KEPT_S
 from p2p.errors import PaymentError, Refused, Unavailable
 from p2p.host import Stream
 from p2p.protocol import advert, negotiate, session
@@ -65,6 +66,7 @@ async def test_the_best_is_held_and_used_without_looking_or_asking(tmp_path: Pat
             assert left(client) == left(best) == uses_left, "both count the same"
         assert set(heard) == {session.PROTOCOL}
         assert bought.answer.delivered_nano == 3 * bought.cost_nano
+        await trio.sleep(PROBE_KEPT_S)
         spot = await ask(client)
         assert spot.answer.deal.quote.prices == PRICES, "it is used up"
         assert {advert.PROTOCOL, negotiate.PROTOCOL} < set(heard)
@@ -90,10 +92,12 @@ async def test_a_request_goes_out_three_round_trips_sooner(tmp_path: Path, autoj
             await ask(client)
             return sent_at[0] - begun_at
 
-        without_s = await until_sent_s()
+        await trio.sleep(PROBE_KEPT_S)
+        without_s, just_after_s = await until_sent_s(), await until_sent_s()
         await client.peer.demand(wanted())
         with_s = await until_sent_s()
         assert without_s == pytest.approx(3 * RTT_S), "is it there, a quote, an agreement"
+        assert just_after_s == pytest.approx(2 * RTT_S), "it was there just now"
         assert with_s == pytest.approx(0)
 
 
@@ -169,6 +173,7 @@ async def test_a_provider_that_moved_is_looked_for_and_remembered_where_it_is(
             return await opened(peer, protocol)
 
         monkeypatch.setattr(client.host, "open", open_)
+        await trio.sleep(PROBE_KEPT_S)
         bought = await ask(client)
         assert (bought.answer.deal.provider, bought.answer.deal.quote.uses) == (seller.peer, 3)
         (held,) = await client.peer.held(REQUEST)
