@@ -28,9 +28,12 @@ def test_a_client_sees_who_sells_and_a_provider_whom_it_is_connected_to(
         assert words in shown.out
 
     theirs = ("--network", network.file, "--home", network.provider.home)
-    (relay,) = here(processes, "peers", "--provider", "--json", *theirs).result
-    assert (relay["peer"], relay["path"], relay["banned"]) == (network.relay.peer, "direct", "")
+    connected = {row["peer"]: row for row in here(processes, "peers", "--provider", "--json", *theirs).result}
+    relay = connected.pop(network.relay.peer)
+    assert (relay["path"], relay["banned"]) == ("direct", "")
     assert relay["connected_s"] >= 0
+    # It is written down every few seconds, so that who looked around just now may still be there.
+    assert all(visitor["found"] == "it came to us" for visitor in connected.values())
     nobody = here(processes, "peers", "--provider", *mine)
     assert nobody.code == 2
     assert "no provider runs on" in nobody.complaint
