@@ -72,7 +72,7 @@ def _program() -> tuple[str, dict[str, str]]:
         command, env=os.environ | {"TMPDIR": str(unpacked)}, check=True, capture_output=True, text=True, timeout=120
     )
     where = json.loads(said.stdout)
-    return where["program"], {"LD_LIBRARY_PATH": where["libraries"], "FONTCONFIG_PATH": where["fonts"]}
+    return where["program"], {"LD_LIBRARY_PATH": where["libraries"], "FONTCONFIG_FILE": where["fonts"]}
 
 
 class Page:

@@ -146,8 +146,9 @@ async def test_a_server_that_leaves_is_handed_out_no_more() -> None:
 
 
 async def test_a_peer_is_found_by_its_id_alone() -> None:
-    async with joined("one", "two") as (_, one, two):
+    async with joined("one", "two") as (bootstrap, one, two):
         two.serve(ECHO, echo)
+        await until(lambda: two.peer in table(bootstrap))
         stream = await one.open(two.peer, ECHO)
         assert stream.peer == two.peer
 
