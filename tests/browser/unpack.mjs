@@ -1,6 +1,6 @@
 // Unpacks the Chromium that comes as an npm package, and says where it is: its program, and the libraries it may need.
-// In a process of its own, because it goes where the environment's TMPDIR says. Its own list of fonts names /tmp/fonts
-// whatever that says, and without any font Chromium ends at the first letter, so it gets another list.
+// In a process of its own, because it goes where the environment's TMPDIR says. Its own list of fonts names other
+// folders whatever that says, and without any font Chromium ends at the first letter, so it gets another list.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { tmpdir } from "node:os";
