@@ -81,6 +81,11 @@ class Deal:
         """To the provider, as it was probed."""
         return next(score.candidate.rtt_ms for score in self.ranked if score.candidate.peer == self.provider)
 
+    @property
+    def keeps_place(self) -> bool:
+        """Whether the provider keeps a slot for it."""
+        return not (self.quote.free or self.quote.standing)
+
 
 @dataclass(frozen=True)
 class Experience:

@@ -29,6 +29,7 @@ from p2p.failover import LastingAnswer, allow_anything, open_lasting_answer
 from p2p.foreign import translated
 from p2p.funding import Funding
 from p2p.host import Host, PeerAddress, PeerPath
+from p2p.kept_place import kept_place
 from p2p.keys import verify_by_peer
 from p2p.payers import Payers
 from p2p.protocol.conversations import Conversations
@@ -200,6 +201,7 @@ class LightPeer:
         if held is not None:
             self._host.learn(PeerAddress(deal.provider, held.advert.addresses))
         async with (
+            kept_place(self._host, deal, self._trace) as place_used,
             self._paying(deal, request, fund=not audit) as payer,
             open_messages(self._host, deal.provider, PROTOCOL, ToClient, self._trace) as messages,
             open_background() as background,
@@ -227,6 +229,7 @@ class LightPeer:
                 clock=self._clock,
                 keep_text=audit or bool(self._hearing),
             )
+            place_used.set()
             background.start_soon(answer.run)
             try:
                 yield answer

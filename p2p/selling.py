@@ -22,7 +22,19 @@ from p2p.manners import Pause
 from p2p.protocol.advert import ChannelOffer, ModelOffer
 from p2p.protocol.allowance import Left
 from p2p.protocol.demand import Wanted
-from p2p.protocol.negotiate import ENDED, Accepted, Ask, Offer, Quote, Refusal, Seller, ToClient, ToProvider
+from p2p.protocol.negotiate import (
+    ENDED,
+    Accepted,
+    Ask,
+    GiveBack,
+    Offer,
+    Owed,
+    Quote,
+    Refusal,
+    Seller,
+    ToClient,
+    ToProvider,
+)
 from p2p.protocol.sales import NOTHING_LEFT, PriceList, Sales, Speed
 from p2p.protocol.wire import BodySigner, Signed, decode, encode
 from p2p.stream import MessageStream
@@ -96,6 +108,11 @@ class Selling:
         messages, seller = MessageStream[ToProvider](stream, ToProvider, self._trace), Seller()
         while seller.state not in ENDED:
             message = await messages.answer(TURN_TIMEOUT_S)
+            if isinstance(message, GiveBack):
+                seller.receive(message)
+                self._sales.given_back(message.quote_id, messages.peer)
+                self._trace("given_back", peer=messages.peer)
+                break
             left = await self._left(stream, message)
             reply = self._reply(seller, message, messages.peer, left)
             if isinstance(reply, Accepted) and seller.standing is not None:
@@ -129,7 +146,7 @@ class Selling:
         while self.sessions:
             await self._none_left.wait()
 
-    def _reply(self, seller: Seller, message: ToProvider, client: str, left: Left) -> ToClient:
+    def _reply(self, seller: Seller, message: Owed, client: str, left: Left) -> ToClient:
         if pause := self._pause():
             seller.receive(message)
             return seller.refuse(Refusal.of(pause.refusal()))
@@ -141,7 +158,7 @@ class Selling:
         with translated():
             await self._keeper.do(partial(Book.save_standing_quote, quote=given, now=int(self._clock())))
 
-    async def _left(self, stream: Stream, message: ToProvider) -> Left:
+    async def _left(self, stream: Stream, message: Owed) -> Left:
         """What whoever asks may still be given, if that is what it asks for."""
         if isinstance(message, Ask) and message.free:
             return await self._giving.left(stream.peer, stream.source)

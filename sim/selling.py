@@ -6,7 +6,7 @@ from functools import partial
 
 from inference.engine import Capacity, ModelInfo
 from p2p.protocol.advert import ChannelOffer, ModelOffer
-from p2p.protocol.negotiate import Quote, Seller, ToProvider
+from p2p.protocol.negotiate import Owed, Quote, Seller
 from p2p.protocol.sales import PriceList, Sales, Speed
 from p2p.protocol.wire import Signed
 from sim.engine import Pace
@@ -63,7 +63,7 @@ class Selling:
 
     async def negotiate(self, end: End) -> None:
         """One negotiation, to its end."""
-        inbox = Inbox[ToProvider](self._world.kernel, end, ToProvider, patience_s=PATIENCE_S)
+        inbox = Inbox[Owed](self._world.kernel, end, Owed, patience_s=PATIENCE_S)
         seller = Seller()
         while (message := await inbox.next()) is not None:
             end.send(self._sales.answer(seller, message, end.peer, self._capacity, self._world.kernel.now))

@@ -1,6 +1,7 @@
 """Core: agreeing on a price, straight between one client and one provider.
 
     Ask -> Quote -> (Counter -> Quote)* -> Accept -> Accepted, at most four quotes.
+    GiveBack, on a stream of its own, where nothing comes of it after all.
 
 A quote is signed by the provider and binds it until `valid_until`: the client may start a session by showing it back,
 and the provider need remember no more than how often it was used. Whoever speaks out of turn breaks the protocol.
@@ -137,6 +138,12 @@ class Accepted(Message, frozen=True, kw_only=True, tag="accepted"):
     hold_until: Nat
 
 
+class GiveBack(Message, frozen=True, kw_only=True, tag="give_back"):
+    """The place that is kept for the accepted quote with this id is not needed. There is no answer."""
+
+    quote_id: Bytes32
+
+
 class Refusal(Message, frozen=True, kw_only=True, tag="refusal"):
     """An honest no, with the price or the time at which it would be a yes where there is one."""
 
@@ -155,7 +162,8 @@ class Refusal(Message, frozen=True, kw_only=True, tag="refusal"):
         return Refused(self.reason, self.detail, retry_after_s=self.retry_after_s, prices=self.prices)
 
 
-ToProvider = Ask | Counter | Accept
+Owed = Ask | Counter | Accept  # an answer
+ToProvider = Owed | GiveBack
 ToClient = Offer | Accepted | Refusal
 
 
@@ -176,6 +184,7 @@ class State(Enum):
     ACCEPTING = auto()  # the provider owes the confirmation
     AGREED = auto()
     REFUSED = auto()
+    GIVEN_BACK = auto()  # the place of an earlier agreement
 
 
 MOVES: dict[tuple[State, type[Message]], State] = {
@@ -186,8 +195,9 @@ MOVES: dict[tuple[State, type[Message]], State] = {
     (State.QUOTED, Accept): State.ACCEPTING,
     (State.ACCEPTING, Accepted): State.AGREED,
     (State.ACCEPTING, Refusal): State.REFUSED,
+    (State.START, GiveBack): State.GIVEN_BACK,
 }
-ENDED = frozenset({State.AGREED, State.REFUSED})
+ENDED = frozenset({State.AGREED, State.REFUSED, State.GIVEN_BACK})
 
 
 class _Party:

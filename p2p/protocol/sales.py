@@ -18,12 +18,12 @@ from p2p.protocol.negotiate import (
     Accept,
     Ask,
     Counter,
+    Owed,
     Quote,
     QuoteUses,
     Refusal,
     Seller,
     ToClient,
-    ToProvider,
     Turn,
 )
 from p2p.protocol.places import BUSY_RETRY_S, HELD_RETRY_S, HOLD_S, Places, Queue
@@ -130,7 +130,7 @@ class Sales:
     def answer(
         self,
         seller: Seller,
-        message: ToProvider,
+        message: Owed,
         client: str,
         capacity: Capacity,
         now: float,
@@ -186,13 +186,17 @@ class Sales:
         self._places.begin(signed.id, now + quote.longest_ms / 1000)
         return quote, model
 
+    def given_back(self, quote_id: bytes, client: str) -> None:
+        """A client does not need the place that is kept for it, if any is."""
+        self._places.give_back(quote_id, client)
+
     def ended(self, quote_id: bytes) -> None:
         """The session that this quote was redeemed for is over."""
         self._places.end(quote_id)
         self._given.discard(quote_id)
 
     def _reply(
-        self, seller: Seller, message: ToProvider, client: str, capacity: Capacity, now: float, left: Left
+        self, seller: Seller, message: Owed, client: str, capacity: Capacity, now: float, left: Left
     ) -> ToClient:
         match message:
             case Ask(free=True):

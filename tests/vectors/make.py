@@ -196,6 +196,7 @@ MESSAGES: dict[str, tuple[Message, ...]] = {
         negotiate.Offer(quote=SIGNED_QUOTE, final=True),
         negotiate.Counter(prices=Prices(90_000_000, 45_000_000, 270_000_000)),
         negotiate.Accept(quote_id=SIGNED_QUOTE.id),
+        negotiate.GiveBack(quote_id=SIGNED_QUOTE.id),
         negotiate.Accepted(quote_id=SIGNED_QUOTE.id, hold_until=NOW + 30),
         REFUSAL,
         negotiate.Refusal(reason="busy"),

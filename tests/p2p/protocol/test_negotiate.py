@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from p2p.errors import LocalError, Refused, RemoteError
 from p2p.keys import peer_id_of, verify_by_peer
 from p2p.protocol.negotiate import (
+    ENDED,
     MAX_ROUNDS,
     MOVES,
     Accept,
@@ -21,6 +22,7 @@ from p2p.protocol.negotiate import (
     Ask,
     Buyer,
     Counter,
+    GiveBack,
     Offer,
     QuoteUses,
     Refusal,
@@ -125,6 +127,7 @@ MESSAGES: dict[type[Message], Message] = {
     Accept: Accept(quote_id=quoted().id),
     Accepted: Accepted(quote_id=quoted().id, hold_until=1530),
     Refusal: Refusal(reason="busy"),
+    GiveBack: GiveBack(quote_id=quoted().id),
 }
 
 
@@ -132,6 +135,10 @@ def in_state(state: State) -> tuple[Buyer, Seller]:
     """A negotiation that has come to `state`."""
     buyer, seller = new_buyer(), Seller()
     if state is State.START:
+        return buyer, seller
+    if state is State.GIVEN_BACK:
+        for party in (buyer, seller):
+            party._follow(MESSAGES[GiveBack])
         return buyer, seller
     seller.receive(buyer.ask(ASK))
     if state is State.REFUSED:
@@ -165,7 +172,8 @@ def test_every_turn_is_in_the_table_or_breaks_the_protocol(state: State, kind: t
 
 def test_the_table_knows_every_message_and_ends_where_it_should() -> None:
     assert {kind for _, kind in MOVES} == set(ToProvider.__args__) | set(ToClient.__args__)
-    assert {state for state in State if not any(begin is state for begin, _ in MOVES)} == {State.AGREED, State.REFUSED}
+    assert {state for state in State if not any(begin is state for begin, _ in MOVES)} == ENDED
+    assert {State.AGREED, State.REFUSED, State.GIVEN_BACK} == ENDED
 
 
 def test_speaking_out_of_turn_ourselves_is_our_own_fault() -> None:

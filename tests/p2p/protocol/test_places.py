@@ -28,6 +28,18 @@ def test_a_hold_takes_a_slot_until_it_is_used_or_expires() -> None:
     assert places.free(3, now=10 + HOLD_S) == 3
 
 
+def test_a_hold_is_given_back_by_whoever_has_it() -> None:
+    places = Places()
+    assert places.hold(b"a", "peer", slots_free=1, now=0)
+    for quote_id, peer in ((b"a", "other"), (b"b", "peer"), (b"b", "")):
+        places.give_back(quote_id, peer)
+        assert places.free(1, now=0) == 0
+    places.give_back(b"a", "peer")
+    assert places.free(1, now=0) == 1
+    assert not places.take(b"a", now=0)
+    places.give_back(b"a", "peer")
+
+
 @pytest.mark.parametrize(("slots", "most"), [(3, HOLDS_PER_PEER), (5, HOLDS_PER_PEER), (16, 8)])
 def test_one_peer_holds_a_few_slots_or_half_of_them_at_most(slots: int, most: int) -> None:
     places = Places()

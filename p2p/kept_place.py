@@ -1,0 +1,33 @@
+"""The place that a provider keeps for whoever accepts its quote: used by a session, or given back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import trio
+
+from p2p.buying import Deal
+from p2p.errors import Error, Unavailable
+from p2p.host import Host
+from p2p.protocol.negotiate import PROTOCOL, GiveBack, ToClient
+from p2p.stream import open_messages
+from p2p.trace import Trace
+
+GIVE_BACK_TIMEOUT_S = 2.0  # who cancels should not wait for long, and the provider's promise ends by itself
+
+
+@asynccontextmanager
+async def kept_place(host: Host, deal: Deal, trace: Trace) -> AsyncIterator[trio.Event]:
+    """Yields what is to be set once a session uses the place. If the context is left by an error or a cancellation
+    before, the provider is told that it may have the place back, unless it cannot be reached.
+    """
+    used = trio.Event()
+    try:
+        yield used
+    except BaseException as error:
+        if deal.keeps_place and not used.is_set() and not isinstance(error, Unavailable):
+            with trio.move_on_after(GIVE_BACK_TIMEOUT_S, shield=True), suppress(Error):
+                async with open_messages(host, deal.provider, PROTOCOL, ToClient, trace) as messages:
+                    await messages.send(GiveBack(quote_id=deal.signed.id))
+        raise
