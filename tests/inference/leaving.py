@@ -17,8 +17,10 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import trio
+import vllm_server
 from llama_server import open_upstream_in_a_worker
 from on_cpu import UNAVAILABLE, open_on_cpu
+from vllm_server import open_vllm_in_a_worker
 
 from inference.engine import Capacity, Engine, Message, Request
 from inference.errors import EngineDied
@@ -124,6 +126,9 @@ async def _after_pieces(engine: Engine, request: Request, pieces: int) -> float:
     return trio.current_time() - had_enough_s
 
 
+VLLM = "upstream, vLLM"
+
+
 def run(seed: int, count: int) -> Sequence[str]:
     """The table of `make proof`."""
     times = "to get away, median | worst | until its place is free, median | worst"
@@ -134,14 +139,17 @@ def run(seed: int, count: int) -> Sequence[str]:
             "scripted": partial(open_worker, Scripted(slots=2, tokens_per_s=500, ttft_s=0.02)),
             "llamacpp": partial(open_worker, LlamaCpp(slots=2, context=512)),
             "upstream, a llama-server": partial(open_upstream_in_a_worker, Path(folder)),
+            VLLM: partial(open_vllm_in_a_worker, Path(folder)),
         }
+        missing = {VLLM: vllm_server.unavailable()}
         for version, reason in UNAVAILABLE.items():
             name = f"exllama {version} without its GPU, nor a worker"
-            if reason:
-                rows.append(f"| {name} | not run: {reason} | | | | | |")
-            else:
-                openers[name] = partial(open_on_cpu, Path(folder) / "exllama", version=version)
+            openers[name] = partial(open_on_cpu, Path(folder) / "exllama", version=version)
+            missing[name] = reason
         for name, opener in openers.items():
+            if reason := missing.get(name, ""):
+                rows.append(f"| {name} | not run: {reason} | | | | | |")
+                continue
 
             async def cancelled() -> tuple[Left, list[float]]:
                 async with opener() as engine:  # noqa: B023 - it is run at once
