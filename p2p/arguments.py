@@ -66,7 +66,21 @@ PRICE_CAPS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one line, and end the program like every other bad input."""
+    """Flags may stand between a command's words, and errors are one line that ends the program like other bad input."""
+
+    _intermixes = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does with flags alone first and with words then: of both at once it takes a word that may be left
+        out for left out as soon as a flag comes before it. But it forgets what `--` is for on the way.
+        """
+        if self._subparsers is not None or self._intermixes or "--" in (args or ()):
+            return super().parse_known_args(args, namespace)
+        self._intermixes = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixes = False
 
     def error(self, message: str) -> NoReturn:
         raise LocalError(f"{message}; see {self.prog} --help")

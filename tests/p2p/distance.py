@@ -108,7 +108,7 @@ async def measure(directory: Path, answers: int, rtt_s: float = RTT_S) -> dict[s
         return watched[-1]
 
     async with (
-        open_town(directory) as town,
+        open_town(directory, patience_s=60 + 10 * answers) as town,
         town.provider(price_list=BULK) as provider,
         open_detour(provider.addresses()[0], rtt_s / 2) as far,
         town.client(seen_through, joins=far) as client,

@@ -35,8 +35,29 @@ def test_commands_and_their_own_options() -> None:
     assert parse(["--json", "demo"]).json
     assert parse(["demo", "--json", "--providers", "2"]).providers == 2
     assert not parse(["demo"]).json
+    assert parse(["ask", "--json", "--", "--why?"]).prompt == "--why?"
     close = parse(["channels", "close", "ab"])
     assert (close.command, close.action, close.channel, close.provider) == ("channels", "close", "ab", False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["channels", "close", "ab"],
+        ["models", "list", "own.gguf", "another.gguf"],
+        ["models", "fit"],
+        ["peers", "why", "ab"],
+        ["receipts", "verify", "receipt"],
+        ["wallet", "send", "address", "5"],
+        ["ask", "why?"],
+    ],
+)
+def test_flags_may_stand_between_words(words: list[str]) -> None:
+    flags = ["--json", "--home", "/h"]
+    meant = parse([*words, *flags])
+    assert meant.json
+    for place in range(1, len(words)):
+        assert parse([*words[:place], *flags, *words[place:]]) == meant
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ class Town:
 
 
 @asynccontextmanager
-async def open_town(directory: Path) -> AsyncIterator[Town]:
-    with trio.fail_after(60):
+async def open_town(directory: Path, patience_s: float = 60.0) -> AsyncIterator[Town]:
+    with trio.fail_after(patience_s):
         async with open_host(signer("bootstrap").seed, LISTEN, dht_server=True, network="devnet") as bootstrap:
             yield Town(bootstrap, directory)
