@@ -35,7 +35,8 @@ BUSY_PATIENCE_S = 60.0  # while every slot is in use
 # What another provider may do better, or one that can be paid already.
 OTHERS_MAY_DO = (Unavailable, RemoteError, EngineError, Refused, TooManyChannels, NoFunds)
 # Refusals that others would repeat: it is the request.
-EVERYWHERE = frozenset({"prompt_over_quote", "too_long"})
+OVER_QUOTE = "prompt_over_quote"
+EVERYWHERE = frozenset({OVER_QUOTE, "too_long"})
 
 
 class LastingAnswer(Reading[str]):
@@ -69,6 +70,7 @@ class LastingAnswer(Reading[str]):
         self._trace = trace
         self._text: list[str] = []
         self._left_out: set[str] = set()
+        self._counts_are_believed = True
         self._missed: dict[bytes, Error] = {}  # what came of standing quotes under which no answer began, by their ids
 
     @property
@@ -102,7 +104,7 @@ class LastingAnswer(Reading[str]):
                     self._text.append(piece)
                     await self._send.send(piece)
         except OTHERS_MAY_DO as error:
-            if isinstance(error, Refused) and error.reason in EVERYWHERE:
+            if isinstance(error, Refused) and error.reason in EVERYWHERE and not self._was_miscounted(error):
                 raise
             came = self.parts[before:]
             whole = self.completion_tokens >= self._request.max_tokens or any(part.whole for part in came)
@@ -125,7 +127,9 @@ class LastingAnswer(Reading[str]):
         if self._text and not self._request.can_be_resumed:
             raise error
         failed = over.provider
-        if over.held is not None and over.signed.id not in self._missed and self._is_blameless(error):
+        if self._was_miscounted(error):
+            self._counts_are_believed = False
+        elif over.held is not None and over.signed.id not in self._missed and self._is_blameless(error):
             self._missed[over.signed.id] = error
             self._trace("no_deal", peer=failed, why=str(error), reason=error.word)
         else:
@@ -196,6 +200,12 @@ class LastingAnswer(Reading[str]):
         self._agreed(deal)
         return deal
 
+    def _was_miscounted(self, error: Error) -> bool:
+        """Whether the prompt is too long for a quote that was asked for by what another provider had counted: it may be
+        wrong, or a cheat.
+        """
+        return isinstance(error, Refused) and error.reason == OVER_QUOTE and self._prompt_tokens_bound() is not None
+
     def _is_blameless(self, error: Error) -> bool:
         return not self._text and isinstance(error, Refused | Unavailable)
 
@@ -207,10 +217,10 @@ class LastingAnswer(Reading[str]):
 
     def _prompt_tokens_bound(self) -> int | None:
         """Of the prompt with the text so far, where it was counted; other tokens may spell the same text."""
-        counted = max((part.prompt_tokens for part in self.parts), default=0)
-        if not counted:
+        counted = next((part.prompt_tokens for part in self.parts if part.prompt_tokens), 0)
+        if not counted or not self._counts_are_believed:
             return None
-        tokens = self.parts[0].prompt_tokens + self.completion_tokens
+        tokens = counted + self.completion_tokens
         return tokens + tokens // 8 + 16
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from market import DEPOSIT_NANO, MODEL, Customer, Market, Seller, open_market, question
+from market import DEPOSIT_NANO, MODEL, PRICES, Customer, Market, Seller, clock, open_market, question
 from msgspec import structs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from chain.wallet import WALLET_MARGIN_NANO
 from inference.engine import Delta, Finished, Request
+from inference.errors import EngineError as InferenceFailed
 from inference.script import answer as script
 from inference.scripted import SCRIPTED_MODEL, Scripted, ScriptedEngine
 from p2p.budget import Budget
@@ -55,6 +56,21 @@ class Dense(ScriptedEngine):
 
     async def count(self, request: Request) -> int:
         return 500 + await super().count(request)
+
+
+class Sparse(ScriptedEngine):
+    """To it every prompt is one token."""
+
+    async def count(self, request: Request) -> int:
+        await trio.lowlevel.checkpoint()
+        return 1
+
+
+class Broken(ScriptedEngine):
+    """It cannot read a prompt."""
+
+    async def count(self, request: Request) -> int:
+        raise InferenceFailed("it broke")
 
 
 async def standing_by(market: Market, budget: Budget | None = None) -> tuple[Seller, Customer]:
@@ -366,6 +382,33 @@ async def test_errors_of_a_request_that_nobody_would_take_are_told_at_once(
             await bought(client, question("a", 10))
         assert caught.value.reason == "prompt_over_quote"
         assert client.diary.kinds().count("channel") == 1
+
+
+async def test_who_goes_on_may_count_the_prompt_otherwise(tmp_path: Path, autojump_clock: MockClock) -> None:
+    long = question("why is silk so strong " * 20, 150)
+    async with open_market(tmp_path) as market:
+        standby, client = await standing_by(market)
+        wrong = await market.seller(name="wrong", engine=Sparse(Scripted()))
+        purchase = await bought(client, long, at_tokens={40: lambda: market.kill(wrong)})
+        assert purchase.text == whole(long)
+        assert purchase.parts[0].prompt_tokens == 1
+        assert {one.deal.provider for one in purchase.parts[1:]} == {standby.peer}
+        assert paid(standby) == delivered(standby) > 0
+        assert not client.peer._directory.book.failed(standby.peer, clock()), "it is not to blame"
+
+
+async def test_one_that_fails_before_it_counts_says_nothing_of_the_prompt(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    long = question("why is silk so strong " * 20, 150)
+    async with open_market(tmp_path) as market:
+        standby, client = await standing_by(market)
+        first = await market.seller(name="first", engine=Broken(Scripted()))
+        last = await market.seller(name="last", prices=PRICES.scaled(110, 100))
+        purchase = await bought(client, long, at_tokens={40: lambda: market.kill(standby)})
+        assert purchase.text == whole(long)
+        assert [part.prompt_tokens > 0 for part in purchase.parts] == [False, True, True]
+        assert providers(purchase) == [first.peer, standby.peer, last.peer], "who is asked once"
 
 
 async def test_what_the_readers_block_raises_comes_out_bare(tmp_path: Path, autojump_clock: MockClock) -> None:
