@@ -26,6 +26,7 @@ from libp2p.tools.anyio_service.trio_manager import TrioManager
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from p2p.net.muxer import YamuxNegotiation
+from p2p.net.selecting import SelectAtOnce
 
 MAX_CONNECTIONS = 2048  # in and out; those that come in have their own limits (`arrivals`)
 MAX_CONNECTIONS_PER_PEER = 8  # the processes of one client share its identity
@@ -85,6 +86,7 @@ class _NoAutoConnector(AutoConnector):
 def guard(host: Any) -> None:
     """Cure a `BasicHost` that does not run yet."""
     network = host.get_network()
+    host.multiselect_client = SelectAtOnce()
     network.upgrader.muxer_multistream = YamuxNegotiation()
     network.auto_connector = _NoAutoConnector(swarm=network)
     network.retry_config = RetryConfig(max_retries=0)  # whoever dials knows better when to try again

@@ -84,6 +84,7 @@ export const PROTOCOLS = {
       }, // prettier-ignore
       counter: { prices },
       accept: { quote_id: exactly(32) },
+      give_back: { quote_id: exactly(32) },
     }),
     toClient: union({
       quote: { quote: signed, final: boolean },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ from p2p.protocol import provider_records
 
 @asynccontextmanager
 async def joined(*names: str, clients: Sequence[str] = ()) -> AsyncIterator[list[Host]]:
-    """A bootstrap, then hosts that know only it; those in `clients` keep no records."""
+    """A bootstrap, then hosts that know only it, and that it knows of; those in `clients` keep no records."""
     async with AsyncExitStack() as stack:
         bootstrap = await stack.enter_async_context(a_host("bootstrap"))
         hosts = [bootstrap]
         for name in names:
             host = await stack.enter_async_context(a_host(name, dht_server=name not in clients))
             await host.connect(bootstrap.addresses()[0])
+            if name not in clients:
+                await until(partial(lambda peer: peer in table(bootstrap), host.peer))
             hosts.append(host)
         yield hosts
 
@@ -146,9 +149,8 @@ async def test_a_server_that_leaves_is_handed_out_no_more() -> None:
 
 
 async def test_a_peer_is_found_by_its_id_alone() -> None:
-    async with joined("one", "two") as (bootstrap, one, two):
+    async with joined("one", "two") as (_, one, two):
         two.serve(ECHO, echo)
-        await until(lambda: two.peer in table(bootstrap))
         stream = await one.open(two.peer, ECHO)
         assert stream.peer == two.peer
 
