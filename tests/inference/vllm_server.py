@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import trio
 from folders import embedded_folder
+from ports import free_port
 
 from inference.models import EMBEDDED_ID, embedded_model
 from inference.nursery import open_background
@@ -49,7 +49,7 @@ async def open_vllm_in_a_worker(folder: Path) -> AsyncIterator[Worker]:
 
 @asynccontextmanager
 async def _serving(model: Path, log: Path) -> AsyncIterator[str]:
-    port = _free_port()
+    port = free_port()
     command = [
         *("vllm", "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--served-model-name", NAME),
         *("--api-key", KEY, "--max-model-len", "512", "--max-num-seqs", "2", "--generation-config", "vllm"),
@@ -79,10 +79,3 @@ async def _answers(port: int) -> bool:
         return False
     await stream.aclose()
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

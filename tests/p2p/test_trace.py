@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import urllib.request
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from market import Diary, open_market, question
+from ports import free_port
 from trio.testing import MockClock
 
 from p2p.errors import LocalError
@@ -44,13 +44,6 @@ def test_a_file_that_cannot_be_written_is_said_and_a_full_disk_ends_it_alone(tmp
     with recording(Path("/dev/full")) as trace:
         trace("agreed", peer="b")
         trace("agreed", peer="b")
-
-
-def free_port() -> int:
-    with socket.socket() as any_socket:
-        any_socket.bind(("127.0.0.1", 0))
-        port: int = any_socket.getsockname()[1]
-        return port
 
 
 def test_counters_are_served_to_prometheus() -> None:

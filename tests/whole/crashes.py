@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import sqlite3
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any, Literal, Self
 
 from explorer import history
 from local import SCRIPTED, Bare, start_bare
+from ports import free_port
 from processes import ROOT, Process, Processes
 
 from p2p.config import ProvideConfig
@@ -154,7 +154,7 @@ class Lane:
         self.client = Witness(processes.directory / f"client{number}.witness")
         self.provider = Witness(processes.directory / f"provider{number}.witness")
         self._peer = ""
-        self._listen = f"/ip4/127.0.0.1/tcp/{_free_port()}"
+        self._listen = f"/ip4/127.0.0.1/tcp/{free_port()}"
         self._running: dict[str, Process] = {"provider": self._start_provider("--faucet")}
         self._peer = self._running["provider"].records("ready")[0]["peer"]
         self._running["client"] = self._start_client()
@@ -327,13 +327,6 @@ def table(report: Report) -> list[str]:
         f"Sessions struck, by phase as the client knew it: {where}; {none} kills met none under way.",
         f"Both ends' totals delivered and authorised were compared after {compared} of the {len(report.kills)} kills.",
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _range(amounts: Iterable[int]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 from books import amounts
 from local import SCRIPTED, Bare, start_bare
+from ports import free_port
 from processes import ROOT, Process, Processes
 from takings import Bill, Bought, bill, parts, shares
 
@@ -128,7 +128,7 @@ class Stand:
         self._module = ("p2p.node",) if name == "dear" else ("cheats", name)
         prices = ("--price-input", str(PRICES[name].input), "--price-output", str(PRICES[name].output))
         engine = ("--engine", plan.engine_name, "--slots", str(plan.slots))
-        listen = ("--listen", f"/ip4/127.0.0.1/tcp/{_free_port()}", "--network", network.file, "--home", self.home)
+        listen = ("--listen", f"/ip4/127.0.0.1/tcp/{free_port()}", "--network", network.file, "--home", self.home)
         self._flags: tuple[str | Path, ...] = ("provide", *engine, *prices, *listen, "--json")
         self._environment = _with_us(CHEAT_EVERY=str(plan.mortal_gives))
         self._process = self._start("--faucet")
@@ -269,10 +269,3 @@ def faults(report: Report) -> Iterator[str]:
     yield from dishonesty(report)
     if (overpaid := report.bill(report.latter).overpaid) >= OVERPAID_MAX:
         yield f"in the last quarter {overpaid:.1%} too much was paid for tokens"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
