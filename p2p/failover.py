@@ -150,14 +150,16 @@ class LastingAnswer(Reading[str]):
         """One that was found already and to which a channel is open, or else one that gives the rest away, or else any
         such, or else one that is looked for. Who is `broke` can pay through open channels only.
 
-        To open a channel takes longer than a reader likes to wait.
+        To open a channel takes longer than a reader likes to wait, but what is false is worse: who failed us too often
+        is among the last.
         """
         rest, standbys = self._rest(), await self._peer.standbys()
         known = self._able(self.found, rest)
-        warm = [one for one in known if one.peer in standbys]
-        cold = [] if broke else [one for one in known if one.peer not in standbys]
-        giving = [one for one in known if one.advert.free_tokens]
-        ways = [(known, True)] if self._free else [(warm, False), (giving, True), (cold, False)]
+        distrusted = await self._peer.distrusted([one.peer for one in known])
+        warm = [one for one in known if one.peer in standbys - distrusted]
+        giving = [one for one in known if one.advert.free_tokens and one.peer not in distrusted]
+        others = [one for one in known if one not in warm and (one.peer in standbys or not broke)]
+        ways = [(known, True)] if self._free else [(warm, False), (giving, True), (others, False)]
         problem: Error = Unavailable("nobody else was found who can go on")
         for some, free in ways:
             try:

@@ -299,6 +299,11 @@ class LightPeer:
         """The providers to which a channel is open already. Raises `LocalError`."""
         return await self._payers.providers()
 
+    async def distrusted(self, peers: Collection[str]) -> frozenset[str]:
+        """Those of these providers that failed us too often. Raises `LocalError`."""
+        standings = await self._track_record.standings(peers)
+        return frozenset(peer for peer, standing in standings.items() if standing.distrusted)
+
     async def can_pay(self) -> bool:
         """Whether a channel is open already. Raises `LocalError`."""
         return bool(await self.standbys())

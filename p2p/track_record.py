@@ -30,6 +30,8 @@ class TrackRecord:
 
     async def standings(self, peers: Collection[str]) -> Mapping[str, Standing]:
         """Of those that we have dealt with. Raises `LocalError`."""
+        if not peers:
+            return {}
         with translated():
             known = await self._keeper.do(partial(evidence_of, peers=peers))
         now = self._clock()

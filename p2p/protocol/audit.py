@@ -17,7 +17,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from inference.engine import Figures, Scored
-from p2p.protocol.market import DISTRUSTED_PERMILLE
 from p2p.protocol.price import Tokens
 from p2p.protocol.receipt import Reason
 from p2p.protocol.reputation import AUDITS, Evidence, Kind, Weighed, standing
@@ -204,6 +203,6 @@ def due(known: Sequence[Weighed], share_percent: float, draw: Callable[[int], in
     """
     audits = [one for one, _ in known if one.kind in AUDITS]  # the newest first
     suspect = len(audits) < FIRST_AUDITED or audits[0].kind is Kind.AUDIT_FAILED
-    if suspect and standing(known).failure_permille < DISTRUSTED_PERMILLE:
+    if suspect and not standing(known).distrusted:
         return True
     return draw(100_000) < 1000 * share_percent

@@ -54,6 +54,11 @@ class Standing(NamedTuple):
     ttft_percent: int = 100  # of what it promises, the time to the first token
     rate_percent: int = 100  # of what it promises, the tokens per second
 
+    @property
+    def distrusted(self) -> bool:
+        """Whether it is not asked while there are others."""
+        return self.failure_permille >= DISTRUSTED_PERMILLE
+
 
 STRANGER = Standing()
 
@@ -177,7 +182,7 @@ def sift(candidates: Sequence[Candidate], need: Need) -> tuple[list[Candidate], 
     least say when they will not be.
     """
     judged = [(candidate, objection(candidate, need)) for candidate in candidates]
-    judged = _preferring(judged, lambda one: one.standing.failure_permille < DISTRUSTED_PERMILLE, Objection.DISTRUSTED)
+    judged = _preferring(judged, lambda one: not one.standing.distrusted, Objection.DISTRUSTED)
     judged = _preferring(judged, lambda one: one.slots_free > 0, Objection.FULL)
     return [one for one, why in judged if not why], [LeftOut(one, why) for one, why in judged if why]
 

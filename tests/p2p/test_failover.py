@@ -22,10 +22,13 @@ from p2p.budget import Budget
 from p2p.errors import EmptyWallet, EngineError, Refused, RemoteError, Unavailable
 from p2p.failover import PROVIDERS_MAX, LastingAnswer
 from p2p.protocol.advert_book import FAILURE_S
+from p2p.protocol.allowance import Allowance
 from p2p.protocol.price import Prices, Tokens, cost_nano
+from p2p.protocol.reputation import Evidence, Kind
 from p2p.protocol.stall import FLOOR_S
 from p2p.protocol.strategy import TakeIt
 from p2p.purchase import Purchase, buy
+from p2p.track_record import TrackRecord
 
 REQUEST = question("why is silk strong", 150)
 DEARER = Prices(1_000_000_000, 500_000_000, 3_000_000_000)  # only who fails to get another takes it
@@ -78,6 +81,15 @@ async def standing_by(market: Market, budget: Budget | None = None) -> tuple[Sel
     seller, client = await market.seller(name="standby", prices=DEARER), await market.customer(budget=budget)
     await buy(client.peer, question("hello", 1), lambda _: None)
     return seller, client
+
+
+async def find_false(client: Customer, *sellers: Seller) -> None:
+    """As often as it takes for them to be left out."""
+    record = TrackRecord(client.keeper, clock)
+    for seller in sellers:
+        for _ in range(5):
+            failed = Evidence(at=int(clock()), kind=Kind.AUDIT_FAILED, code="unlikely")
+            await record.note_audit(seller.peer, failed, cost_nano=0)
 
 
 async def bought(
@@ -146,6 +158,36 @@ async def test_a_killed_provider_is_followed_by_the_one_with_a_channel_and_both_
             (theirs,) = seller.book.channels()
             (ours,) = [one for one in client.book.channels() if one.channel == theirs.channel]
             assert ours.authorised_nano == ours.delivered_nano == theirs.authorised_nano == theirs.delivered_nano
+
+
+async def test_a_stranger_goes_on_rather_than_those_that_were_found_to_be_false(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        standby, client = await standing_by(market)
+        gives = Allowance(per_client=10_000, per_address=10_000, per_day=10_000)
+        giver = await market.seller(name="giver", prices=DEARER, allowance=gives)
+        await find_false(client, standby, giver)
+        cheap = await market.seller(name="cheap")
+        stranger = await market.seller(name="stranger", prices=DEAREST)
+        purchase = await bought(client, at_tokens={40: lambda: market.kill(cheap)})
+        assert purchase.text == whole()
+        assert providers(purchase) == [cheap.peer, stranger.peer]
+
+
+@pytest.mark.parametrize("poor", [False, True])
+async def test_one_that_was_found_to_be_false_goes_on_where_nobody_else_can(
+    tmp_path: Path, autojump_clock: MockClock, *, poor: bool
+) -> None:
+    async with open_market(tmp_path) as market:
+        standby, client = await standing_by(market)
+        await find_false(client, standby)
+        cheap = await market.seller(name="cheap")
+        if poor:
+            impoverish(market, client)
+        purchase = await bought(client, at_tokens={} if poor else {40: lambda: market.kill(cheap)})
+        assert purchase.text == whole()
+        assert providers(purchase)[-1] == standby.peer
 
 
 @pytest.mark.parametrize(
