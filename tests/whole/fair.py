@@ -73,12 +73,13 @@ class Audit(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """How large a fair."""
+    """How large a fair. The audits that are due are waited for after each of the `visits`."""
 
     answers: int
     at_once: int
     mortal_gives: int  # answers, before it dies in the middle of one
     seed: int
+    visits: int = 1
     model: str = SCRIPTED
     engine: Spec = field(default_factory=Scripted)
     slots: int = 16  # of each provider
@@ -198,7 +199,8 @@ def run_fair(directory: Path, plan: Plan) -> Report:
 
 
 def _start_shopper(processes: Processes, network: Bare, plan: Plan, trace: Path) -> Process:
-    orders = {"answers": plan.answers, "at_once": plan.at_once, "seed": plan.seed, "engine": plan.engine}
+    sizes = {"answers": plan.answers, "visits": plan.visits, "at_once": plan.at_once}
+    orders = {**sizes, "seed": plan.seed, "engine": plan.engine}
     home = ("--network", network.file, "--home", processes.directory / SHOPPER)
     budget = ("--deposit-nano", str(DEPOSIT_NANO), "--nano-per-second", str(NANO_PER_SECOND))
     flags = ("--model", plan.model, "--trace", trace, "--json")

@@ -10,6 +10,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 import trio
@@ -30,9 +31,13 @@ WORDS = ("why", "how", "silk", "moth", "thread", "river", "leaf", "loom", "weave
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """How many answers, of which sizes, and how many of them at a time; `engine` counts what came."""
+    """How many answers, of which sizes, and how many of them at a time; `engine` counts what came.
+
+    They are bought on so many `visits`: whoever leaves the market has had the audits that were due.
+    """
 
     answers: int
+    visits: int
     at_once: int
     seed: int
     engine: Spec
@@ -53,22 +58,22 @@ async def shop(session: Session) -> None:
     orders = msgspec.json.decode(os.environ["SHOPPER"], type=Orders)
     requests = enumerate(orders.requests(session.config.ask.model))
 
-    async with (
-        open_worker(orders.engine) as engine,
-        wiring.open_client(session, session.network()) as (mine, peer),
-    ):
-        for _ in range(PURSE_FILLS):
-            await wiring.fund(mine.network, mine.ledger.wallet.address)
+    async with open_worker(orders.engine) as engine:
+        for visit in range(orders.visits):
+            async with wiring.open_client(session, session.network()) as (mine, peer):
+                for _ in range(PURSE_FILLS if visit == 0 else 0):
+                    await wiring.fund(mine.network, mine.ledger.wallet.address)
+                wanted = islice(requests, orders.answers // orders.visits)
+                async with trio.open_nursery() as nursery:
+                    for _ in range(orders.at_once):
+                        nursery.start_soon(_buy_one_after_the_other, peer, engine, wanted)
 
-        async def buy_one_after_the_other() -> None:
-            for number, request in requests:
-                bought = await _bought(peer, engine, number, request)
-                sys.stdout.buffer.write(msgspec.json.encode(bought) + b"\n")
-                sys.stdout.flush()
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(orders.at_once):
-                nursery.start_soon(buy_one_after_the_other)
+async def _buy_one_after_the_other(peer: LightPeer, engine: Engine, wanted: Iterator[tuple[int, Request]]) -> None:
+    for number, request in wanted:
+        bought = await _bought(peer, engine, number, request)
+        sys.stdout.buffer.write(msgspec.json.encode(bought) + b"\n")
+        sys.stdout.flush()
 
 
 async def _bought(peer: LightPeer, engine: Engine, number: int, request: Request) -> Bought:

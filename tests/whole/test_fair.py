@@ -13,9 +13,11 @@ from p2p.protocol.price import Tokens, cost_nano
 
 @pytest.mark.slow
 def test_no_answer_is_lost_among_five_providers_that_all_have_a_fault(tmp_path: Path) -> None:
-    report = run_fair(tmp_path, Plan(answers=24, at_once=8, mortal_gives=3, seed=1))
+    # Whoever sold most on one visit is known for what it is on the next, however fast the answers came.
+    report = run_fair(tmp_path, Plan(answers=32, visits=4, at_once=8, mortal_gives=3, seed=1))
     assert report.lost == []
-    assert len(report.bought) == 24
+    assert len(report.bought) == 32
+    assert report.deaths > 0
     assert report.disagreements == []
     assert {one.provider for one in report.audits if one.outcome == "failed"} == set(CHEATS)
 
