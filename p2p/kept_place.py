@@ -19,15 +19,17 @@ GIVE_BACK_TIMEOUT_S = 2.0  # who cancels should not wait for long, and the provi
 
 @asynccontextmanager
 async def kept_place(host: Host, deal: Deal, trace: Trace) -> AsyncIterator[trio.Event]:
-    """Yields what is to be set once a session uses the place. If the context is left by an error or a cancellation
-    before, the provider is told that it may have the place back, unless it cannot be reached.
+    """Yields what is to be set if a session uses the place. Where it is not set in the end the provider is told that it
+    may have the place back, unless it cannot be reached.
     """
-    used = trio.Event()
+    used, reachable = trio.Event(), True
     try:
         yield used
-    except BaseException as error:
-        if deal.keeps_place and not used.is_set() and not isinstance(error, Unavailable):
+    except Unavailable:
+        reachable = False
+        raise
+    finally:
+        if deal.keeps_place and not used.is_set() and reachable:
             with trio.move_on_after(GIVE_BACK_TIMEOUT_S, shield=True), suppress(Error):
                 async with open_messages(host, deal.provider, PROTOCOL, ToClient, trace) as messages:
                     await messages.send(GiveBack(quote_id=deal.signed.id))
-        raise

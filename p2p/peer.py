@@ -36,7 +36,7 @@ from p2p.protocol.conversations import Conversations
 from p2p.protocol.demand import Wanted
 from p2p.protocol.receipt import SALT_BYTES
 from p2p.protocol.reputation import Evidence
-from p2p.protocol.session import PROTOCOL, SESSION_ID_BYTES, ToClient
+from p2p.protocol.session import PROTOCOL, SESSION_ID_BYTES, State, ToClient
 from p2p.protocol.session_client import ClientSession
 from p2p.protocol.unpaid import unpaid_payer
 from p2p.protocol.wire import encode
@@ -229,13 +229,14 @@ class LightPeer:
                 clock=self._clock,
                 keep_text=audit or bool(self._hearing),
             )
-            place_used.set()
             background.start_soon(answer.run)
             try:
                 yield answer
             finally:
                 with trio.CancelScope(shield=True):
                     await answer.cancel()
+                    if core.state is not State.NEW:
+                        place_used.set()
                     if not quote.free:  # what is given away shows nothing of what is sold
                         await self._track_record.note(answer, deal.rtt_ms)
                     if answer.receipt is not None and answer.error is None and not audit:

@@ -72,6 +72,18 @@ async def test_who_leaves_while_a_channel_opens_gives_the_place_back(tmp_path: P
         assert seller.diary.kinds().count("given_back") == 1
 
 
+async def test_who_leaves_before_anything_is_said_gives_the_place_back(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_market(tmp_path) as market:
+        seller, client = await market.seller(Scripted(slots=1)), await market.customer()
+        deal = await promised(market, client)
+        async with client.peer.answer(deal, question()):
+            pass
+        assert await free_once_all_is_said(market) == 1
+        assert seller.diary.kinds().count("given_back") == 1
+
+
 async def test_a_place_that_is_used_is_not_given_back(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_market(tmp_path) as market:
         seller, client = await market.seller(Scripted(slots=1)), await market.customer()
