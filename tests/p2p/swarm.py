@@ -113,12 +113,14 @@ class Swarm:
     async def publish(self, name: str) -> tuple[str, int]:
         """Have a provider gossip a new advert; returns its peer and the advert's `seq`.
 
-        Not sooner than peers take a renewal: what comes on the heels of another is not passed on.
+        Not sooner than peers take a renewal: what comes on the heels of another is not passed on. It may renew its
+        advert by itself meanwhile.
         """
         self._published.pop(name, None)
         part = next(part for part in self.parts if name in part.crowd.providers)
         peer = part.addresses[name][0]
-        await trio.sleep_until(self._heard_at.get(peer, -math.inf) + SETTLE_S)
+        while trio.current_time() < (settled_at := self._heard_at.get(peer, -math.inf) + SETTLE_S):  # noqa: ASYNC110
+            await trio.sleep_until(settled_at)
         await part.order(f"publish {name}")
         with trio.fail_after(HEARD_TIMEOUT_S):
             while name not in self._published:

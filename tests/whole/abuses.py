@@ -50,6 +50,7 @@ from p2p.protocol.price import Prices
 from p2p.protocol.wire import Signed, encode, sign
 
 AT_ONCE = 32
+FLOOD_LIFE_S = 60  # of an advert that nobody needs
 SOURCES = tuple(f"127.66.0.{number}" for number in range(1, 5))
 PROTOCOLS = (advert.PROTOCOL, negotiate.PROTOCOL, session.PROTOCOL, release.PROTOCOL)
 GOSSIP = "/meshsub/1.1.0"
@@ -291,7 +292,7 @@ def an_advert(abuser: Abuser, signer: Ed25519Signer, **changes: object) -> Signe
 async def advert_flood(abuser: Abuser, count: int) -> None:
     """Good adverts of providers that nobody has heard of, and that are not there. What they take is theirs for a while.
 
-    They expire soon, so that whoever looks for what is left need not wait for long.
+    They live a minute, so that whoever looks for what is left need not wait for long.
     """
     gossipers = 8 * len(abuser.targets)  # peers take a steady number from each
 
@@ -300,7 +301,8 @@ async def advert_flood(abuser: Abuser, count: int) -> None:
         await gossiper.begin()
         for _ in range(max(1, count // gossipers)):
             with trio.fail_after(10):  # a peer that takes no more has cut us off
-                await gossiper.publish(encode(an_advert(abuser, Ed25519Signer(abuser.dice.randbytes(32)))))
+                signer, expires_at = Ed25519Signer(abuser.dice.randbytes(32)), int(abuser.now()) + FLOOD_LIFE_S
+                await gossiper.publish(encode(an_advert(abuser, signer, expires_at=expires_at)))
 
     await abuser.visit(gossipers, one)
 
