@@ -37,6 +37,10 @@ PROTOCOL_ID = TProtocol(yamux.PROTOCOL)
 WRITE_AHEAD_BYTES = 256 * 1024  # streams wait while this much is queued for the socket
 ACCEPT_BACKLOG = 256  # streams that the peer opened and nobody has taken yet
 WRITE_TIMEOUT_S = 30.0  # for what is queued, about `WRITE_AHEAD_BYTES`: a peer slower than 10 kB/s is as good as gone
+TURN_S = (
+    0.0005  # of work for one connection before it is others' turn: what is read at once can hold thousands of frames
+)
+TURN_BYTES_MIN, TURN_BYTES_MAX = 1024, 64 * 1024  # the most is what a socket gives at once
 CLOSE_TIMEOUT_S = 1.0  # for what is queued to leave before a connection is closed
 
 _log = logging.getLogger(__name__)
@@ -120,6 +124,11 @@ class MuxedStream(IMuxedStream):
 
     async def __aenter__(self) -> MuxedStream:
         return self
+
+
+def _turn_after(turn_bytes: int, work_s: float) -> int:
+    """How much to take in next time, so that it comes to about `TURN_S` of work."""
+    return max(turn_bytes // 2, TURN_BYTES_MIN) if work_s > TURN_S else min(2 * turn_bytes, TURN_BYTES_MAX)
 
 
 class Shared:
@@ -230,12 +239,24 @@ class MuxedConn(IMuxedConn):
         self._scope.cancel()
 
     async def _read(self) -> None:
+        turn_bytes = TURN_BYTES_MAX
         while self.core.closed is None:
             await self._unread.room()
-            data, began_at = await self._conn.read(), time.thread_time()
-            self._handle(self.core.receive(data, trio.current_time()))
-            await self._pace.keep(time.thread_time() - began_at)
+            data = await self._conn.read()
+            while data:
+                turn, data = data[:turn_bytes], data[turn_bytes:]
+                work_s = self._take_in(turn)
+                turn_bytes = _turn_after(turn_bytes, work_s)
+                await self._pace.keep(work_s)
+                if data:
+                    await trio.lowlevel.checkpoint()
         await trio.sleep_forever()  # until the writing task has sent the reason
+
+    def _take_in(self, data: bytes) -> float:
+        """Do what it says; the seconds of work that it was."""
+        began_at = time.thread_time()
+        self._handle(self.core.receive(data, trio.current_time()))
+        return time.thread_time() - began_at
 
     async def _write(self) -> None:
         while True:

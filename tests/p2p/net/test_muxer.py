@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,6 +78,44 @@ async def test_a_reset_crosses_between_the_stacks(kinds: tuple[str, str]) -> Non
             await there.reset()
             with pytest.raises(MuxedStreamError), trio.fail_after(5):  # to the stock end it is an end like another
                 await here.read(1)
+
+
+@pytest.mark.parametrize("us_per_byte", [0, 10])
+async def test_who_makes_work_for_us_waits_for_the_others_in_between(
+    monkeypatch: pytest.MonkeyPatch, us_per_byte: int
+) -> None:
+    worked_s, turns = 0.0, 0
+    taken: list[tuple[int, int]] = []  # bytes, and at whose turn
+    monkeypatch.setattr(muxer, "time", SimpleNamespace(thread_time=lambda: worked_s))
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    def working(receive: Callable[[bytes, float], list[yamux.Event]]) -> Callable[[bytes, float], list[yamux.Event]]:
+        def receive_slowly(data: bytes, now: float) -> list[yamux.Event]:
+            nonlocal worked_s
+            worked_s += len(data) * us_per_byte / 1_000_000
+            taken.append((len(data), turns))
+            return receive(data, now)
+
+        return receive_slowly
+
+    async with muxed_pair() as (a, b), trio.open_nursery() as nursery:
+        here, there = await stream_pair(a, b)
+        monkeypatch.setattr(b.core, "receive", working(b.core.receive))
+        nursery.start_soon(others)
+        for _ in range(4):
+            taken.clear()
+            await here.write(bytes(20_000))
+            assert await read_exactly(there, 20_000) == bytes(20_000)
+        nursery.cancel_scope.cancel()
+    longest = max(size for size, _ in taken)
+    assert longest <= 8192 if us_per_byte else longest > 8192
+    # Trio takes those who are ready in any order, so somebody may be the last of one round and the first of the next.
+    assert max(Counter(turn for _, turn in taken).values()) <= 2
 
 
 async def test_streams_opened_from_both_ends_do_not_mix() -> None:
