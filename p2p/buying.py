@@ -13,6 +13,7 @@ from inference.engine import Request
 from p2p.discovery import Found
 from p2p.errors import Error, Refused, RemoteError, Unavailable
 from p2p.host import Host
+from p2p.kept_place import give_back
 from p2p.keys import verify_by_peer
 from p2p.protocol.advert import ModelOffer
 from p2p.protocol.haggling import Haggling
@@ -263,6 +264,9 @@ class Negotiations:
         await self._consent(talk.quote)
         try:
             await talk.say(accept, self._clock)
+        except trio.Cancelled:  # it may have been heard
+            await give_back(self._host, talk.quote.provider, accept.quote_id, self._trace)
+            raise
         except Error as error:
             await self._leave(talk, error)
             return None

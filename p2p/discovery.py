@@ -191,7 +191,7 @@ class Directory:
         peers = await self._peers(sought)
         found = await self._probe_all([peer for peer in peers if not self.book.failed(peer, now)], sought)
         if not found:  # those that failed before; and if all did just now, the fault may have been ours
-            self._searches.clear()
+            self._searches.forget(sought.key)
             found = await self._probe_all(peers if searched else await self._peers(sought), sought)
         return sorted(found, key=lambda one: one.peer)
 

@@ -110,8 +110,8 @@ class Selling:
             message = await messages.answer(TURN_TIMEOUT_S)
             if isinstance(message, GiveBack):
                 seller.receive(message)
-                self._sales.given_back(message.quote_id, messages.peer)
-                self._trace("given_back", peer=messages.peer)
+                if self._sales.given_back(message.quote_id, messages.peer):
+                    self._trace("given_back", peer=messages.peer)
                 break
             left = await self._left(stream, message)
             reply = self._reply(seller, message, messages.peer, left)

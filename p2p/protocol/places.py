@@ -42,11 +42,13 @@ class Places:
         self._expire(now)
         return self._holds.pop(quote_id, None) is not None
 
-    def give_back(self, quote_id: bytes, peer: str) -> None:
-        """The slot is not needed after all, says who may be the one that it is kept for."""
+    def give_back(self, quote_id: bytes, peer: str) -> bool:
+        """The slot is not needed after all, says who may be the one that it is kept for. Whether it was."""
         hold = self._holds.get(quote_id)
-        if hold is not None and hold[0] == peer:
-            del self._holds[quote_id]
+        if hold is None or hold[0] != peer:
+            return False
+        del self._holds[quote_id]
+        return True
 
     def free(self, slots_free: int, now: float) -> int:
         """Slots that are neither in use nor promised."""

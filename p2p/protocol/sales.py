@@ -186,9 +186,9 @@ class Sales:
         self._places.begin(signed.id, now + quote.longest_ms / 1000)
         return quote, model
 
-    def given_back(self, quote_id: bytes, client: str) -> None:
-        """A client does not need the place that is kept for it, if any is."""
-        self._places.give_back(quote_id, client)
+    def given_back(self, quote_id: bytes, client: str) -> bool:
+        """A client does not need the place that is kept for it. Whether any was."""
+        return self._places.give_back(quote_id, client)
 
     def ended(self, quote_id: bytes) -> None:
         """The session that this quote was redeemed for is over."""

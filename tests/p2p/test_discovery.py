@@ -369,6 +369,7 @@ async def test_who_asks_often_searches_and_probes_now_and_then(autojump_clock: M
             assert await world.find(None) == [peer("one")]
         assert len(world.client.streams) == 1
         await world.announce("two")
+        assert await world.find("what nobody has") == []
         assert await world.find() == [peer("one")], "nobody has looked for it yet"
         await trio.sleep(SEARCH_KEPT_S)
         assert await world.find() == sorted([peer("one"), peer("two")])

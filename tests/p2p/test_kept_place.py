@@ -72,6 +72,22 @@ async def test_who_leaves_while_a_channel_opens_gives_the_place_back(tmp_path: P
         assert seller.diary.kinds().count("given_back") == 1
 
 
+@pytest.mark.parametrize("after_s", [0.05, 0.101, 0.15, 0.19])
+async def test_who_leaves_while_it_accepts_gives_the_place_back(
+    tmp_path: Path, autojump_clock: MockClock, after_s: float
+) -> None:
+    async with open_market(tmp_path) as market:
+        await market.seller(Scripted(slots=1))
+        client = await market.customer()
+        found = await client.peer.find(None)
+        market.network.rtt_s = 0.1
+        with trio.move_on_after(after_s) as scope:
+            await client.peer.agree(found, question())
+        assert scope.cancelled_caught
+        await trio.sleep(1)
+        assert await free_once_all_is_said(market) == 1
+
+
 async def test_who_leaves_before_anything_is_said_gives_the_place_back(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -96,11 +112,13 @@ async def test_a_place_that_is_used_is_not_given_back(tmp_path: Path, autojump_c
 
 async def test_nobody_gives_back_the_place_of_another(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_market(tmp_path) as market:
-        await market.seller(Scripted(slots=1))
+        seller = await market.seller(Scripted(slots=1))
         client, thief = await market.customer(), await market.customer("thief")
         deal = await promised(market, client)
         async with open_messages(thief.host, deal.provider, PROTOCOL, ToClient) as messages:
             await messages.send(GiveBack(quote_id=deal.signed.id))
+        await wait_all_tasks_blocked()
+        assert "given_back" not in seller.diary.kinds()
         with pytest.raises(Refused, match="every slot"):
             await thief.peer.agree(await thief.peer.find(None), question())
         async with client.peer.answer(deal, question()) as answer:

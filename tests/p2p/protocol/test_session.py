@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from back_to_back import CHANNEL, CLIENT, NETWORK, PRICES, PROVIDER, Wired
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2p.errors import EngineError, PaymentError, Refused, RemoteError, Unavailable
@@ -38,6 +38,7 @@ from p2p.protocol.session import (
 from p2p.protocol.wire import Message, decode, sign
 
 ONE_TOKEN_NANO = cost_nano(PRICES, Tokens(output=1))
+MOST_TOKENS = 60 * 40  # that a drawn answer has
 
 
 def failure(wired: Wired) -> Exception:
@@ -62,6 +63,7 @@ def test_an_answer_is_delivered_receipted_and_paid_to_the_nano() -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(pieces=[("word ", 40)] * 60, prompt_tokens=1, window=300)
 @given(
     pieces=st.lists(st.tuples(st.text(min_size=1, max_size=20), st.integers(1, 40)), max_size=60),
     prompt_tokens=st.integers(1, 4000),
@@ -71,7 +73,8 @@ def test_nobody_is_ever_more_than_a_window_ahead(
     pieces: list[tuple[str, int]], prompt_tokens: int, window: int
 ) -> None:
     pieces = [(text * tokens, tokens) for text, tokens in pieces]
-    wired = Wired(pieces=pieces, prompt_tokens=prompt_tokens, quote_changes={"window_nano": window}).run()
+    changes: dict[str, object] = {"window_nano": window, "max_tokens": MOST_TOKENS}
+    wired = Wired(pieces=pieces, prompt_tokens=prompt_tokens, quote_changes=changes, max_tokens=MOST_TOKENS).run()
     assert wired.client.state is State.DONE
     assert wired.text == "".join(text for text, _ in pieces)
     assert wired.client.tokens.output == sum(tokens for _, tokens in pieces)
